@@ -1,0 +1,111 @@
+using System.Runtime.InteropServices;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu.Runtime.Driver;
+
+/// <summary>Attributes of a loaded function (CUfunction_attribute).</summary>
+internal enum FunctionAttribute
+{
+    MaxThreadsPerBlock = 0,
+    StaticSharedBytes = 1,
+    LocalBytes = 3,
+    Registers = 4,
+    MaxDynamicSharedBytes = 8,
+}
+
+/// <summary>Driver entry points that ILGPU does not bind. Handles are ILGPU's own (stream, function and context pointers).</summary>
+internal static unsafe partial class CudaDriver
+{
+    /// <summary>Capture sees only calls of the capturing thread, so that other threads may allocate meanwhile.</summary>
+    public const int CaptureModeThreadLocal = 1;
+
+    /// <summary>CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN.</summary>
+    public const int MaxSharedPerBlockOptIn = 97;
+
+    /// <summary>CU_MEMHOSTALLOC_PORTABLE: pinned for every context.</summary>
+    public const uint HostAllocPortable = 1;
+
+    /// <summary>CU_EVENT_DEFAULT: with timing.</summary>
+    public const uint EventDefault = 0;
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuDeviceGetAttribute(out int value, int attribute, int device);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuDriverGetVersion(out int version);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemGetInfo_v2(out nuint free, out nuint total);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuFuncSetAttribute(nint function, FunctionAttribute attribute, int value);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuFuncGetAttribute(out int value, FunctionAttribute attribute, nint function);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemcpyHtoDAsync_v2(nint device, void* host, nuint bytes, nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemcpyDtoHAsync_v2(void* host, nint device, nuint bytes, nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemcpyDtoDAsync_v2(nint target, nint source, nuint bytes, nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemsetD8Async(nint device, byte value, nuint bytes, nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemHostAlloc(out nint host, nuint bytes, uint flags);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuMemFreeHost(nint host);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuEventCreate(out nint handle, uint flags);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuEventRecord(nint handle, nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuEventSynchronize(nint handle);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuEventElapsedTime(out float milliseconds, nint start, nint end);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuEventDestroy_v2(nint handle);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuStreamWaitEvent(nint stream, nint handle, uint flags);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuStreamSynchronize(nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuStreamBeginCapture_v2(nint stream, int mode);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuStreamEndCapture(nint stream, out nint graph);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphInstantiateWithFlags(out nint executable, nint graph, ulong flags);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphLaunch(nint executable, nint stream);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphDestroy(nint graph);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphExecDestroy(nint executable);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphGetNodes(nint graph, nint nodes, ref nuint count);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuModuleLoadDataEx(out nint module, byte* image, uint options, int* keys, void** values);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuModuleUnload(nint module);
+}

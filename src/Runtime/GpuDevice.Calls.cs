@@ -1,0 +1,134 @@
+using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Runtime.Driver;
+using ILGPU;
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu;
+
+// The inner side: launching, allocating and turning driver errors into faults. Users see none of it.
+public sealed partial class GpuDevice
+{
+    private volatile string? lostReason;
+
+    /// <summary>Makes the device's context current on the calling thread.</summary>
+    internal void Bind()
+    {
+        ThrowIfLost();
+        Accelerator own = Accelerator;
+        if (!ReferenceEquals(ILGPU.Runtime.Accelerator.Current, own))
+            own.Bind();
+    }
+
+    /// <summary>Queues one kernel. Allocates nothing once the kernel is loaded.</summary>
+    /// <param name="definition">What to run.</param>
+    /// <param name="stream">Where; must belong to this device.</param>
+    /// <param name="grid">Blocks in x, y, z; a zero launches nothing.</param>
+    /// <param name="threads">Threads a block.</param>
+    /// <param name="dynamicShared">Bytes of dynamic shared memory a block.</param>
+    /// <param name="args">The kernel's argument struct.</param>
+    internal void Launch<TArgs>(KernelDefinition<TArgs> definition, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, in TArgs args)
+        where TArgs : struct
+    {
+        RequireSame(stream.Device, nameof(stream));
+        if (grid.X == 0 || grid.Y == 0 || grid.Z == 0)
+            return;
+        Bind();
+        Action<AcceleratorStream, KernelConfig, TArgs> launcher = Kernels.Get(definition, dynamicShared);
+        Log.Add(definition, grid.X, grid.Y, grid.Z, threads);
+        try
+        {
+            SharedMemoryConfig shared = dynamicShared == 0 ? SharedMemoryConfig.Empty : SharedMemoryConfig.RequestDynamic<byte>(dynamicShared);
+            launcher(stream.Accelerator, new KernelConfig(new Index3D(grid.X, grid.Y, grid.Z), new Index3D(threads, 1, 1), shared), args);
+        }
+        catch (CudaException e)
+        {
+            throw Translate(e, $"launching {definition.Name}");
+        }
+    }
+
+    internal MemoryBuffer Allocate(long bytes)
+    {
+        Bind();
+        try
+        {
+            MemoryBuffer memory = accelerator.AllocateRaw(bytes, 1);
+            Ledger.Add(bytes);
+            return memory;
+        }
+        catch (CudaException e)
+        {
+            throw Translate(e, $"allocating {bytes:N0} bytes");
+        }
+        catch (OutOfMemoryException e)
+        {
+            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
+        }
+    }
+
+    internal void Free(MemoryBuffer memory, long bytes)
+    {
+        Ledger.Remove(bytes);
+        if (!IsClosed)
+            DisposeSilently(memory);
+    }
+
+    /// <summary>Disposing never throws: on a lost device the driver refuses even that, and nobody can act on it.</summary>
+    internal void DisposeSilently(IDisposable resource)
+    {
+        try
+        {
+            resource.Dispose();
+        }
+        catch (AcceleratorException)
+        {
+        }
+    }
+
+    /// <summary>Throws unless another object lives on this device.</summary>
+    internal void RequireSame(GpuDevice other, string argument)
+    {
+        if (!ReferenceEquals(this, other))
+            throw new ArgumentException($"'{argument}' belongs to {other.Name}, this call runs on {Name}.", argument);
+    }
+
+    /// <summary>Throws a fault for a driver status that is not success.</summary>
+    internal void Check(CudaError status, string doing)
+    {
+        if (status != CudaError.CUDA_SUCCESS)
+            throw Fault(status, doing, null);
+    }
+
+    private GpuException Translate(CudaException e, string doing) =>
+        Fault(Enum.TryParse(e.Error, out CudaError status) ? status : CudaError.CUDA_ERROR_UNKNOWN, doing, e);
+
+    private GpuException Fault(CudaError status, string doing, Exception? inner)
+    {
+        switch (status)
+        {
+            case CudaError.CUDA_ERROR_OUT_OF_MEMORY:
+                _ = CudaDriver.cuMemGetInfo_v2(out nuint free, out nuint total);
+                return new GpuException(GpuFault.OutOfMemory, $"Out of device memory {doing}: {free:N0} of {total:N0} bytes are free, {Ledger.LiveBytes:N0} held by this device's buffers.", inner);
+            case CudaError.CUDA_ERROR_ILLEGAL_ADDRESS:
+            case CudaError.CUDA_ERROR_LAUNCH_FAILED:
+            case CudaError.CUDA_ERROR_LAUNCH_TIMEOUT:
+            case CudaError.CUDA_ERROR_ASSERT:
+            case CudaError.CUDA_ERROR_ILLEGAL_INSTRUCTION:
+            case CudaError.CUDA_ERROR_MISALIGNED_ADDRESS:
+            case CudaError.CUDA_ERROR_INVALID_ADDRESS_SPACE:
+            case CudaError.CUDA_ERROR_INVALID_PC:
+            case CudaError.CUDA_ERROR_HARDWARE_STACK_ERROR:
+            case CudaError.CUDA_ERROR_ECC_UNCORRECTABLE:
+                lostReason ??= $"{Name} faulted with {status}, noticed while {doing}. The last launches, newest first:{Log.Describe()}";
+                return new GpuException(GpuFault.DeviceLost, lostReason, inner);
+            default:
+                return new GpuException(GpuFault.Driver, $"The driver answered {status} while {doing}.", inner);
+        }
+    }
+
+    private void ThrowIfLost()
+    {
+        if (lostReason is { } reason)
+            throw new GpuException(GpuFault.DeviceLost, "The device is lost: " + reason);
+    }
+}

@@ -1,0 +1,227 @@
+using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Runtime.Driver;
+using GpuKit.Ilgpu.Runtime.Ptx;
+using ILGPU;
+using ILGPU.Runtime;
+using ILGPU.Runtime.CPU;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>
+/// A device that kernels run on: an NVIDIA card, or ILGPU's CPU accelerator where there is none. Owns its kernels,
+/// streams and memory; may be used from several threads.
+/// </summary>
+public sealed partial class GpuDevice : IDisposable
+{
+    private readonly Context context;
+    private readonly Accelerator accelerator;
+    private int closed;
+
+    private GpuDevice(Context context, Accelerator accelerator, int ordinal, string choice)
+    {
+        this.context = context;
+        this.accelerator = accelerator;
+        Ordinal = ordinal;
+        Choice = choice;
+        if (accelerator is CudaAccelerator cuda)
+        {
+            Target = PtxTarget.ForDevice(cuda.Architecture);
+            Check(CudaDriver.cuDeviceGetAttribute(out int shared, CudaDriver.MaxSharedPerBlockOptIn, cuda.DeviceId), "reading the shared memory limit");
+            MaxSharedBytesPerBlock = shared;
+        }
+        else
+        {
+            MaxSharedBytesPerBlock = accelerator.MaxSharedMemoryPerGroup;
+        }
+        Kernels = new KernelCache(this);
+        DefaultStream = new GpuStream(this, accelerator.DefaultStream, owned: false);
+    }
+
+    /// <summary>Opens a device.</summary>
+    /// <param name="kind">Which kind; <see cref="DeviceKind.Auto"/> takes the card when there is one and says so in <see cref="Choice"/>.</param>
+    /// <param name="ordinal">Which card, counted from 0. Ignored on the CPU.</param>
+    /// <exception cref="GpuException">There is no such device (<see cref="GpuFault.NoDevice"/>), or it is too old (<see cref="GpuFault.NotSupported"/>).</exception>
+    public static GpuDevice Open(DeviceKind kind = DeviceKind.Auto, int ordinal = 0)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(ordinal);
+        return kind switch
+        {
+            DeviceKind.Cuda => OpenCuda(ordinal, "CUDA, as asked for"),
+            DeviceKind.Cpu => OpenCpu("the CPU, as asked for"),
+            DeviceKind.Auto => DeviceCatalog.CudaUnavailable() is { } reason
+                ? OpenCpu($"the CPU, since {reason}")
+                : OpenCuda(ordinal, "CUDA, since there is a card"),
+            _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, "Not a device kind."),
+        };
+    }
+
+    /// <summary>
+    /// Opens a CPU device with the 32-lane warps of a card, for checking kernels (tensor-core kernels run on it too). It
+    /// emulates each lane by a thread and is orders of magnitude slower than the CPU device meant for use.
+    /// </summary>
+    /// <param name="warps">Warps a block, 1 to 32.</param>
+    public static GpuDevice OpenCpuForChecking(int warps = 4)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(warps, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(warps, 32);
+        return OpenCpu(new CPUDevice(32, warps, 1), "the CPU with 32-lane warps, for checking");
+    }
+
+    // Two lanes are the smallest warp that ILGPU emulates: collectives stay cheap and each core runs its own blocks.
+    private static GpuDevice OpenCpu(string choice) =>
+        OpenCpu(new CPUDevice(2, 1, Math.Clamp(Environment.ProcessorCount, 1, 64)), choice);
+
+    private static GpuDevice OpenCpu(CPUDevice device, string choice)
+    {
+        Context context = PtxCompiler.CreateContext(builder => builder.CPU(device));
+        return new GpuDevice(context, device.CreateCPUAccelerator(context, CPUAcceleratorMode.Parallel), 0, choice);
+    }
+
+    private static GpuDevice OpenCuda(int ordinal, string choice)
+    {
+        if (DeviceCatalog.CudaUnavailable() is { } reason)
+            throw new GpuException(GpuFault.NoDevice, $"No CUDA device: {reason}.");
+        Context context = PtxCompiler.CreateContext(static builder => builder.Cuda());
+        try
+        {
+            Context.DeviceCollection<CudaDevice> cards = context.GetCudaDevices();
+            if (ordinal >= cards.Count)
+                throw new GpuException(GpuFault.NoDevice, $"There is no CUDA device {ordinal}; this machine has {cards.Count} (0 to {cards.Count - 1}).");
+            return new GpuDevice(context, cards[ordinal].CreateCudaAccelerator(context), ordinal, choice);
+        }
+        catch
+        {
+            context.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Name as the driver gives it, or the CPU accelerator's shape.</summary>
+    public string Name => IsCuda ? accelerator.Name : $"CPU ({accelerator.NumMultiprocessors} × {accelerator.MaxNumThreadsPerGroup} threads, {WarpSize}-lane warps)";
+
+    /// <summary>Place among the cards of the machine; 0 on the CPU.</summary>
+    public int Ordinal { get; }
+
+    /// <summary>Which device was taken and why, in a few words.</summary>
+    public string Choice { get; }
+
+    /// <summary>Whether this is an NVIDIA card.</summary>
+    public bool IsCuda => accelerator is CudaAccelerator;
+
+    /// <summary>Compute capability of the card (9.0 is Hopper), or null on the CPU.</summary>
+    public Version? ComputeCapability => accelerator is CudaAccelerator cuda ? new Version(cuda.Architecture.Major, cuda.Architecture.Minor) : null;
+
+    /// <summary>Lanes a warp.</summary>
+    public int WarpSize => accelerator.WarpSize;
+
+    /// <summary>Streaming multiprocessors; on the CPU the blocks that run at once.</summary>
+    public int MultiprocessorCount => accelerator.NumMultiprocessors;
+
+    /// <summary>The most threads a block can have.</summary>
+    public int MaxThreadsPerBlock => accelerator.MaxNumThreadsPerGroup;
+
+    /// <summary>The most shared memory a block can have, in bytes.</summary>
+    public int MaxSharedBytesPerBlock { get; }
+
+    /// <summary>Bytes of level-2 cache; 0 on the CPU.</summary>
+    public long L2Bytes => accelerator is CudaAccelerator cuda ? cuda.L2CacheSize : 0;
+
+    /// <summary>Bytes of device memory.</summary>
+    public long MemoryBytes => IsCuda ? accelerator.MemorySize : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+
+    /// <summary>What the device's buffers hold.</summary>
+    public AllocationLedger Ledger { get; } = new();
+
+    /// <summary>The stream that exists from the start. It cannot be captured into a graph.</summary>
+    public GpuStream DefaultStream { get; }
+
+    /// <summary>Whether a kernel faulted and the driver gave the context up: nothing works on this device any more.</summary>
+    public bool IsLost => lostReason is not null;
+
+    internal bool IsClosed => closed != 0;
+
+    internal PtxTarget? Target { get; }
+
+    internal KernelCache Kernels { get; }
+
+    internal LaunchLog Log { get; } = new();
+
+    internal Accelerator Accelerator
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(IsClosed, this);
+            return accelerator;
+        }
+    }
+
+    /// <summary>Creates a stream whose work runs beside that of other streams.</summary>
+    public GpuStream CreateStream()
+    {
+        Bind();
+        return new GpuStream(this, Accelerator.CreateStream(), owned: true);
+    }
+
+    /// <summary>Creates an event.</summary>
+    public GpuEvent CreateEvent() => new(this);
+
+    /// <summary>Allocates device memory, contents undefined.</summary>
+    /// <param name="length">Number of elements; 0 is allowed.</param>
+    /// <exception cref="GpuException">Memory is exhausted (<see cref="GpuFault.OutOfMemory"/>); the device stays usable.</exception>
+    public DeviceBuffer<T> Allocate<T>(long length)
+        where T : unmanaged => new(this, length);
+
+    /// <summary>Allocates device memory and fills it from host memory.</summary>
+    public DeviceBuffer<T> Upload<T>(ReadOnlySpan<T> contents)
+        where T : unmanaged
+    {
+        DeviceBuffer<T> buffer = Allocate<T>(contents.Length);
+        try
+        {
+            buffer.CopyFrom(DefaultStream, contents);
+            return buffer;
+        }
+        catch
+        {
+            buffer.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Allocates zeroed pinned host memory.</summary>
+    public PinnedBuffer<T> AllocatePinned<T>(int length)
+        where T : unmanaged
+    {
+        _ = Accelerator;
+        return new PinnedBuffer<T>(this, length);
+    }
+
+    /// <summary>Waits for all streams.</summary>
+    /// <exception cref="GpuException">A kernel faulted.</exception>
+    public void Synchronize()
+    {
+        Bind();
+        try
+        {
+            Accelerator.Synchronize();
+        }
+        catch (CudaException e)
+        {
+            throw Translate(e, "waiting for the device");
+        }
+    }
+
+    /// <summary>Closes the device and returns all it holds. Silent, also on a lost device.</summary>
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref closed, 1) != 0)
+            return;
+        Kernels.Clear();
+        DisposeSilently(accelerator);
+        DisposeSilently(context);
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
+}

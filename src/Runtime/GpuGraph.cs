@@ -1,0 +1,90 @@
+using GpuKit.Ilgpu.Runtime.Driver;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>
+/// A recorded sequence of launches that is replayed with one call. The launches keep the addresses and sizes they were
+/// recorded with: buffers must outlive the graph, and what changes between replays must be read from device memory.
+/// </summary>
+public sealed class GpuGraph : IDisposable
+{
+    private readonly GpuDevice device;
+    private nint executable;
+
+    private GpuGraph(GpuDevice device, nint executable, int nodes)
+    {
+        this.device = device;
+        this.executable = executable;
+        Nodes = nodes;
+    }
+
+    /// <summary>Launches and copies that the graph holds.</summary>
+    public int Nodes { get; }
+
+    /// <summary>
+    /// Records everything that <paramref name="record"/> launches on the stream. Nothing runs yet. Kernels must have been
+    /// loaded before (run the sequence once), since loading a module is not possible while recording.
+    /// </summary>
+    /// <exception cref="GpuException">The device has no graphs (<see cref="GpuFault.NotSupported"/>), the stream is the default one, or the sequence cannot be recorded.</exception>
+    public static GpuGraph Capture(GpuStream stream, Action record)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        ArgumentNullException.ThrowIfNull(record);
+        GpuDevice device = stream.Device;
+        if (!device.IsCuda)
+            throw new GpuException(GpuFault.NotSupported, "The CPU device has no graphs; launch the sequence directly.");
+        if (ReferenceEquals(stream, device.DefaultStream))
+            throw new ArgumentException("The default stream cannot be captured; use GpuDevice.CreateStream().", nameof(stream));
+        device.Bind();
+        device.Check(CudaDriver.cuStreamBeginCapture_v2(stream.Handle, CudaDriver.CaptureModeThreadLocal), "beginning a capture");
+        nint graph;
+        try
+        {
+            record();
+        }
+        catch
+        {
+            // The capture must end in any case, or the stream stays unusable.
+            if (CudaDriver.cuStreamEndCapture(stream.Handle, out nint abandoned) == 0 && abandoned != 0)
+                _ = CudaDriver.cuGraphDestroy(abandoned);
+            throw;
+        }
+        device.Check(CudaDriver.cuStreamEndCapture(stream.Handle, out graph), "ending a capture");
+        return Instantiate(device, graph);
+    }
+
+    private static GpuGraph Instantiate(GpuDevice device, nint graph)
+    {
+        try
+        {
+            nuint nodes = 0;
+            device.Check(CudaDriver.cuGraphGetNodes(graph, 0, ref nodes), "counting the nodes of a graph");
+            device.Check(CudaDriver.cuGraphInstantiateWithFlags(out nint executable, graph, 0), "instantiating a graph");
+            return new GpuGraph(device, executable, (int)nodes);
+        }
+        finally
+        {
+            _ = CudaDriver.cuGraphDestroy(graph);
+        }
+    }
+
+    /// <summary>Queues one replay on a stream of the same device.</summary>
+    public void Replay(GpuStream stream)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        ObjectDisposedException.ThrowIf(executable == 0, this);
+        device.RequireSame(stream.Device, nameof(stream));
+        device.Bind();
+        device.Check(CudaDriver.cuGraphLaunch(executable, stream.Handle), "replaying a graph");
+    }
+
+    /// <summary>Releases the graph. A replay in flight still finishes.</summary>
+    public void Dispose()
+    {
+        nint handle = Interlocked.Exchange(ref executable, 0);
+        if (handle == 0 || device.IsClosed)
+            return;
+        device.Bind();
+        _ = CudaDriver.cuGraphExecDestroy(handle);
+    }
+}

@@ -1,0 +1,69 @@
+using GpuKit.Ilgpu.Runtime.Driver;
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>
+/// An ordered queue of work on a device. Operators launch on the stream they are given and return at once; results are
+/// there after <see cref="Synchronize"/>. On the CPU device every launch has finished when it returns.
+/// </summary>
+public sealed class GpuStream : IDisposable
+{
+    private readonly AcceleratorStream stream;
+    private readonly bool owned;
+    private bool disposed;
+
+    internal GpuStream(GpuDevice device, AcceleratorStream stream, bool owned)
+    {
+        Device = device;
+        this.stream = stream;
+        this.owned = owned;
+    }
+
+    /// <summary>The device that the stream belongs to.</summary>
+    public GpuDevice Device { get; }
+
+    internal AcceleratorStream Accelerator
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(disposed, this);
+            return stream;
+        }
+    }
+
+    /// <summary>The CUstream handle; 0 on the CPU device.</summary>
+    internal nint Handle => Accelerator is CudaStream cuda ? cuda.StreamPtr : 0;
+
+    /// <summary>Waits until everything queued so far has finished.</summary>
+    /// <exception cref="GpuException">A kernel before it faulted.</exception>
+    public void Synchronize()
+    {
+        nint handle = Handle;
+        if (!Device.IsCuda)
+            return;
+        Device.Bind();
+        Device.Check(CudaDriver.cuStreamSynchronize(handle), "waiting for a stream");
+    }
+
+    /// <summary>Makes later work of this stream wait for an event recorded on another.</summary>
+    public void WaitFor(GpuEvent recorded)
+    {
+        ArgumentNullException.ThrowIfNull(recorded);
+        Device.RequireSame(recorded.Device, nameof(recorded));
+        if (!Device.IsCuda)
+            return;
+        Device.Bind();
+        Device.Check(CudaDriver.cuStreamWaitEvent(Handle, recorded.Handle, 0), "making a stream wait for an event");
+    }
+
+    /// <summary>Releases the stream. Work in flight still finishes. The device's default stream cannot be disposed.</summary>
+    public void Dispose()
+    {
+        if (disposed || !owned)
+            return;
+        disposed = true;
+        Device.DisposeSilently(stream);
+    }
+}

@@ -1,0 +1,133 @@
+using GpuKit.Ilgpu.Runtime.Driver;
+using GpuKit.Ilgpu.Runtime.Ptx;
+using ILGPU;
+using ILGPU.Backends;
+using ILGPU.Backends.PTX;
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu.Runtime;
+
+/// <summary>Resources of a loaded CUDA function, as the driver reports them.</summary>
+internal readonly record struct KernelResources(int Registers, int LocalBytes, int StaticSharedBytes);
+
+/// <summary>
+/// The kernels that a device has loaded. Look-ups are one array access and allocate nothing; a kernel is compiled once,
+/// whichever thread asks first. References are strong: ILGPU's own cache would let kernels be collected.
+/// </summary>
+internal sealed class KernelCache(GpuDevice device)
+{
+    private readonly Lock compilation = new();
+    private object?[] launchers = new object?[64];
+    private readonly List<Kernel> loaded = [];
+    private readonly Dictionary<int, (Kernel Kernel, int DynamicShared)> byId = [];
+
+    /// <summary>Number of kernels compiled so far.</summary>
+    public int CompiledCount
+    {
+        get
+        {
+            lock (compilation)
+                return loaded.Count;
+        }
+    }
+
+    /// <summary>The launcher of a kernel, compiled at first use.</summary>
+    public Action<AcceleratorStream, KernelConfig, TArgs> Get<TArgs>(KernelDefinition<TArgs> definition, int dynamicShared)
+        where TArgs : struct
+    {
+        object?[] snapshot = Volatile.Read(ref launchers);
+        if (dynamicShared <= DynamicSharedWithoutOptIn && definition.Id < snapshot.Length && snapshot[definition.Id] is { } found)
+            return (Action<AcceleratorStream, KernelConfig, TArgs>)found;
+        return GetSlow(definition, dynamicShared);
+    }
+
+    // Above 48 KB a function must be told its dynamic shared memory once before it is launched.
+    private const int DynamicSharedWithoutOptIn = 48 * 1024;
+
+    private Action<AcceleratorStream, KernelConfig, TArgs> GetSlow<TArgs>(KernelDefinition<TArgs> definition, int dynamicShared)
+        where TArgs : struct
+    {
+        lock (compilation)
+        {
+            if (definition.Id >= launchers.Length)
+            {
+                var larger = new object?[Math.Max(definition.Id + 1, launchers.Length * 2)];
+                launchers.CopyTo(larger, 0);
+                Volatile.Write(ref launchers, larger);
+            }
+            if (launchers[definition.Id] is null)
+            {
+                Kernel kernel = Load(definition);
+                loaded.Add(kernel);
+                byId[definition.Id] = (kernel, 0);
+                Volatile.Write(ref launchers[definition.Id], KernelDefinition<TArgs>.CreateLauncher(kernel));
+            }
+            AllowDynamicShared(definition, dynamicShared);
+            return (Action<AcceleratorStream, KernelConfig, TArgs>)launchers[definition.Id]!;
+        }
+    }
+
+    /// <summary>What the driver's compiler made of a kernel; null on the CPU device.</summary>
+    public KernelResources? Resources<TArgs>(KernelDefinition<TArgs> definition)
+        where TArgs : struct
+    {
+        _ = Get(definition, 0);
+        lock (compilation)
+        {
+            if (byId[definition.Id].Kernel is not CudaKernel cuda)
+                return null;
+            device.Bind();
+            return new KernelResources(Attribute(cuda, FunctionAttribute.Registers), Attribute(cuda, FunctionAttribute.LocalBytes), Attribute(cuda, FunctionAttribute.StaticSharedBytes));
+        }
+    }
+
+    private int Attribute(CudaKernel kernel, FunctionAttribute attribute)
+    {
+        device.Check(CudaDriver.cuFuncGetAttribute(out int value, attribute, kernel.FunctionPtr), "reading a function attribute");
+        return value;
+    }
+
+    private void AllowDynamicShared(KernelDefinition definition, int bytes)
+    {
+        (Kernel kernel, int allowed) = byId[definition.Id];
+        if (bytes <= DynamicSharedWithoutOptIn || bytes <= allowed || kernel is not CudaKernel cuda)
+            return;
+        device.Bind();
+        device.Check(
+            CudaDriver.cuFuncSetAttribute(cuda.FunctionPtr, FunctionAttribute.MaxDynamicSharedBytes, bytes),
+            $"allowing {bytes:N0} bytes of dynamic shared memory for {definition.Name} (the device has {device.MaxSharedBytesPerBlock:N0} a block)");
+        byId[definition.Id] = (kernel, bytes);
+    }
+
+    private Kernel Load(KernelDefinition definition)
+    {
+        Accelerator accelerator = device.Accelerator;
+        device.Bind();
+        CompiledKernel compiled = PtxCompiler.Compile(accelerator.GetBackend(), definition);
+        if (compiled is not PTXCompiledKernel ptx)
+            return accelerator.LoadKernel(compiled);
+        string text = PtxCompiler.ReplaceText(ptx, device.Target!.Value);
+        try
+        {
+            return accelerator.LoadKernel(ptx);
+        }
+        catch (CudaException e)
+        {
+            throw new GpuException(GpuFault.Compilation, $"The driver refused {definition.Name} for {device.Target}: {PtxCompiler.DriverLog(text) ?? e.Message}", e);
+        }
+    }
+
+    /// <summary>Unloads everything. No launch may be in flight.</summary>
+    public void Clear()
+    {
+        lock (compilation)
+        {
+            foreach (Kernel kernel in loaded)
+                device.DisposeSilently(kernel);
+            loaded.Clear();
+            byId.Clear();
+            Array.Clear(launchers);
+        }
+    }
+}

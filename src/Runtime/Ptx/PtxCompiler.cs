@@ -1,0 +1,117 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Text;
+using GpuKit.Ilgpu.Runtime.Driver;
+using ILGPU;
+using ILGPU.Algorithms;
+using ILGPU.Backends;
+using ILGPU.Backends.EntryPoints;
+using ILGPU.Backends.PTX;
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu.Runtime.Ptx;
+
+/// <summary>Compiles kernels to PTX, with or without a card.</summary>
+internal static unsafe class PtxCompiler
+{
+    /// <summary>
+    /// The settings every context is made with. O1, not O2: at O2 ILGPU marks divergent branches as uniform.
+    /// </summary>
+    public static Context CreateContext(Action<Context.Builder> devices)
+    {
+        _ = DriverLibrary.IsPresent;
+        Context context = Context.Create(builder =>
+        {
+            builder.Optimize(OptimizationLevel.O1).EnableAlgorithms();
+            devices(builder);
+        });
+        PtxIntrinsics.Register(context);
+        return context;
+    }
+
+    /// <summary>The text of a kernel for an architecture; needs no GPU.</summary>
+    /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction.</exception>
+    public static string Compile(KernelDefinition definition, PtxTarget target)
+    {
+        // A context of its own: one failed compilation leaves ILGPU's caches inconsistent.
+        using Context context = CreateContext(static _ => { });
+        return Compile(context, definition, target);
+    }
+
+    /// <summary>The text of several kernels for an architecture in one context, which is several times faster.</summary>
+    public static IEnumerable<(KernelDefinition Kernel, string Text)> CompileAll(IEnumerable<KernelDefinition> definitions, PtxTarget target)
+    {
+        using Context context = CreateContext(static _ => { });
+        foreach (KernelDefinition definition in definitions)
+            yield return (definition, Compile(context, definition, target));
+    }
+
+    private static string Compile(Context context, KernelDefinition definition, PtxTarget target)
+    {
+        using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
+        var compiled = (PTXCompiledKernel)Compile(backend, definition);
+        return PtxText.Prepare(compiled.PTXAssembly, target);
+    }
+
+    /// <summary>Compiles for a backend, unwrapping ILGPU's compiler exceptions to what they are about.</summary>
+    public static CompiledKernel Compile(Backend backend, KernelDefinition definition)
+    {
+        try
+        {
+            return backend.Compile(
+                EntryPointDescription.FromExplicitlyGroupedKernel(definition.Method),
+                new KernelSpecialization(definition.Traits.MaxThreads, null));
+        }
+        catch (Exception e) when (Find<PtxInstructionNotSupportedException>(e) is { } unsupported)
+        {
+            throw unsupported;
+        }
+        catch (InternalCompilerException e)
+        {
+            throw new GpuException(GpuFault.Compilation, $"{definition.Name} could not be compiled: {e.InnerException?.Message ?? e.Message}", e);
+        }
+    }
+
+    private static T? Find<T>(Exception? e)
+        where T : Exception
+    {
+        for (; e is not null; e = e.InnerException)
+            if (e is T found)
+                return found;
+        return null;
+    }
+
+    /// <summary>Puts the prepared text into a compiled kernel before it is loaded, and returns it.</summary>
+    public static string ReplaceText(PTXCompiledKernel kernel, PtxTarget target) =>
+        Text(kernel) = PtxText.Prepare(kernel.PTXAssembly, target);
+
+    // ILGPU's property has no setter; the field behind it is the only way to load other text through CudaKernel.
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "<PTXAssembly>k__BackingField")]
+    private static extern ref string Text(PTXCompiledKernel kernel);
+
+    /// <summary>The driver compiler's message for a text that it refuses, or null.</summary>
+    public static string? DriverLog(string text)
+    {
+        const int ErrorLogBuffer = 5, ErrorLogBufferSize = 6, Capacity = 4096;
+        byte* log = (byte*)NativeMemory.AllocZeroed(Capacity);
+        try
+        {
+            fixed (byte* image = Encoding.ASCII.GetBytes(text + '\0'))
+            {
+                int* keys = stackalloc int[] { ErrorLogBuffer, ErrorLogBufferSize };
+                void** values = stackalloc void*[2];
+                values[0] = log;
+                values[1] = (void*)Capacity;
+                if (CudaDriver.cuModuleLoadDataEx(out nint module, image, 2, keys, values) == CudaError.CUDA_SUCCESS)
+                    _ = CudaDriver.cuModuleUnload(module);
+            }
+            string message = Marshal.PtrToStringAnsi((nint)log)!.Trim();
+            return message.Length == 0 ? null : message;
+        }
+        finally
+        {
+            NativeMemory.Free(log);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+using System.Text.RegularExpressions;
+using ILGPU.Runtime.Cuda;
+
+namespace GpuKit.Ilgpu.Runtime.Ptx;
+
+/// <summary>Turns the text that ILGPU emits into the text that is loaded, and reads facts off it for the checks.</summary>
+internal static partial class PtxText
+{
+    // Node ids ("phi_1234") and function names carry process-global counters; the entry point's name must survive.
+    [GeneratedRegex(@"(?<![%\w.$])(?!Kernel_)([A-Za-z_$]\w*?_)(\d+)\b")]
+    private static partial Regex NumberedNames();
+
+    [GeneratedRegex(@"(@!?%p\d+ bra|brx\.idx|call)\.uni")]
+    private static partial Regex UniformBranches();
+
+    [GeneratedRegex(@"^\.version \S+", RegexOptions.Multiline)]
+    private static partial Regex VersionLine();
+
+    [GeneratedRegex(@"^\.target \S+", RegexOptions.Multiline)]
+    private static partial Regex TargetLine();
+
+    [GeneratedRegex(@"(\.shared \.align )\d+")]
+    private static partial Regex SharedAlignment();
+
+    [GeneratedRegex(@"^\.visible \.func (?:\([^)]*\) )?(\w+)\((?:[^)]*)\)\s*(?:;|\{.*?^\})\s*", RegexOptions.Multiline | RegexOptions.Singleline)]
+    private static partial Regex Functions();
+
+    [GeneratedRegex(@"call\s+(?:\([^)]*\), )?(\w+)\b")]
+    private static partial Regex Calls();
+
+    /// <summary>
+    /// Shared memory is aligned to 128 bytes: bulk copies and swizzled tiles need it, and ILGPU only knows the
+    /// alignment of the element type.
+    /// </summary>
+    private const int SharedAlignmentBytes = 128;
+
+    /// <summary>The text that is loaded: retargeted, without unsound hints and dead functions, with canonical names.</summary>
+    public static string Prepare(string ptx, PtxTarget target)
+    {
+        string text = TargetLine().Replace(VersionLine().Replace(ptx, $".version {VersionName(target.Version)}"), $".target {target}");
+        // ILGPU also marks branches on intrinsics' results as uniform; the hint is a promise that it cannot keep.
+        text = UniformBranches().Replace(text, "$1");
+        text = SharedAlignment().Replace(text, "${1}" + SharedAlignmentBytes);
+        return CanonicalNames(DropUncalledFunctions(text));
+    }
+
+    private static string VersionName(CudaInstructionSet version) => $"{version.Major}.{version.Minor}";
+
+    // Intrinsics leave an empty function behind each; only functions that are called are kept.
+    private static string DropUncalledFunctions(string text)
+    {
+        var called = Calls().Matches(text).Select(m => m.Groups[1].Value).ToHashSet();
+        return Functions().Replace(text, m => called.Contains(m.Groups[1].Value) ? m.Value : "");
+    }
+
+    // Renumbers in order of appearance: the same kernel has the same text in every process.
+    private static string CanonicalNames(string text)
+    {
+        var numbers = new Dictionary<string, int>();
+        return NumberedNames().Replace(text, m =>
+        {
+            if (!numbers.TryGetValue(m.Value, out int number))
+                numbers.Add(m.Value, number = numbers.Count);
+            return m.Groups[1].Value + number.ToString(System.Globalization.CultureInfo.InvariantCulture);
+        });
+    }
+
+    /// <summary>Whether the text declares local memory (spilled structs, arrays indexed by variables).</summary>
+    public static bool UsesLocalMemory(string text) => text.Contains(".local", StringComparison.Ordinal);
+
+    /// <summary>Whether the text computes in float64.</summary>
+    public static bool UsesDouble(string text) => Regex.IsMatch(text, @"\.f64\s+%fd");
+}
