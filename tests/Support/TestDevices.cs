@@ -1,0 +1,39 @@
+namespace GpuKit.Ilgpu.Tests.Support;
+
+/// <summary>The devices an operator test runs on.</summary>
+public enum TestDevice
+{
+    /// <summary>The CPU device meant for use: 2-lane warps.</summary>
+    Cpu,
+
+    /// <summary>The CPU device meant for checking: 32-lane warps, four of them.</summary>
+    CpuWarp32,
+
+    /// <summary>The first card.</summary>
+    Cuda,
+}
+
+/// <summary>Opens each device once for the whole run.</summary>
+public static class TestDevices
+{
+    /// <summary>Set to 1 on a machine with a card: a missing device then fails the run instead of skipping.</summary>
+    public const string RequireCudaVariable = "GPUKIT_REQUIRE_CUDA";
+
+    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.Open(DeviceKind.Cpu));
+    private static readonly Lazy<GpuDevice> CpuWarp32 = new(() => GpuDevice.OpenCpuForChecking());
+    private static readonly Lazy<GpuDevice> Cuda = new(() => GpuDevice.Open(DeviceKind.Cuda));
+
+    /// <summary>Theory data: all devices.</summary>
+    public static TheoryData<TestDevice> All => new(Enum.GetValues<TestDevice>());
+
+    /// <summary>The device; skips the test when it is a card and there is none.</summary>
+    public static GpuDevice Get(TestDevice device)
+    {
+        if (device == TestDevice.Cuda && DeviceCatalog.CudaUnavailable() is { } reason)
+        {
+            Assert.SkipWhen(Environment.GetEnvironmentVariable(RequireCudaVariable) != "1", "No CUDA device: " + reason);
+            Assert.Fail("This run requires a CUDA device: " + reason);
+        }
+        return (device switch { TestDevice.Cpu => Cpu, TestDevice.CpuWarp32 => CpuWarp32, _ => Cuda }).Value;
+    }
+}
