@@ -1,0 +1,20 @@
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels.Formats;
+
+/// <summary>BF16 weights: the codes are the values.</summary>
+internal readonly struct Bf16Weights : IWeightFormat
+{
+    public static WeightFormatInfo Info => new("BF16", 16, false, 3.3895314e38f, 2e-3);
+
+    public static int CodesPerWordShift => 1;
+
+    public static bool IsScaled => false;
+
+    public static ArrayView<ushort> PrepareTable() => default;
+
+    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table) => word;
+
+    public static ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table) =>
+        (ushort)(codes[2 * index] | (codes[(2 * index) + 1] << 8));
+}

@@ -1,0 +1,120 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>
+/// Matrix-vector products for few rows: y[m, n] = Σ_k x[m, k] · W[n, k], float32 sums.
+/// </summary>
+/// <remarks>
+/// One dot product a worker (a warp, or a single thread where warps are emulated). A lane takes every Count-th 16-byte
+/// word of the weight row, so a warp reads 512 consecutive bytes at once, and multiplies each word's sum by its block
+/// scale. Rows of x vary fastest among workers: neighbours read the same weights, from cache. The order of summation
+/// depends on K and the lane count only, so a row has the same bits whatever M is.
+/// </remarks>
+internal static class Gemv
+{
+    public static void Run<TFormat, TAccess, TOutput, TRows, TLanes>(LinearArgs a)
+        where TFormat : struct, IWeightFormat
+        where TAccess : struct, IAccess
+        where TOutput : struct, IOutput
+        where TRows : struct, IRowMap
+        where TLanes : struct, ILanes
+    {
+        ArrayView<ushort> table = TFormat.PrepareTable();
+        // Non-negative, so the compiler's shift for a constant warp size rounds as the division does.
+        int workersPerBlock = Group.DimX / TLanes.Count;
+        long worker = ((long)Grid.IdxX * workersPerBlock) + (Group.IdxX / TLanes.Count);
+        long workers = (long)Grid.DimX * workersPerBlock;
+        for (long item = worker; item < (long)a.M * a.N; item += workers)
+        {
+            int n = (int)(item / a.M);
+            int m = (int)(item - ((long)n * a.M));
+            int slab = TRows.IsGrouped ? a.Experts[m] : 0;
+            // Routing comes from the device unchecked: an expert that does not exist reads nothing and gives NaN.
+            bool exists = !TRows.IsGrouped || (slab >= 0 && slab < a.ExpertCount);
+            long x = (TRows.IsGrouped ? m / a.RowsPerInput : (long)m) * a.K;
+            float partial = float.NaN;
+            if (exists)
+            {
+                partial = TAccess.IsVectorised
+                    ? DotWords<TFormat, TLanes>(a, table, slab, n, x)
+                    : DotElements<TFormat, TLanes>(a, table, slab, n, x);
+            }
+            float sum = TLanes.Sum(partial);
+            if (TLanes.Index == 0)
+                TOutput.Store(a.Y, ((long)m * a.YStride) + n, sum);
+        }
+    }
+
+    private static float DotWords<TFormat, TLanes>(LinearArgs a, ArrayView<ushort> table, int slab, int n, long x)
+        where TFormat : struct, IWeightFormat
+        where TLanes : struct, ILanes
+    {
+        // A 16-byte word of weights holds 8 BF16 or 16 FP8 codes.
+        int codesPerLoad = 4 << TFormat.CodesPerWordShift;
+        ArrayView<uint> words = a.Codes.Cast<uint>();
+        ArrayView<uint> inputs = a.X.Cast<uint>();
+        long row = (((long)slab * a.N) + n) * a.K;
+        float sum = 0;
+        for (int k = TLanes.Index * codesPerLoad; k < a.K; k += TLanes.Count * codesPerLoad)
+        {
+            U4 w = Mem.LoadStream(ref words[(row + k) >> TFormat.CodesPerWordShift]);
+            long input = (x + k) >> 1;
+            float part = TFormat.CodesPerWordShift == 1
+                ? Dot8<TFormat>(w, Mem.LoadReadOnly(ref inputs[input]), table)
+                : Dot16<TFormat>(w, Mem.LoadReadOnly(ref inputs[input]), Mem.LoadReadOnly(ref inputs[input + 4]), table);
+            sum = TFormat.IsScaled ? Fast.Fma(part, a.Scales[a.ScaleIndex(slab, n, k)], sum) : sum + part;
+        }
+        return sum;
+    }
+
+    private static float DotElements<TFormat, TLanes>(LinearArgs a, ArrayView<ushort> table, int slab, int n, long x)
+        where TFormat : struct, IWeightFormat
+        where TLanes : struct, ILanes
+    {
+        long row = (((long)slab * a.N) + n) * a.K;
+        float sum = 0;
+        for (int k = TLanes.Index; k < a.K; k += TLanes.Count)
+        {
+            float w = Bf16.ToFloat(TFormat.DecodeOne(a.Codes, row + k, table));
+            if (TFormat.IsScaled)
+                w *= a.Scales[a.ScaleIndex(slab, n, k)];
+            sum = Fast.Fma(w, Bf16.ToFloat(a.X[x + k]), sum);
+        }
+        return sum;
+    }
+
+    // Two accumulators: a dependent chain of half the length.
+    private static float Dot8<TFormat>(U4 w, U4 x, ArrayView<ushort> table)
+        where TFormat : struct, IWeightFormat
+    {
+        float even = DotPair<TFormat>(w.X, 0, x.X, 0, table);
+        float odd = DotPair<TFormat>(w.Y, 0, x.Y, 0, table);
+        even = DotPair<TFormat>(w.Z, 0, x.Z, even, table);
+        odd = DotPair<TFormat>(w.W, 0, x.W, odd, table);
+        return even + odd;
+    }
+
+    private static float Dot16<TFormat>(U4 w, U4 x0, U4 x1, ArrayView<ushort> table)
+        where TFormat : struct, IWeightFormat
+    {
+        float even = DotPair<TFormat>(w.X, 0, x0.X, 0, table);
+        float odd = DotPair<TFormat>(w.X, 1, x0.Y, 0, table);
+        even = DotPair<TFormat>(w.Y, 0, x0.Z, even, table);
+        odd = DotPair<TFormat>(w.Y, 1, x0.W, odd, table);
+        even = DotPair<TFormat>(w.Z, 0, x1.X, even, table);
+        odd = DotPair<TFormat>(w.Z, 1, x1.Y, odd, table);
+        even = DotPair<TFormat>(w.W, 0, x1.Z, even, table);
+        odd = DotPair<TFormat>(w.W, 1, x1.W, odd, table);
+        return even + odd;
+    }
+
+    private static float DotPair<TFormat>(uint word, int pair, uint x, float sum, ArrayView<ushort> table)
+        where TFormat : struct, IWeightFormat
+    {
+        uint w = TFormat.DecodePair(word, pair, table);
+        return Fast.Fma(Bf16.High(w), Bf16.High(x), Fast.Fma(Bf16.Low(w), Bf16.Low(x), sum));
+    }
+}

@@ -1,0 +1,147 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>
+/// Arguments of every kernel that multiplies by weights: y[M, N] = x[M, K] · W[N, K]ᵀ, or with one matrix an expert,
+/// y[p] = W[expert(p)] · x[p / RowsPerInput].
+/// </summary>
+internal struct LinearArgs
+{
+    /// <summary>[Slabs, N, K] codes.</summary>
+    public ArrayView<byte> Codes;
+
+    /// <summary>[Slabs, ⌈N / 2^RowShift⌉, ScaleColumns] multipliers; empty for unscaled formats.</summary>
+    public ArrayView<float> Scales;
+
+    /// <summary>[M / RowsPerInput, K] BF16.</summary>
+    public ArrayView<ushort> X;
+
+    /// <summary>[M, YStride] BF16 or float32.</summary>
+    public ArrayView<byte> Y;
+
+    /// <summary>[M] the expert of each row (grouped GEMV).</summary>
+    public ArrayView<int> Experts;
+
+    /// <summary>[M] rows sorted by expert (grouped GEMM).</summary>
+    public ArrayView<int> Order;
+
+    /// <summary>[ExpertCount + 1] where each expert's rows begin in <see cref="Order"/> (grouped GEMM).</summary>
+    public ArrayView<int> Offsets;
+
+    public int M;
+    public int N;
+    public int K;
+
+    /// <summary>Elements between rows of Y.</summary>
+    public int YStride;
+
+    /// <summary>log2 of the rows that share a scale.</summary>
+    public int RowShift;
+
+    /// <summary>log2 of the columns that share a scale.</summary>
+    public int ColumnShift;
+
+    /// <summary>⌈K / 2^ColumnShift⌉.</summary>
+    public int ScaleColumns;
+
+    /// <summary>Scales of one matrix.</summary>
+    public int ScalesPerSlab;
+
+    /// <summary>Rows of Y that read the same row of X: top-k for the first projection of experts, else 1.</summary>
+    public int RowsPerInput;
+
+    public int ExpertCount;
+
+    /// <summary>Index of the multiplier of row <paramref name="n"/> and column <paramref name="k"/>.</summary>
+    public readonly long ScaleIndex(int slab, int n, int k) =>
+        ((long)slab * ScalesPerSlab) + ((long)(n >> RowShift) * ScaleColumns) + (k >> ColumnShift);
+}
+
+/// <summary>Whether rows choose among several matrices.</summary>
+internal interface IRowMap
+{
+    static abstract bool IsGrouped { get; }
+}
+
+/// <summary>All rows are multiplied by one matrix.</summary>
+internal readonly struct OneMatrix : IRowMap
+{
+    public static bool IsGrouped => false;
+}
+
+/// <summary>Each row is multiplied by its expert's matrix.</summary>
+internal readonly struct ExpertMatrices : IRowMap
+{
+    public static bool IsGrouped => true;
+}
+
+/// <summary>Element type of an output.</summary>
+internal interface IOutput
+{
+    static abstract void Store(ArrayView<byte> y, long index, float value);
+}
+
+/// <summary>BF16, rounded to nearest even.</summary>
+internal readonly struct Bf16Output : IOutput
+{
+    public static void Store(ArrayView<byte> y, long index, float value) => y.Cast<ushort>()[index] = Bf16.FromFloat(value);
+}
+
+/// <summary>float32.</summary>
+internal readonly struct Float32Output : IOutput
+{
+    public static void Store(ArrayView<byte> y, long index, float value) => y.Cast<float>()[index] = value;
+}
+
+/// <summary>
+/// Whether rows can be read in 16-byte words. The plan decides: it knows the addresses and K.
+/// </summary>
+internal interface IAccess
+{
+    static abstract bool IsVectorised { get; }
+}
+
+/// <summary>Every row of x and W starts on a 16-byte boundary and is a whole number of words long.</summary>
+internal readonly struct VectorAccess : IAccess
+{
+    public static bool IsVectorised => true;
+}
+
+/// <summary>Any start, any K: element by element.</summary>
+internal readonly struct ElementAccess : IAccess
+{
+    public static bool IsVectorised => false;
+}
+
+/// <summary>The threads that share one dot product.</summary>
+internal interface ILanes
+{
+    static abstract int Count { get; }
+
+    static abstract int Index { get; }
+
+    /// <summary>Sum over the threads, known to the one with index 0.</summary>
+    static abstract float Sum(float partial);
+}
+
+/// <summary>A warp, reduced by a butterfly of shuffles.</summary>
+internal readonly struct WarpLanes : ILanes
+{
+    public static int Count => Warp.WarpSize;
+
+    public static int Index => Warp.LaneIdx;
+
+    public static float Sum(float partial) => WarpOps.Sum(partial);
+}
+
+/// <summary>One thread alone: needs no warp features.</summary>
+internal readonly struct SingleLane : ILanes
+{
+    public static int Count => 1;
+
+    public static int Index => 0;
+
+    public static float Sum(float partial) => partial;
+}

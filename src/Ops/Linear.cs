@@ -1,0 +1,93 @@
+using GpuKit.Ilgpu.Kernels;
+using ILGPU;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>
+/// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32.
+/// </summary>
+/// <remarks>
+/// Few rows run as dot products (one warp each; on the CPU one thread each), 16 and more on tensor cores. Bitwise
+/// repeatable. Below 16 rows a row's bits do not depend on M or on the other rows; between the paths bits may differ
+/// within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte aligned, or a K
+/// that does not fill 16-byte words, take a slower path.
+/// </remarks>
+public static class Linear
+{
+    /// <summary>Multiplies into BF16.</summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="weights"><c>W[N, K]</c>; one matrix.</param>
+    /// <param name="x"><c>[m, K]</c> BF16.</param>
+    /// <param name="y"><c>[m, N]</c> BF16, rounded once.</param>
+    /// <param name="m">Rows.</param>
+    /// <param name="yStride">Elements between rows of y; N when 0. Lets several products fill one buffer.</param>
+    /// <exception cref="ArgumentException">A view is too short or on another device, or the matrix is a stack.</exception>
+    public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<BFloat16> y, int m, int yStride = 0)
+    {
+        RequireOutput(stream, weights, y, m, yStride);
+        Launch(stream, weights, x, y.Cast<byte>(), false, (m, yStride));
+    }
+
+    /// <summary>Multiplies into float32.</summary>
+    /// <inheritdoc cref="Multiply(GpuStream, QuantizedMatrix, ArrayView{BFloat16}, ArrayView{BFloat16}, int, int)"/>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="weights"><c>W[N, K]</c>; one matrix.</param>
+    /// <param name="x"><c>[m, K]</c> BF16.</param>
+    /// <param name="y"><c>[m, N]</c> float32.</param>
+    /// <param name="m">Rows.</param>
+    /// <param name="yStride">Elements between rows of y; N when 0.</param>
+    public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<float> y, int m, int yStride = 0)
+    {
+        RequireOutput(stream, weights, y, m, yStride);
+        Launch(stream, weights, x, y.Cast<byte>(), true, (m, yStride));
+    }
+
+    /// <summary>The same with the path and decoder chosen by the caller, for tests and benchmarks.</summary>
+    internal static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, LinearPath? path = null, Fp8Decoding? decoding = null)
+    {
+        if (weights.Count != 1)
+            throw new ArgumentException($"The weights are a stack of {weights.Count} matrices; use GroupedLinear.", nameof(weights));
+        Shape.Require(stream, x, size.M, weights.K, nameof(x));
+        if (size.M == 0)
+            return;
+        bool aligned = IsAligned(weights, x);
+        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0);
+        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding);
+        LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride);
+        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, 0, args);
+    }
+
+    internal static bool IsAligned(QuantizedMatrix weights, ArrayView<BFloat16> x) =>
+        Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.BytesPerMatrix / weights.N);
+
+    internal static LinearArgs CreateArgs(QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, int m, int yStride) => new()
+    {
+        Codes = weights.Codes,
+        Scales = weights.Scales,
+        X = x.Cast<ushort>(),
+        Y = y,
+        M = m,
+        N = weights.N,
+        K = weights.K,
+        YStride = yStride == 0 ? weights.N : yStride,
+        RowShift = weights.Block.RowShift,
+        ColumnShift = weights.Block.ColumnShift,
+        ScaleColumns = weights.Block.ColumnBlocks(weights.K),
+        ScalesPerSlab = weights.ScalesPerMatrix,
+        RowsPerInput = 1,
+    };
+
+    internal static void RequireOutput<T>(GpuStream stream, QuantizedMatrix weights, ArrayView<T> y, int m, int yStride)
+        where T : unmanaged
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        ArgumentNullException.ThrowIfNull(weights);
+        stream.Device.RequireSame(weights.Device, nameof(weights));
+        Shape.RequireSize(m, nameof(m));
+        if (yStride != 0 && yStride < weights.N)
+            throw new ArgumentException($"Rows of y are {yStride} elements apart; a row has {weights.N}.", nameof(yStride));
+        // The last row need not be followed by the rest of its stride.
+        long length = m == 0 ? 0 : ((long)(m - 1) * (yStride == 0 ? weights.N : yStride)) + weights.N;
+        Shape.Require(stream, y, 1, length, nameof(y));
+    }
+}

@@ -1,0 +1,69 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Runtime;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>
+/// The one place where run-time choices (format, path, decoder, output type) become type arguments of a kernel.
+/// </summary>
+internal static class LinearKernels
+{
+    private const int MostThreads = 256;
+
+    private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
+
+    /// <summary>All instances, for the catalog.</summary>
+    internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
+
+    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped);
+
+    public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, bool float32, bool grouped) =>
+        ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
+
+    private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
+    {
+        var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
+        foreach (LinearPath path in Enum.GetValues<LinearPath>())
+            foreach (bool vectorised in new[] { false, true })
+                foreach (bool float32 in new[] { false, true })
+                    foreach (bool grouped in new[] { false, true })
+                        AddFormats(kernels, new Key(path, default, default, vectorised, float32, grouped));
+        return kernels;
+    }
+
+    private static void AddFormats(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
+    {
+        kernels.Add(key with { Format = WeightFormat.Bf16 }, Access<Bf16Weights>(key));
+        Key fp8 = key with { Format = WeightFormat.Fp8Block };
+        kernels.Add(fp8 with { Decoding = Fp8Decoding.Table }, Access<Fp8Block<Fp8Table>>(key));
+        kernels.Add(fp8 with { Decoding = Fp8Decoding.BitMove }, Access<Fp8Block<Fp8BitMove>>(key));
+        kernels.Add(fp8 with { Decoding = Fp8Decoding.Hardware }, Access<Fp8Block<Fp8Hardware>>(key));
+    }
+
+    private static KernelDefinition<LinearArgs> Access<TFormat>(Key key)
+        where TFormat : struct, IWeightFormat =>
+        key.Vectorised ? Output<TFormat, VectorAccess>(key) : Output<TFormat, ElementAccess>(key);
+
+    private static KernelDefinition<LinearArgs> Output<TFormat, TAccess>(Key key)
+        where TFormat : struct, IWeightFormat
+        where TAccess : struct, IAccess =>
+        key.Float32 ? Rows<TFormat, TAccess, Float32Output>(key) : Rows<TFormat, TAccess, Bf16Output>(key);
+
+    private static KernelDefinition<LinearArgs> Rows<TFormat, TAccess, TOutput>(Key key)
+        where TFormat : struct, IWeightFormat
+        where TAccess : struct, IAccess
+        where TOutput : struct, IOutput =>
+        key.Grouped ? Path<TFormat, TAccess, TOutput, ExpertMatrices>(key) : Path<TFormat, TAccess, TOutput, OneMatrix>(key);
+
+    private static KernelDefinition<LinearArgs> Path<TFormat, TAccess, TOutput, TRows>(Key key)
+        where TFormat : struct, IWeightFormat
+        where TAccess : struct, IAccess
+        where TOutput : struct, IOutput
+        where TRows : struct, IRowMap => key.Path switch
+        {
+            LinearPath.Scalar => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, SingleLane>, new KernelTraits(MostThreads)),
+            LinearPath.Gemv => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, WarpLanes>, new KernelTraits(MostThreads)),
+            _ => new(Gemm.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(Gemm.Threads, NeedsWarp32: true)),
+        };
+}

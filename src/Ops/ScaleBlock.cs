@@ -1,0 +1,42 @@
+using System.Numerics;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>The part of a matrix that shares one scale: rows × columns, both powers of two, edge blocks may be partial.</summary>
+public readonly record struct ScaleBlock
+{
+    /// <summary>The block of published FP8 checkpoints.</summary>
+    public static readonly ScaleBlock Square128 = new(128, 128);
+
+    // A step of the tensor-core kernel must not cross a block's edge.
+    private const int LeastColumns = Kernels.Gemm.TileK;
+    private const int Most = 1 << 20;
+
+    /// <summary>A block shape.</summary>
+    /// <param name="rows">Rows (output features) that share a scale: a power of two from 1.</param>
+    /// <param name="columns">Columns (input features) that share a scale: a power of two from 32.</param>
+    /// <exception cref="ArgumentException">Not powers of two in range.</exception>
+    public ScaleBlock(int rows, int columns)
+    {
+        if (!BitOperations.IsPow2(rows) || !BitOperations.IsPow2(columns) || columns < LeastColumns || rows > Most || columns > Most)
+            throw new ArgumentException($"Scale blocks of {rows}×{columns} are not supported: both sides must be powers of two up to {Most}, columns from {LeastColumns}.");
+        Rows = rows;
+        Columns = columns;
+    }
+
+    /// <summary>Rows that share a scale.</summary>
+    public int Rows { get; }
+
+    /// <summary>Columns that share a scale.</summary>
+    public int Columns { get; }
+
+    /// <summary>Blocks along N for a matrix of <paramref name="n"/> rows.</summary>
+    public int RowBlocks(int n) => (n + Rows - 1) / Rows;
+
+    /// <summary>Blocks along K for a matrix of <paramref name="k"/> columns.</summary>
+    public int ColumnBlocks(int k) => (k + Columns - 1) / Columns;
+
+    internal int RowShift => BitOperations.Log2((uint)Rows);
+
+    internal int ColumnShift => BitOperations.Log2((uint)Columns);
+}
