@@ -23,7 +23,7 @@ public sealed class CpAsyncTests : IDisposable
         return shared;
     }
 
-    /// <summary>Two groups of one copy; the destination is read after issue, commit, wait 1 and wait 0.</summary>
+    /// <summary>Two groups of one copy; the destination is read after start, commit, wait 1 and wait 0.</summary>
     internal static void ReadAtEachStage(ArrayView<uint> source, ArrayView<uint> output)
     {
         ArrayView<uint> shared = OldContents();

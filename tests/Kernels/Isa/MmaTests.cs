@@ -97,14 +97,16 @@ public sealed class MmaTests(CpuWarp warp) : IClassFixture<CpuWarp>
     internal static void MultiplyMatrices(ArrayView<uint> input, ArrayView<uint> output)
     {
         int lane = Group.IdxX;
-        Multiply(new U4 { X = LoadA(input, lane, 0), Y = LoadA(input, lane, 1), Z = LoadA(input, lane, 2), W = LoadA(input, lane, 3) }, input, output);
+        uint r0 = LoadA(input, lane, 0), r1 = LoadA(input, lane, 1), r2 = LoadA(input, lane, 2), r3 = LoadA(input, lane, 3);
+        Multiply(new U4 { X = r0, Y = r1, Z = r2, W = r3 }, input, output);
     }
 
     /// <summary>The same with registers 1 and 2 of A exchanged.</summary>
     internal static void MultiplyMatricesExchanged(ArrayView<uint> input, ArrayView<uint> output)
     {
         int lane = Group.IdxX;
-        Multiply(new U4 { X = LoadA(input, lane, 0), Y = LoadA(input, lane, 2), Z = LoadA(input, lane, 1), W = LoadA(input, lane, 3) }, input, output);
+        uint r0 = LoadA(input, lane, 0), r1 = LoadA(input, lane, 1), r2 = LoadA(input, lane, 2), r3 = LoadA(input, lane, 3);
+        Multiply(new U4 { X = r0, Y = r2, Z = r1, W = r3 }, input, output);
     }
 
     /// <summary>The same from shared memory by ldmatrix: A by x4, B by x2 (k contiguous, so not transposed).</summary>
