@@ -1,0 +1,63 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Kernels;
+
+/// <summary>The three ways from E4M3 to BF16: all codes in all positions of a word.</summary>
+public sealed class Fp8DecodingTests
+{
+    internal struct Args
+    {
+        public ArrayView<uint> Words;
+        public ArrayView<uint> Pairs;
+    }
+
+    internal static void Decode<TDecoder>(Args a)
+        where TDecoder : struct, IFp8Decoder
+    {
+        ArrayView<ushort> table = TDecoder.PrepareTable();
+        for (int i = Group.IdxX; i < a.Words.Length; i += Group.DimX)
+        {
+            a.Pairs[2 * i] = TDecoder.DecodePair(a.Words[i], 0, table);
+            a.Pairs[(2 * i) + 1] = TDecoder.DecodePair(a.Words[i], 1, table);
+        }
+    }
+
+    private static readonly KernelDefinition<Args> Table = new(Decode<Fp8Table>, new KernelTraits(64));
+    private static readonly KernelDefinition<Args> BitMove = new(Decode<Fp8BitMove>, new KernelTraits(64));
+    private static readonly KernelDefinition<Args> Hardware = new(Decode<Fp8Hardware>, new KernelTraits(64));
+
+    [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void AllThreeAgreeWithTheDefinition(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        // Each code once in each byte, beside different neighbours.
+        uint[] words = [.. Enumerable.Range(0, 256).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 128) & 255) << 16 | ((uint)(c + 192) & 255) << 24)];
+        float[] table = Run(device, Table, words), bitMove = Run(device, BitMove, words), hardware = Run(device, Hardware, words);
+        for (int i = 0; i < 4 * words.Length; i++)
+        {
+            int code = (int)(words[i / 4] >> (8 * (i % 4))) & 255;
+            float expected = (float)MatrixOracle.E4M3[code];
+            AssertSame(expected, table[i], code);
+            AssertSame(expected, hardware[i], code);
+            // The bit move reads the two NaN codes as ±480; loading refuses them.
+            AssertSame(float.IsNaN(expected) ? (code == 0x7F ? 480 : -480) : expected, bitMove[i], code);
+        }
+    }
+
+    private static void AssertSame(float expected, float actual, int code) =>
+        Assert.True(expected.Equals(actual) && (float.IsNaN(expected) || float.IsNegative(expected) == float.IsNegative(actual)), $"Code 0x{code:X2} gave {actual}, expected {expected}.");
+
+    private static float[] Run(GpuDevice device, KernelDefinition<Args> kernel, uint[] words)
+    {
+        using var input = GuardedBuffer<uint>.Input(device, words);
+        using var output = GuardedBuffer<uint>.Output(device, 2 * words.Length);
+        device.Launch(kernel, device.DefaultStream, (1, 1, 1), Math.Min(64, device.MaxThreadsPerBlock), 0, new Args { Words = input.View, Pairs = output.View });
+        return [.. output.ToArray().SelectMany(pair => new[] { Bf16.Low(pair), Bf16.High(pair) })];
+    }
+}

@@ -1,0 +1,78 @@
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+public sealed class GroupedLinearTests
+{
+    [Theory]
+    [CombinatorialDevices(1, 1, "uniform")]
+    [CombinatorialDevices(4, 2, "uniform")]
+    [CombinatorialDevices(4, 1, "one takes all")]
+    [CombinatorialDevices(8, 3, "skewed")]
+    [CombinatorialDevices(16, 2, "one row")]
+    public void EveryPathMatchesTheOracle(TestDevice which, int experts, int rowsPerInput, string distribution)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int N = 35, K = 80;
+        int m = (distribution == "one row" ? 1 : 24) * rowsPerInput;
+        int[] expertOf = Route(m, experts, distribution);
+        foreach (WeightFormat format in WeightFormats.All)
+        {
+            HostMatrix[] matrices = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 32)))];
+            BFloat16[] x = RandomData.GaussianBf16(m / rowsPerInput * K, 99);
+            double[] expected = Expected(matrices, expertOf, x, rowsPerInput);
+            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => LinearTests.CanRun(device, p)))
+                Compare.Close(Run(device, matrices, expertOf, x, (m, rowsPerInput), path), expected, 1e-5);
+        }
+    }
+
+    [Theory]
+    [CombinatorialDevices]
+    public void ExpertsThatDoNotExistReadNothing(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        HostMatrix[] matrices = [Quantizer.Quantize(RandomData.Gaussian(64, 1), 2, 32, WeightFormat.Bf16)];
+        float[] y = Run(device, matrices, [0, 7, -1], RandomData.GaussianBf16(3 * 32, 2), (3, 1), LinearPath.Gemv);
+        Assert.False(float.IsNaN(y[0]) || float.IsNaN(y[1]));
+        Assert.All(y[2..], v => Assert.True(float.IsNaN(v)));
+    }
+
+    private static int[] Route(int m, int experts, string distribution)
+    {
+        var random = new Random(5);
+        return [.. Enumerable.Range(0, m).Select(_ => distribution switch
+        {
+            "one takes all" => experts - 1,
+            "skewed" => (int)(experts * Math.Pow(random.NextDouble(), 3)),
+            _ => random.Next(experts),
+        })];
+    }
+
+    private static double[] Expected(HostMatrix[] matrices, int[] expertOf, BFloat16[] x, int rowsPerInput)
+    {
+        int n = matrices[0].N, k = matrices[0].K;
+        var y = new double[expertOf.Length * n];
+        for (int p = 0; p < expertOf.Length; p++)
+            MatrixOracle.Multiply(x.AsSpan(p / rowsPerInput * k, k), MatrixOracle.Values(matrices[expertOf[p]]), 1, n, k).CopyTo(y, p * n);
+        return y;
+    }
+
+    private static float[] Run(GpuDevice device, HostMatrix[] matrices, int[] expertOf, BFloat16[] x, (int M, int RowsPerInput) size, LinearPath path)
+    {
+        HostMatrix first = matrices[0];
+        using var stack = new QuantizedMatrix(device, first.Format, first.N, first.K, matrices.Length, first.Block);
+        for (int e = 0; e < matrices.Length; e++)
+            stack.Write(e, 0, first.N, matrices[e].Codes, matrices[e].Scales);
+        int[] order = [.. Enumerable.Range(0, expertOf.Length).OrderBy(p => expertOf[p])];
+        int[] offsets = [.. Enumerable.Range(0, matrices.Length + 1).Select(e => expertOf.Count(id => id < e))];
+        using var experts = GuardedBuffer<int>.Input(device, expertOf);
+        using var sorted = GuardedBuffer<int>.Input(device, order);
+        using var starts = GuardedBuffer<int>.Input(device, offsets);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var output = GuardedBuffer<float>.Output(device, size.M * first.N);
+        GroupedLinear.Launch(device.DefaultStream, stack, new ExpertRouting(experts.View, sorted.View, starts.View), input.View, output.View.Cast<byte>(), true, new GroupedSize(size.M, size.RowsPerInput), path);
+        return output.ToArray();
+    }
+}

@@ -1,0 +1,50 @@
+namespace GpuKit.Ilgpu.Tests.Oracle;
+
+/// <summary>
+/// Weight formats and products in double precision. Shares the layout numbers with the library and nothing else: codes are
+/// decoded by its own tables, built from the definition of the format.
+/// </summary>
+public static class MatrixOracle
+{
+    /// <summary>E4M3FN by definition: bias 7, subnormals m·2⁻⁹, S.1111.111 is NaN, no infinity.</summary>
+    public static readonly double[] E4M3 = [.. Enumerable.Range(0, 256).Select(code =>
+    {
+        int exponent = (code >> 3) & 15, mantissa = code & 7;
+        double magnitude = (code & 0x7F) == 0x7F ? double.NaN
+            : exponent == 0 ? mantissa * Math.Pow(2, -9)
+            : (1 + (mantissa / 8.0)) * Math.Pow(2, exponent - 7);
+        return code >= 128 ? -magnitude : magnitude;
+    })];
+
+    /// <summary>The values of a quantised matrix.</summary>
+    public static double[] Values(HostMatrix w)
+    {
+        var values = new double[w.N * w.K];
+        int columnBlocks = (w.K + w.Block.Columns - 1) / w.Block.Columns;
+        for (int n = 0; n < w.N; n++)
+        {
+            for (int k = 0; k < w.K; k++)
+            {
+                int i = (n * w.K) + k;
+                values[i] = w.Format switch
+                {
+                    WeightFormat.Bf16 => BitConverter.Int32BitsToSingle((w.Codes[2 * i] | (w.Codes[(2 * i) + 1] << 8)) << 16),
+                    WeightFormat.Fp8Block => E4M3[w.Codes[i]] * w.Scales[(n / w.Block.Rows * columnBlocks) + (k / w.Block.Columns)],
+                    _ => throw new NotSupportedException(),
+                };
+            }
+        }
+        return values;
+    }
+
+    /// <summary>y[M, N] = x[M, K] · W[N, K]ᵀ.</summary>
+    public static double[] Multiply(ReadOnlySpan<BFloat16> x, ReadOnlySpan<double> w, int m, int n, int k)
+    {
+        var y = new double[m * n];
+        for (int i = 0; i < m; i++)
+            for (int j = 0; j < n; j++)
+                for (int c = 0; c < k; c++)
+                    y[(i * n) + j] += (float)x[(i * k) + c] * w[(j * k) + c];
+        return y;
+    }
+}
