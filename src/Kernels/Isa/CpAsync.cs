@@ -1,0 +1,123 @@
+using System.Runtime.CompilerServices;
+using ILGPU;
+using ILGPU.IR.Intrinsics;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>Asynchronous copies from global to shared memory. A thread waits for its own copies only: then a barrier.</summary>
+/// <remarks>
+/// The emulation really defers: each thread queues its copies and moves the bytes when it waits for their group, so a
+/// kernel that reads before it waits sees the old contents. What it cannot show is a copy that is issued while other
+/// threads still read the buffer. Copies that a kernel never waits for are dropped at the end of its thread group: the
+/// hardware completes them, but into shared memory that nobody can read any more. Addresses must not move, which holds for
+/// all memory of the CPU accelerator.
+/// </remarks>
+internal static unsafe class CpAsync
+{
+    [ThreadStatic]
+    private static PendingCopies? s_pending;
+
+    /// <summary>Copies 16 bytes past L1 (<c>.cg</c>).</summary>
+    [IntrinsicImplementation, Ptx("cp.async.cg.shared.global [%s0], [%g1], 16;")]
+    public static void Copy16(ref uint shared, ref uint global) => Enqueue(ref shared, ref global, 16, 16);
+
+    /// <summary>Copies the first <paramref name="bytes"/> (0..16) of 16 bytes and fills the rest with zeros.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.cg.shared.global [%s0], [%g1], 16, %2;")]
+    public static void Copy16ZeroFill(ref uint shared, ref uint global, int bytes) =>
+        Enqueue(ref shared, ref global, 16, bytes);
+
+    /// <summary>Copies the first <paramref name="bytes"/> (0..8) of 8 bytes and fills the rest with zeros.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 8, %2;")]
+    public static void Copy8ZeroFill(ref uint shared, ref uint global, int bytes) =>
+        Enqueue(ref shared, ref global, 8, bytes);
+
+    /// <summary>Copies the first <paramref name="bytes"/> (0..4) of 4 bytes and fills the rest with zeros.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 4, %2;")]
+    public static void Copy4ZeroFill(ref uint shared, ref uint global, int bytes) =>
+        Enqueue(ref shared, ref global, 4, bytes);
+
+    /// <summary>Closes the group of the copies issued since the last commit (an empty group counts too).</summary>
+    [IntrinsicImplementation, Ptx("cp.async.commit_group;")]
+    public static void Commit() => Pending().Commit();
+
+    /// <summary>Waits until at most <paramref name="n"/> of the latest groups are unfinished; a compile-time constant.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.wait_group %c0;")]
+    public static void Wait(int n) => Pending().Complete(n);
+
+    /// <summary>Waits for all copies of this thread, committed or not.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.wait_all;")]
+    public static void WaitAll()
+    {
+        Pending().Commit();
+        Pending().Complete(0);
+    }
+
+    private static void Enqueue(ref uint shared, ref uint global, int size, int bytes)
+    {
+        if ((uint)bytes > (uint)size)
+            throw new InvalidOperationException($"cp.async: a source size of {bytes} is outside 0..{size}.");
+        var copy = new Copy((byte*)Unsafe.AsPointer(ref shared), (byte*)Unsafe.AsPointer(ref global), size, bytes);
+        Mem.CheckAligned(copy.Destination, size, "cp.async (shared)");
+        Mem.CheckAligned(copy.Source, size, "cp.async (global)");
+        Pending().Add(copy);
+    }
+
+    private static PendingCopies Pending()
+    {
+        PendingCopies pending = s_pending ??= new PendingCopies();
+        pending.EnterBlock(CpuContext.Block);
+        return pending;
+    }
+
+    private readonly struct Copy(byte* destination, byte* source, int size, int bytes)
+    {
+        public byte* Destination => destination;
+
+        public byte* Source => source;
+
+        public void Apply()
+        {
+            Unsafe.CopyBlock(destination, source, (uint)bytes);
+            Unsafe.InitBlock(destination + bytes, 0, (uint)(size - bytes));
+        }
+    }
+
+    private sealed class PendingCopies
+    {
+        private readonly Queue<List<Copy>> _groups = new();
+        private readonly WeakReference<object?> _launch = new(null);
+        private Index3D _group;
+        private List<Copy> _open = [];
+
+        public void EnterBlock((object? Launch, Index3D Group) block)
+        {
+            bool same = _launch.TryGetTarget(out object? launch) && ReferenceEquals(launch, block.Launch);
+            if (same && _group.Equals(block.Group))
+                return;
+            _groups.Clear();
+            _open.Clear();
+            if (!same)
+                _launch.SetTarget(block.Launch);
+            _group = block.Group;
+        }
+
+        public void Add(Copy copy) => _open.Add(copy);
+
+        public void Commit()
+        {
+            _groups.Enqueue(_open);
+            _open = [];
+        }
+
+        public void Complete(int unfinished)
+        {
+            if (unfinished < 0)
+                throw new InvalidOperationException($"cp.async.wait_group: {unfinished} groups.");
+            while (_groups.Count > unfinished)
+            {
+                foreach (Copy copy in _groups.Dequeue())
+                    copy.Apply();
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+using System.Runtime.CompilerServices;
+using ILGPU.IR.Intrinsics;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>Loads and stores of 4, 8 and 16 bytes in a named state space. The address must be aligned to the width.</summary>
+/// <remarks>Plain C# accesses compile to generic ones, and to vectors only when ILGPU can prove the alignment.</remarks>
+internal static class Mem
+{
+    /// <summary>Loads 16 bytes of global memory.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.v4.u32 %d, [%g0];")]
+    public static U4 LoadGlobal(ref uint p) => Load<U4>(ref p, "ld.global.v4.u32");
+
+    /// <summary>Loads 8 bytes of global memory.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.v2.u32 %d, [%g0];")]
+    public static U2 LoadGlobal2(ref uint p) => Load<U2>(ref p, "ld.global.v2.u32");
+
+    /// <summary>Loads 4 bytes of global memory.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.u32 %d, [%g0];")]
+    public static uint LoadGlobal1(ref uint p) => Load<uint>(ref p, "ld.global.u32");
+
+    /// <summary>Loads 16 bytes that are read once (weights): not kept in L1, fetched into L2 by 128 bytes.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0];")]
+    public static U4 LoadStream(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");
+
+    /// <summary>Loads 8 bytes that are read once.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 %d, [%g0];")]
+    public static U2 LoadStream2(ref uint p) => Load<U2>(ref p, "ld.global.nc.v2.u32");
+
+    /// <summary>Loads 4 bytes that are read once.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.u32 %d, [%g0];")]
+    public static uint LoadStream1(ref uint p) => Load<uint>(ref p, "ld.global.nc.u32");
+
+    /// <summary>Loads 16 bytes that nobody writes while the kernel runs, through the read-only path, kept in L1.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.nc.v4.u32 %d, [%g0];")]
+    public static U4 LoadReadOnly(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");
+
+    /// <summary>Stores 16 bytes to global memory.</summary>
+    [IntrinsicImplementation, Ptx("st.global.v4.u32 [%g0], %1;")]
+    public static void StoreGlobal(ref uint p, U4 v) => Store(ref p, v, "st.global.v4.u32");
+
+    /// <summary>Stores 8 bytes to global memory.</summary>
+    [IntrinsicImplementation, Ptx("st.global.v2.u32 [%g0], %1;")]
+    public static void StoreGlobal2(ref uint p, U2 v) => Store(ref p, v, "st.global.v2.u32");
+
+    /// <summary>Stores 16 bytes that are not read again soon: first to leave the cache.</summary>
+    [IntrinsicImplementation, Ptx("st.global.cs.v4.u32 [%g0], %1;")]
+    public static void StoreStream(ref uint p, U4 v) => Store(ref p, v, "st.global.cs.v4.u32");
+
+    /// <summary>Loads 16 bytes of shared memory.</summary>
+    [IntrinsicImplementation, Ptx("ld.shared.v4.u32 %d, [%s0];")]
+    public static U4 LoadShared(ref uint p) => Load<U4>(ref p, "ld.shared.v4.u32");
+
+    /// <summary>Loads 8 bytes of shared memory.</summary>
+    [IntrinsicImplementation, Ptx("ld.shared.v2.u32 %d, [%s0];")]
+    public static U2 LoadShared2(ref uint p) => Load<U2>(ref p, "ld.shared.v2.u32");
+
+    /// <summary>Stores 16 bytes to shared memory.</summary>
+    [IntrinsicImplementation, Ptx("st.shared.v4.u32 [%s0], %1;")]
+    public static void StoreShared(ref uint p, U4 v) => Store(ref p, v, "st.shared.v4.u32");
+
+    /// <summary>Stores 8 bytes to shared memory.</summary>
+    [IntrinsicImplementation, Ptx("st.shared.v2.u32 [%s0], %1;")]
+    public static void StoreShared2(ref uint p, U2 v) => Store(ref p, v, "st.shared.v2.u32");
+
+    /// <summary>Throws when an address is not a multiple of the width: the hardware faults there, a PC would not.</summary>
+    public static unsafe void CheckAligned(void* address, int bytes, string instruction)
+    {
+        if (((nuint)address & (nuint)(bytes - 1)) != 0)
+            throw new InvalidOperationException($"{instruction}: address 0x{(nuint)address:X} is not {bytes}-byte aligned.");
+    }
+
+    private static unsafe T Load<T>(ref uint p, string instruction)
+        where T : unmanaged
+    {
+        CheckAligned(Unsafe.AsPointer(ref p), sizeof(T), instruction);
+        return Unsafe.As<uint, T>(ref p);
+    }
+
+    private static unsafe void Store<T>(ref uint p, T value, string instruction)
+        where T : unmanaged
+    {
+        CheckAligned(Unsafe.AsPointer(ref p), sizeof(T), instruction);
+        Unsafe.As<uint, T>(ref p) = value;
+    }
+}

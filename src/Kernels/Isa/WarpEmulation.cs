@@ -1,0 +1,107 @@
+using System.Runtime.CompilerServices;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>How the lanes of a warp exchange values on the CPU accelerator: memory that they share and one barrier.</summary>
+/// <remarks>
+/// A collective writes (<see cref="Begin{T}"/>), meets (<see cref="Meet"/>) and reads. There are two buffers, used in
+/// turn, so one barrier is enough: a lane that overwrites a buffer has passed the barrier of the collective in between,
+/// which every lane enters only after it has read the older buffer. ILGPU's own shuffle takes four barriers.
+/// </remarks>
+internal sealed unsafe class WarpEmulation
+{
+    /// <summary>Bytes of one buffer: enough for the operands of an m16n8k16 in float32.</summary>
+    private const int Capacity = 4096;
+
+    // Entries live as long as ILGPU's warp object: thousands of accelerators leave nothing behind.
+    private static readonly ConditionalWeakTable<object, WarpEmulation> s_warps = new();
+
+    // A worker thread is the same lane of the same warp all its life.
+    [ThreadStatic]
+    private static Lane? s_lane;
+
+    private readonly object _warp;
+    private readonly byte[][] _buffers;
+    private readonly string[][] _instructions;
+
+    private WarpEmulation(object warp, int warpSize)
+    {
+        _warp = warp;
+        _buffers = [GC.AllocateArray<byte>(Capacity, pinned: true), GC.AllocateArray<byte>(Capacity, pinned: true)];
+        _instructions = [new string[warpSize], new string[warpSize]];
+    }
+
+    /// <summary>Enters a collective and returns the memory that its lanes write before they <see cref="Meet"/>.</summary>
+    /// <param name="instruction">Names the instruction; all lanes must name the same one.</param>
+    /// <param name="lanes">The warp size that the instruction needs, or 0 when it works with any.</param>
+    public static T* Begin<T>(string instruction, int lanes = 0)
+        where T : unmanaged
+    {
+        Lane lane = s_lane ??= new Lane(s_warps.GetValue(CpuContext.Warp, w => new WarpEmulation(w, Warp.WarpSize)));
+        lane.Enter(instruction, lanes);
+        return (T*)Unsafe.AsPointer(ref lane.Owner._buffers[lane.Turn][0]);
+    }
+
+    /// <summary>Orders every lane's writes since <see cref="Begin{T}"/> before every lane's reads after it.</summary>
+    public static void Meet()
+    {
+        Warp.Barrier();
+        s_lane!.CheckNeighbour();
+    }
+
+    /// <summary>Publishes one value a lane and returns all of them, in lane order.</summary>
+    public static T* Gather<T>(string instruction, T value)
+        where T : unmanaged
+    {
+        T* slots = Begin<T>(instruction);
+        slots[Warp.LaneIdx] = value;
+        Meet();
+        return slots;
+    }
+
+    private sealed class Lane(WarpEmulation warp)
+    {
+        private readonly int _index = Warp.LaneIdx;
+        private readonly int _warpSize = Warp.WarpSize;
+
+        public WarpEmulation Owner => warp;
+
+        /// <summary>Which of the two buffers the current collective uses.</summary>
+        public int Turn { get; private set; }
+
+        public void Enter(string instruction, int lanes)
+        {
+            if (lanes != 0 && lanes != _warpSize)
+            {
+                throw new InvalidOperationException(
+                    $"{instruction} is defined for {lanes} lanes; this CPU accelerator has a warp size of {_warpSize}. " +
+                    $"Create it with new CPUDevice({lanes}, …).");
+            }
+
+            int active = CpuContext.ActiveLanes(warp._warp);
+            if (active != _warpSize)
+            {
+                throw new InvalidOperationException(
+                    $"{instruction} needs all {_warpSize} lanes of the warp; the launch gave it {active}. " +
+                    "Make the group size a multiple of the warp size.");
+            }
+
+            Turn ^= 1;
+            warp._instructions[Turn][_index] = instruction;
+        }
+
+        // Each lane compares itself with the next one: together they have compared all.
+        public void CheckNeighbour()
+        {
+            string[] instructions = warp._instructions[Turn];
+            int next = (_index + 1) % _warpSize;
+            if (!ReferenceEquals(instructions[_index], instructions[next]))
+            {
+                throw new InvalidOperationException(
+                    $"Divergent warp: lane {_index} executes {instructions[_index]} while lane {next} executes " +
+                    $"{instructions[next] ?? "another barrier"}.");
+            }
+        }
+    }
+}
