@@ -24,6 +24,20 @@ internal static class Shape
             throw new ArgumentOutOfRangeException(name, size, "A size cannot be negative.");
     }
 
+    /// <summary>Requires a size of at least one.</summary>
+    public static void RequirePositive(long size, string name)
+    {
+        if (size <= 0)
+            throw new ArgumentOutOfRangeException(name, size, "A size must be positive.");
+    }
+
+    /// <summary>Requires a number to add under a root: finite and not negative.</summary>
+    public static void RequireEpsilon(float epsilon, string name)
+    {
+        if (!float.IsFinite(epsilon) || epsilon < 0)
+            throw new ArgumentOutOfRangeException(name, epsilon, "An epsilon must be finite and not negative.");
+    }
+
     /// <summary>Whether rows of <paramref name="rowBytes"/> bytes from the view's start are all 16-byte aligned.</summary>
     public static bool IsVectorAligned<T>(ArrayView<T> view, long rowBytes)
         where T : unmanaged => (rowBytes & 15) == 0 && (Address(view) & 15) == 0;
