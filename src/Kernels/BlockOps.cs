@@ -40,14 +40,13 @@ internal static class BlockOps
         max = scratch[0];
         int warp = 1;
         for (int first = Warp.WarpSize; first < Group.DimX; first += Warp.WarpSize)
-        {
-            float other = scratch[warp++];
-            // A NaN on either side fails the comparison; the sum of both is then NaN.
-            max = other <= max ? max : other > max ? other : other + max;
-        }
+            max = Larger(max, scratch[warp++]);
         Group.Barrier(); // the maxima are read before the next reduction overwrites them
         return max;
     }
+
+    /// <summary>The larger of two values; NaN if either is: both comparisons fail then, and the sum of both is NaN.</summary>
+    public static float Larger(float a, float b) => b <= a ? a : b > a ? b : a + b;
 
     /// <summary>The largest value and the lowest index that has it. No value may be NaN; a thread without one passes (−∞, <see cref="int.MaxValue"/>).</summary>
     public static ArgMaxResult ArgMax(float value, int index, ArrayView<float> values, ArrayView<int> indices)

@@ -31,6 +31,24 @@ internal static class Shape
             throw new ArgumentOutOfRangeException(name, size, "A size must be positive.");
     }
 
+    /// <summary>Requires a head dimension that the kernels support.</summary>
+    public static void RequireHeadDim(int headDim, string name)
+    {
+        if (headDim <= 0 || headDim > Kernels.Attention.MaxHeadDim || (headDim & 1) != 0)
+            throw new ArgumentOutOfRangeException(name, headDim, $"A head dimension must be even and at most {Kernels.Attention.MaxHeadDim}.");
+    }
+
+    /// <summary>Requires a layer of a cache on the stream's device whose KV heads divide the query heads.</summary>
+    public static KvCache RequireCache(GpuStream stream, KvLayer layer, int queryHeads, string name)
+    {
+        KvCache cache = layer.Cache ?? throw new ArgumentException($"'{name}' is not a layer of a KvCache.", name);
+        stream.Device.RequireSame(cache.Device, name);
+        Require(stream, layer.Keys, cache.KvHeads, (long)cache.Capacity * cache.HeadDim, name);
+        if (queryHeads <= 0 || queryHeads % cache.KvHeads != 0)
+            throw new ArgumentException($"{queryHeads} query heads cannot share {cache.KvHeads} KV heads evenly.", nameof(queryHeads));
+        return cache;
+    }
+
     /// <summary>Requires a number to add under a root: finite and not negative.</summary>
     public static void RequireEpsilon(float epsilon, string name)
     {
