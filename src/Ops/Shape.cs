@@ -31,6 +31,13 @@ internal static class Shape
             throw new ArgumentOutOfRangeException(name, size, "A size must be positive.");
     }
 
+    /// <summary>Requires a size between two bounds, both included.</summary>
+    public static void RequireRange(long size, long least, long most, string name)
+    {
+        if (size < least || size > most)
+            throw new ArgumentOutOfRangeException(name, size, $"Must be {least} to {most}.");
+    }
+
     /// <summary>Requires a head dimension that the kernels support.</summary>
     public static void RequireHeadDim(int headDim, string name)
     {
