@@ -12,6 +12,13 @@ internal static class LaunchShape
     /// <summary>Threads a block: the preferred number where the device has it.</summary>
     public static int Threads(GpuDevice device, int preferred) => Math.Min(preferred, device.MaxThreadsPerBlock);
 
+    /// <summary>The whole warps that give each of <paramref name="items"/> items a thread, at least one, within both limits.</summary>
+    public static int WholeWarps(GpuDevice device, long items, int most)
+    {
+        long warps = Math.Max(1, (items + device.WarpSize - 1) / device.WarpSize);
+        return (int)Math.Min(warps * device.WarpSize, Threads(device, most));
+    }
+
     /// <summary>Blocks for <paramref name="items"/> items of which one block takes <paramref name="perBlock"/> at a time.</summary>
     public static int Blocks(GpuDevice device, long items, int perBlock)
     {

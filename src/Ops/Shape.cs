@@ -24,6 +24,45 @@ internal static class Shape
             throw new ArgumentOutOfRangeException(name, size, "A size cannot be negative.");
     }
 
+    /// <summary>Requires a size of at least one.</summary>
+    public static void RequirePositive(long size, string name)
+    {
+        if (size <= 0)
+            throw new ArgumentOutOfRangeException(name, size, "A size must be positive.");
+    }
+
+    /// <summary>Requires a size between two bounds, both included.</summary>
+    public static void RequireRange(long size, long least, long most, string name)
+    {
+        if (size < least || size > most)
+            throw new ArgumentOutOfRangeException(name, size, $"Must be {least} to {most}.");
+    }
+
+    /// <summary>Requires a head dimension that the kernels support.</summary>
+    public static void RequireHeadDim(int headDim, string name)
+    {
+        if (headDim <= 0 || headDim > Kernels.Attention.MaxHeadDim || (headDim & 1) != 0)
+            throw new ArgumentOutOfRangeException(name, headDim, $"A head dimension must be even and at most {Kernels.Attention.MaxHeadDim}.");
+    }
+
+    /// <summary>Requires a layer of a cache on the stream's device whose KV heads divide the query heads.</summary>
+    public static KvCache RequireCache(GpuStream stream, KvLayer layer, int queryHeads, string name)
+    {
+        KvCache cache = layer.Cache ?? throw new ArgumentException($"'{name}' is not a layer of a KvCache.", name);
+        stream.Device.RequireSame(cache.Device, name);
+        Require(stream, layer.Keys, cache.KvHeads, (long)cache.Capacity * cache.HeadDim, name);
+        if (queryHeads <= 0 || queryHeads % cache.KvHeads != 0)
+            throw new ArgumentException($"{queryHeads} query heads cannot share {cache.KvHeads} KV heads evenly.", nameof(queryHeads));
+        return cache;
+    }
+
+    /// <summary>Requires a number to add under a root: finite and not negative.</summary>
+    public static void RequireEpsilon(float epsilon, string name)
+    {
+        if (!float.IsFinite(epsilon) || epsilon < 0)
+            throw new ArgumentOutOfRangeException(name, epsilon, "An epsilon must be finite and not negative.");
+    }
+
     /// <summary>Whether rows of <paramref name="rowBytes"/> bytes from the view's start are all 16-byte aligned.</summary>
     public static bool IsVectorAligned<T>(ArrayView<T> view, long rowBytes)
         where T : unmanaged => (rowBytes & 15) == 0 && (Address(view) & 15) == 0;

@@ -6,8 +6,8 @@ namespace GpuKit.Ilgpu.Runtime.Ptx;
 /// <summary>Turns the text that ILGPU emits into the text that is loaded, and reads facts off it for the checks.</summary>
 internal static partial class PtxText
 {
-    // Node ids ("phi_1234") and function names carry process-global counters; the entry point's name must survive.
-    [GeneratedRegex(@"(?<![%\w.$])(?!Kernel_)([A-Za-z_$]\w*?_)(\d+)\b")]
+    // Node ids ("phi_1234") and function names carry process-global counters; the entry point's name and the target ("sm_80") must survive.
+    [GeneratedRegex(@"(?<![%\w.$])(?!Kernel_|sm_\d)([A-Za-z_$]\w*?_)(\d+)\b")]
     private static partial Regex NumberedNames();
 
     [GeneratedRegex(@"(@!?%p\d+ bra|brx\.idx|call)\.uni")]

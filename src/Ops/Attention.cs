@@ -1,0 +1,60 @@
+using GpuKit.Ilgpu.Runtime;
+using ILGPU;
+using Kernel = GpuKit.Ilgpu.Kernels.Attention;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>Causal attention with grouped queries over a KV cache.</summary>
+public static class Attention
+{
+    private const int Threads = 128;
+
+    internal static readonly KernelDefinition<Kernel.Args> Causal = new(Kernel.Run, new KernelTraits(Threads));
+
+    /// <summary>
+    /// <c>output[t, h] = softmax(q[t, h] · keys[h / group]ᵀ / √headDim) · values[h / group]</c> over the positions 0 to
+    /// <c>position[0] + t</c>, float32 inside (online softmax), rounded once. A token whose position lies outside the cache
+    /// gives NaN. Bitwise repeatable; a row's bits depend neither on other rows, nor on their number, nor on the capacity.
+    /// </summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="q"><c>[tokens, queryHeads, headDim]</c> BF16.</param>
+    /// <param name="layer">Keys and values, those of the tokens themselves included.</param>
+    /// <param name="position"><c>[1]</c> on the device: position of the first token.</param>
+    /// <param name="output"><c>[tokens, queryHeads, headDim]</c> BF16; may be <paramref name="q"/> itself.</param>
+    /// <param name="shape">Tokens and query heads.</param>
+    /// <exception cref="ArgumentException">A size does not fit, a view is too short, or something lives on another device.</exception>
+    public static void Apply(GpuStream stream, ArrayView<BFloat16> q, KvLayer layer, ArrayView<int> position, ArrayView<BFloat16> output, AttentionShape shape)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        KvCache cache = Shape.RequireCache(stream, layer, shape.QueryHeads, nameof(layer));
+        Shape.RequireSize(shape.Tokens, nameof(shape.Tokens));
+        Shape.Require(stream, q, shape.Tokens, (long)shape.QueryHeads * cache.HeadDim, nameof(q));
+        Shape.Require(stream, output, shape.Tokens, (long)shape.QueryHeads * cache.HeadDim, nameof(output));
+        if (shape.Tokens == 0)
+            return;
+        Shape.Require(stream, position, 1, 1, nameof(position));
+        var args = new Kernel.Args
+        {
+            Query = q.Cast<ushort>(),
+            Keys = layer.Keys.Cast<uint>(),
+            Values = layer.Values.Cast<uint>(),
+            Output = output.Cast<ushort>(),
+            Position = position,
+            Tokens = shape.Tokens,
+            QueryHeads = shape.QueryHeads,
+            GroupSize = shape.QueryHeads / cache.KvHeads,
+            Capacity = cache.Capacity,
+            HeadDim = cache.HeadDim,
+            Scale = (float)(1 / Math.Sqrt(cache.HeadDim)),
+            VectorLoads = Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) ? 1 : 0,
+        };
+        long items = (long)shape.Tokens * shape.QueryHeads;
+        int threads = LaunchShape.Threads(stream.Device, Threads);
+        stream.Device.Launch(Causal, stream, (LaunchShape.Blocks(stream.Device, items, 1), 1, 1), threads, 0, args);
+    }
+}
+
+/// <summary>Sizes of an attention call.</summary>
+/// <param name="Tokens">Number of tokens; 0 does nothing.</param>
+/// <param name="QueryHeads">Query heads a token, a multiple of the cache's KV heads.</param>
+public readonly record struct AttentionShape(int Tokens, int QueryHeads);
