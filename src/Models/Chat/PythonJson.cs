@@ -95,7 +95,7 @@ internal static class PythonJson
         text.Append('"');
     }
 
-    // Whole numbers keep their digits; others become the shortest float. Python writes an exponent from 1e16 on, .NET from 1e15.
+    // Whole numbers keep their digits; others become the shortest float. Python writes an exponent from 1e16 on, .NET from 1e17.
     private static void WriteNumber(StringBuilder text, JsonElement value)
     {
         string raw = value.GetRawText();
@@ -105,16 +105,17 @@ internal static class PythonJson
             return;
         }
 
-        string shortest = value.GetDouble().ToString("R", CultureInfo.InvariantCulture);
-        int exponent = shortest.IndexOf("E+15", StringComparison.Ordinal);
-        if (exponent >= 0)
+        double number = value.GetDouble();
+        string shortest = number.ToString(CultureInfo.InvariantCulture);
+        bool whole = shortest.AsSpan().IndexOfAny(".EI") < 0;
+        if (whole && Math.Abs(number) >= 1e16)
         {
-            string sign = shortest.StartsWith('-') ? "-" : "";
-            string digits = shortest[sign.Length..exponent].Replace(".", "", StringComparison.Ordinal).PadRight(17, '0');
-            shortest = $"{sign}{digits[..16]}.{digits[16..]}";
+            int first = shortest[0] == '-' ? 2 : 1;
+            string rest = shortest[first..].TrimEnd('0');
+            text.Append(shortest[..first]).Append(rest.Length > 0 ? "." : "").Append(rest).Append("e+16");
+            return;
         }
 
-        bool whole = shortest.AsSpan().IndexOfAny(".EI") < 0;
         text.Append(shortest.Replace('E', 'e')).Append(whole ? ".0" : "");
     }
 }
