@@ -1,0 +1,38 @@
+using System.Text.Json;
+
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>
+/// How the linear layers of an FP8 checkpoint are stored: E4M3 weights with one multiplier for every block of
+/// <paramref name="BlockN"/> output rows × <paramref name="BlockK"/> input columns.
+/// </summary>
+/// <param name="BlockN">Output rows of a block, a power of two from 16 to 4096.</param>
+/// <param name="BlockK">Input columns of a block, a power of two from 16 to 4096.</param>
+/// <param name="ModulesToNotConvert">Module names whose weights stay unquantised, for example <c>lm_head</c>.</param>
+public sealed record Fp8Quantization(int BlockN, int BlockK, IReadOnlyList<string> ModulesToNotConvert)
+{
+    private const int MinBlock = 16;
+    private const int MaxBlock = 4096;
+
+    internal static Fp8Quantization Read(JsonFields fields)
+    {
+        fields.RequireText("quant_method", "fp8", required: true);
+        fields.RequireText("fmt", "e4m3", required: false);
+        fields.RequireText("activation_scheme", "dynamic", required: false);
+
+        // Without the block size a scale cannot be placed; one multiplier for a whole tensor is another format.
+        string needed = $"two powers of two from {MinBlock} to {MaxBlock}, output rows first, such as [128, 128]";
+        IReadOnlyList<int> block = fields.Ints("weight_block_size", 0, int.MaxValue, acceptOne: false);
+        if (!fields.TryGet("weight_block_size", out JsonElement value))
+        {
+            throw fields.Missing("weight_block_size", needed);
+        }
+
+        if (block.Count != 2 || block.Any(b => b < MinBlock || b > MaxBlock || !int.IsPow2(b)))
+        {
+            throw fields.Wrong("weight_block_size", value, needed);
+        }
+
+        return new Fp8Quantization(block[0], block[1], fields.Texts("modules_to_not_convert"));
+    }
+}

@@ -1,0 +1,93 @@
+using System.IO.MemoryMappedFiles;
+
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>
+/// A read-only memory map of one regular file. Weights larger than memory stay on disk until they are read, and a hostile
+/// header of 100 MB costs no managed memory.
+/// </summary>
+internal sealed unsafe class MappedFile : IDisposable
+{
+    private readonly MemoryMappedFile _map;
+    private readonly MemoryMappedViewAccessor _view;
+    private byte* _start;
+
+    private MappedFile(MemoryMappedFile map, MemoryMappedViewAccessor view, long length)
+    {
+        _map = map;
+        _view = view;
+        Length = length;
+        view.SafeMemoryMappedViewHandle.AcquirePointer(ref _start);
+        _start += view.PointerOffset;
+    }
+
+    public long Length { get; }
+
+    /// <summary>Maps a file; whatever prevents it is a <see cref="ModelFileException"/> under <paramref name="fileName"/>.</summary>
+    public static MappedFile Open(string path, string fileName)
+    {
+        try
+        {
+            var info = new FileInfo(path);
+            if (!info.Exists)
+            {
+                throw new ModelFileException(
+                    fileName,
+                    Directory.Exists(path) ? $"is a folder, a file is needed ({path})" : $"file not found ({path})");
+            }
+
+            // Pipes and devices report length 0. Opening a pipe would wait for a writer for ever, so the length comes first.
+            if (new FileInfo(info.ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? path).Length == 0)
+            {
+                throw new ModelFileException(fileName, $"is empty or not a regular file ({path})");
+            }
+
+            return Map(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
+        {
+            throw new ModelFileException(fileName, $"cannot be read: {e.Message}", e);
+        }
+    }
+
+    public ReadOnlySpan<byte> Span(long offset, int length)
+    {
+        ObjectDisposedException.ThrowIf(_start == null, this);
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length - length, nameof(offset));
+        return new ReadOnlySpan<byte>(_start + offset, length);
+    }
+
+    public void Dispose()
+    {
+        if (_start == null)
+        {
+            return;
+        }
+
+        _start = null;
+        _view.SafeMemoryMappedViewHandle.ReleasePointer();
+        _view.Dispose();
+        _map.Dispose();
+    }
+
+    private static MappedFile Map(string path)
+    {
+        var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read);
+        MemoryMappedFile? map = null;
+        try
+        {
+            long length = stream.Length;
+            map = MemoryMappedFile.CreateFromFile(
+                stream, mapName: null, capacity: 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: false);
+            return new MappedFile(map, map.CreateViewAccessor(0, length, MemoryMappedFileAccess.Read), length);
+        }
+        catch
+        {
+            map?.Dispose();
+            stream.Dispose();
+            throw;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+using System.Text.Json;
+
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>Reads the small JSON files of a model folder, turning every way in which they can be wrong into one exception.</summary>
+internal static class ModelJson
+{
+    /// <summary>Configuration files have kilobytes; 2 MB of hostile JSON still fits the budget of a document.</summary>
+    public const int MaxBytes = 2_000_000;
+
+    private static readonly JsonDocumentOptions s_strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
+
+    /// <summary>Reads a whole file as one JSON object without duplicate keys.</summary>
+    public static T Read<T>(ModelFolder folder, string fileName, Func<JsonFields, T> read)
+    {
+        using MappedFile file = folder.Map(fileName, MaxBytes);
+        return Read(file.Span(0, (int)file.Length), fileName, read);
+    }
+
+    public static T Read<T>(ReadOnlySpan<byte> json, string fileName, Func<JsonFields, T> read)
+    {
+        try
+        {
+            JsonElement root = JsonElement.Parse(json, s_strict);
+            if (root.ValueKind != JsonValueKind.Object)
+            {
+                throw new ModelFileException(fileName, $"holds a JSON {root.ValueKind}, an object is needed");
+            }
+
+            return read(new JsonFields(fileName, "", root));
+        }
+        catch (Exception e) when (IsMalformed(e))
+        {
+            throw Malformed(fileName, e);
+        }
+    }
+
+    /// <summary>
+    /// What the JSON reader throws for malformed text: besides its own exception, a lone surrogate in a string is an
+    /// <see cref="InvalidOperationException"/>.
+    /// </summary>
+    public static bool IsMalformed(Exception e) => e is JsonException or InvalidOperationException or FormatException;
+
+    public static ModelFileException Malformed(string fileName, Exception e) =>
+        new(fileName, $"is not valid JSON: {Excerpt.Of(e.Message)}", e);
+}

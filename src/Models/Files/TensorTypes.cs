@@ -1,0 +1,42 @@
+using System.Text;
+
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>Sizes and file spellings of the <see cref="TensorType"/>s.</summary>
+public static class TensorTypes
+{
+    // Indexed by the enum: one list keeps sizes, spellings and the parser together.
+    private static readonly (string Spelling, byte[] Utf8, int Bytes)[] s_types =
+    [
+        .. new (string, int)[]
+        {
+            ("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1),
+            ("I64", 8), ("I32", 4), ("I16", 2), ("I8", 1), ("U64", 8), ("U32", 4), ("U16", 2), ("U8", 1), ("BOOL", 1),
+        }.Select(t => (t.Item1, Encoding.ASCII.GetBytes(t.Item1), t.Item2)),
+    ];
+
+    internal static string AllSpellings { get; } = string.Join(", ", s_types.Select(t => t.Spelling));
+
+    /// <summary>Bytes of one element.</summary>
+    /// <param name="type">The element type.</param>
+    public static int SizeInBytes(this TensorType type) => s_types[(int)type].Bytes;
+
+    /// <summary>The type as a safetensors file spells it, for example <c>F8_E4M3</c>.</summary>
+    /// <param name="type">The element type.</param>
+    public static string Spelling(this TensorType type) => s_types[(int)type].Spelling;
+
+    internal static bool TryParse(ReadOnlySpan<byte> utf8, out TensorType type)
+    {
+        for (int i = 0; i < s_types.Length; i++)
+        {
+            if (utf8.SequenceEqual(s_types[i].Utf8))
+            {
+                type = (TensorType)i;
+                return true;
+            }
+        }
+
+        type = default;
+        return false;
+    }
+}

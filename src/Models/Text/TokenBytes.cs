@@ -1,0 +1,50 @@
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>The bytes that each id stands for, in one array: a vocabulary has 150,000 short tokens.</summary>
+internal sealed class TokenBytes
+{
+    private readonly int[] _starts;
+    private readonly byte[] _bytes;
+
+    private TokenBytes(int[] starts, byte[] bytes)
+    {
+        _starts = starts;
+        _bytes = bytes;
+    }
+
+    /// <summary>One more than the largest id.</summary>
+    public int Count => _starts.Length - 1;
+
+    /// <summary>The bytes of an id; none for an id that no token has.</summary>
+    public ReadOnlySpan<byte> this[int id] =>
+        (uint)id < (uint)Count ? _bytes.AsSpan(_starts[id].._starts[id + 1]) : default;
+
+    public static TokenBytes Create(TokenizerFile file)
+    {
+        var texts = new string?[1 + Math.Max(file.Vocabulary.Values.Max(), file.Added.Max(t => (int?)t.Id) ?? 0)];
+        foreach ((string token, int id) in file.Vocabulary)
+        {
+            texts[id] = token;
+        }
+
+        Dictionary<int, AddedToken> added = file.Added.ToDictionary(t => t.Id);
+        var starts = new int[texts.Length + 1];
+        var bytes = new List<byte>(texts.Length * 8);
+        for (int id = 0; id < texts.Length; id++)
+        {
+            if (added.TryGetValue(id, out AddedToken? token))
+            {
+                bytes.AddRange(System.Text.Encoding.UTF8.GetBytes(token.Content));
+            }
+            else if (texts[id] is { } text && !ByteLevelAlphabet.TryAppendBytes(text, bytes))
+            {
+                throw new ModelFileException(
+                    TokenizerFile.FileName, $"vocabulary entry '{Excerpt.Of(text)}' (id {id}) is not spelled in the byte-level alphabet");
+            }
+
+            starts[id + 1] = bytes.Count;
+        }
+
+        return new TokenBytes(starts, [.. bytes]);
+    }
+}
