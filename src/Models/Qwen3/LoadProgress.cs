@@ -1,0 +1,17 @@
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>How far loading has come.</summary>
+/// <param name="LoadedBytes">Bytes of tensors that are on the device.</param>
+/// <param name="TotalBytes">Bytes of all tensors of the checkpoint.</param>
+/// <param name="Current">The tensor or group being loaded.</param>
+public readonly record struct LoadProgress(long LoadedBytes, long TotalBytes, string Current);
+
+/// <summary>How a checkpoint is put on a device.</summary>
+public sealed record LoadOptions
+{
+    /// <summary>Whether FP8 weights are expanded to BF16 while loading: twice the memory, the values of the quantised weights.</summary>
+    public bool DequantizeToBf16 { get; init; }
+
+    /// <summary>Told after each group of tensors; may be null.</summary>
+    public IProgress<LoadProgress>? Progress { get; init; }
+}

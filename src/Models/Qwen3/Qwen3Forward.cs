@@ -1,0 +1,93 @@
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>
+/// One pass of the network: tokens in, final hidden states out. Everything that changes between decoded tokens is read from
+/// device memory, so a pass over one token can be recorded once and replayed.
+/// </summary>
+internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Qwen3Workspace workspace)
+{
+    private readonly Qwen3MoeConfig config = model.Config;
+
+    /// <summary>Called with each sparse layer's router logits [tokens, experts], for comparisons with a reference.</summary>
+    public Action<int, ArrayView<float>>? RouterObserver { get; set; }
+
+    /// <summary>Runs all layers; leaves the normed hidden states of the last <paramref name="wanted"/> tokens in the workspace.</summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="tokens">[count] ids on the device.</param>
+    /// <param name="position">[1] position of the first token, on the device.</param>
+    /// <param name="count">Tokens, at most the workspace's.</param>
+    /// <param name="wanted">How many of the last tokens' states are needed; 0 to fill the cache only.</param>
+    public void Run(GpuStream stream, ArrayView<int> tokens, ArrayView<int> position, int count, int wanted)
+    {
+        Embedding.Lookup(stream, model.Embedding.Codes.View.Cast<BFloat16>(), tokens, workspace.Residual, count, config.HiddenSize);
+        bool pending = false;
+        for (int i = 0; i < config.Layers; i++)
+        {
+            Qwen3Layer layer = model.Layers[i];
+            Norm(stream, layer.InputNorm, pending, (0, count));
+            RunAttention(stream, layer, i, position, count);
+            Norm(stream, layer.PostAttentionNorm, true, (0, count));
+            pending = layer.Router is null;
+            if (layer.Router is null)
+                RunDense(stream, layer, count);
+            else
+                RunExperts(stream, layer, i, count);
+        }
+        if (wanted > 0)
+            Norm(stream, model.FinalNorm, pending, (count - wanted, wanted));
+    }
+
+    /// <summary>Logits of the first <paramref name="count"/> normed states.</summary>
+    public void RunHead(GpuStream stream, ArrayView<float> logits, int count) =>
+        Linear.Multiply(stream, model.Head, workspace.Normed, logits, count);
+
+    // residual (+= projected) → normed. States of a range land at the start of the buffer.
+    private void Norm(GpuStream stream, DeviceBuffer<BFloat16> gain, bool add, (int First, int Count) range)
+    {
+        var shape = new RmsNormShape(range.Count, config.HiddenSize, (float)config.RmsNormEps);
+        long offset = (long)range.First * config.HiddenSize, length = (long)range.Count * config.HiddenSize;
+        ArrayView<float> residual = workspace.Residual.View.SubView(offset, length);
+        if (add)
+            RmsNorm.AddAndApply(stream, residual, workspace.Projected.View.SubView(offset, length), gain, workspace.Normed, shape);
+        else
+            RmsNorm.Apply(stream, residual, gain, workspace.Normed, shape);
+    }
+
+    private void RunAttention(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    {
+        layer.QueryKeyValue.Multiply(stream, workspace.Normed, workspace.QueryKeyValue, count);
+        KvLayer cached = cache.Layer(index);
+        var options = new QkNormRotaryOptions(count, config.QueryHeads, rotary)
+        {
+            QueryGain = layer.QueryNorm,
+            KeyGain = layer.KeyNorm,
+            Epsilon = (float)config.RmsNormEps,
+        };
+        QkNormRotary.Apply(stream, workspace.QueryKeyValue, position, workspace.Query, cached, options);
+        Attention.Apply(stream, workspace.Query, cached, position, workspace.Attended, new AttentionShape(count, config.QueryHeads));
+        layer.Output.Multiply(stream, workspace.Attended, workspace.Projected, count);
+    }
+
+    private void RunDense(GpuStream stream, Qwen3Layer layer, int count)
+    {
+        layer.GateUp.Multiply(stream, workspace.Normed, workspace.GateUp, count);
+        GatedActivation.Apply(stream, workspace.GateUp, workspace.Activated, count, config.IntermediateSize);
+        layer.Down.Multiply(stream, workspace.Activated, workspace.Projected, count);
+    }
+
+    private void RunExperts(GpuStream stream, Qwen3Layer layer, int index, int count)
+    {
+        int k = config.ExpertsPerToken, pairs = count * k;
+        Linear.Multiply(stream, layer.Router!, workspace.Normed, workspace.RouterLogits, count);
+        RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
+        Router.SelectExperts(stream, workspace.RouterLogits, workspace.Experts, workspace.ExpertWeights, count, new RouterOptions(config.Experts, k, config.NormTopkProb));
+        ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
+        var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
+        layer.GateUp.Multiply(stream, routing, workspace.Normed, workspace.GateUp, new GroupedSize(pairs, k));
+        GatedActivation.Apply(stream, workspace.GateUp, workspace.Activated, pairs, config.MoeIntermediateSize);
+        layer.Down.Multiply(stream, routing, workspace.Activated, workspace.Projected, new GroupedSize(pairs));
+        MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
+    }
+}

@@ -1,0 +1,86 @@
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>
+/// A Qwen3-MoE network on a device: every weight resident once, in the format of its checkpoint. Sequences are run by
+/// <see cref="Qwen3Session"/>s, which may share a model.
+/// </summary>
+public sealed class Qwen3Moe : IDisposable
+{
+    private readonly List<IDisposable> owned = [];
+    private readonly List<Qwen3Layer> layers = [];
+
+    private Qwen3Moe(GpuDevice device, Qwen3MoeConfig config) => (Device, Config) = (device, config);
+
+    /// <summary>The device that holds the weights.</summary>
+    public GpuDevice Device { get; }
+
+    /// <summary>The network's shape.</summary>
+    public Qwen3MoeConfig Config { get; }
+
+    /// <summary>Bytes of weights on the device.</summary>
+    public long WeightBytes { get; private set; }
+
+    internal IReadOnlyList<Qwen3Layer> Layers => layers;
+
+    /// <summary>[vocabulary, hidden] BF16.</summary>
+    internal QuantizedMatrix Embedding { get; private set; } = null!;
+
+    internal DeviceBuffer<BFloat16> FinalNorm { get; private set; } = null!;
+
+    /// <summary>[vocabulary, hidden]; the embedding itself when the checkpoint ties them.</summary>
+    internal QuantizedMatrix Head { get; private set; } = null!;
+
+    /// <summary>Loads a Hugging Face folder. Nothing stays allocated when that fails or is cancelled.</summary>
+    /// <param name="device">Device to hold the weights.</param>
+    /// <param name="folder">Folder with <c>config.json</c> and safetensors.</param>
+    /// <param name="options">Conversion and progress.</param>
+    /// <param name="cancellation">Stops loading between parts of at most 64 MB.</param>
+    /// <exception cref="ModelFileException">A file is missing, malformed or not supported; the message says which and why.</exception>
+    /// <exception cref="GpuException">Device memory is exhausted.</exception>
+    /// <exception cref="OperationCanceledException">Loading was cancelled.</exception>
+    public static Qwen3Moe Load(GpuDevice device, string folder, LoadOptions? options = null, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        Qwen3MoeConfig config = Qwen3MoeConfig.Load(folder);
+        using Checkpoint checkpoint = Checkpoint.Open(folder);
+        var model = new Qwen3Moe(device, config);
+        try
+        {
+            long before = device.Ledger.LiveBytes;
+            model.LoadAll(new WeightLoader(device, checkpoint, config, options ?? new LoadOptions(), cancellation), checkpoint);
+            model.WeightBytes = device.Ledger.LiveBytes - before;
+            return model;
+        }
+        catch
+        {
+            model.Dispose();
+            throw;
+        }
+    }
+
+    private void LoadAll(WeightLoader loader, Checkpoint checkpoint)
+    {
+        const string EmbeddingName = "model.embed_tokens.weight";
+        Embedding = Own(loader.Matrix(EmbeddingName, Config.VocabSize, Config.HiddenSize));
+        if (Embedding.Format != WeightFormat.Bf16)
+            throw new ModelFileException(Path.GetFileName(checkpoint.Folder), $"'{EmbeddingName}' must be BF16");
+        for (int i = 0; i < Config.Layers; i++)
+            layers.Add(Own(Qwen3Layer.Load(loader, Config, i)));
+        FinalNorm = Own(loader.Gain("model.norm.weight", Config.HiddenSize));
+        Head = Config.TieWordEmbeddings ? Embedding : Own(loader.Matrix("lm_head.weight", Config.VocabSize, Config.HiddenSize));
+    }
+
+    /// <summary>Returns the weights' memory. Sessions of the model must be disposed first.</summary>
+    public void Dispose()
+    {
+        owned.ForEach(o => o.Dispose());
+        owned.Clear();
+    }
+
+    private T Own<T>(T resource)
+        where T : IDisposable
+    {
+        owned.Add(resource);
+        return resource;
+    }
+}

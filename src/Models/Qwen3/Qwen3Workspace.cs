@@ -1,0 +1,76 @@
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>The activations of one forward pass over at most <see cref="MaxTokens"/> tokens, allocated once.</summary>
+internal sealed class Qwen3Workspace : IDisposable
+{
+    private readonly List<IDisposable> owned = [];
+
+    public Qwen3Workspace(GpuDevice device, Qwen3MoeConfig config, int maxTokens)
+    {
+        MaxTokens = maxTokens;
+        try
+        {
+            long tokens = maxTokens, heads = (long)config.QueryHeads * config.HeadDim;
+            long pairs = tokens * config.ExpertsPerToken;
+            long inner = Math.Max(pairs * config.MoeIntermediateSize, tokens * config.IntermediateSize);
+            Residual = Own(device.Allocate<float>(tokens * config.HiddenSize));
+            Normed = Own(device.Allocate<BFloat16>(tokens * config.HiddenSize));
+            QueryKeyValue = Own(device.Allocate<BFloat16>(tokens * (config.QueryHeads + (2L * config.KeyValueHeads)) * config.HeadDim));
+            Query = Own(device.Allocate<BFloat16>(tokens * heads));
+            Attended = Own(device.Allocate<BFloat16>(tokens * heads));
+            Projected = Own(device.Allocate<float>(Math.Max(pairs, tokens) * config.HiddenSize));
+            RouterLogits = Own(device.Allocate<float>(tokens * config.Experts));
+            Experts = Own(device.Allocate<int>(pairs));
+            ExpertWeights = Own(device.Allocate<float>(pairs));
+            Order = Own(device.Allocate<int>(pairs));
+            Offsets = Own(device.Allocate<int>(config.Experts + 1L));
+            GateUp = Own(device.Allocate<BFloat16>(2 * inner));
+            Activated = Own(device.Allocate<BFloat16>(inner));
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public int MaxTokens { get; }
+
+    /// <summary>[tokens, hidden] the residual stream.</summary>
+    public DeviceBuffer<float> Residual { get; }
+
+    /// <summary>[tokens, hidden] input of the next linear layer.</summary>
+    public DeviceBuffer<BFloat16> Normed { get; }
+
+    public DeviceBuffer<BFloat16> QueryKeyValue { get; }
+
+    public DeviceBuffer<BFloat16> Query { get; }
+
+    public DeviceBuffer<BFloat16> Attended { get; }
+
+    /// <summary>[tokens or tokens · k, hidden] output of attention, of the experts or of the dense MLP.</summary>
+    public DeviceBuffer<float> Projected { get; }
+
+    public DeviceBuffer<float> RouterLogits { get; }
+
+    public DeviceBuffer<int> Experts { get; }
+
+    public DeviceBuffer<float> ExpertWeights { get; }
+
+    public DeviceBuffer<int> Order { get; }
+
+    public DeviceBuffer<int> Offsets { get; }
+
+    public DeviceBuffer<BFloat16> GateUp { get; }
+
+    public DeviceBuffer<BFloat16> Activated { get; }
+
+    public void Dispose() => owned.ForEach(o => o.Dispose());
+
+    private T Own<T>(T resource)
+        where T : IDisposable
+    {
+        owned.Add(resource);
+        return resource;
+    }
+}
