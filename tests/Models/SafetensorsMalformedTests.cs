@@ -41,17 +41,16 @@ public sealed class SafetensorsMalformedTests
     }
 
     [Fact]
-    public void Twenty_thousand_mutated_headers_are_refused_or_consistent()
+    public void Two_hundred_thousand_mutated_headers_are_refused_or_consistent()
     {
         const int seed = 20260801;
         TestContext.Current.TestOutputHelper?.WriteLine($"seed {seed}");
         var random = new Random(seed);
         byte[] good = Encoding.UTF8.GetBytes(SafetensorsBytes.GoodHeader);
-        byte[] alphabet = Encoding.ASCII.GetBytes("{}[]\",:0123456789-.eE\\u abdtpFBI_");
         int accepted = 0;
-        for (int i = 0; i < 20_000; i++)
+        for (int i = 0; i < 200_000; i++)
         {
-            byte[] header = Mutate(good, random, alphabet);
+            byte[] header = ByteMutation.Of(good, random);
             try
             {
                 var parsed = SafetensorsHeader.Parse("f", header, SafetensorsBytes.GoodDataBytes);
@@ -67,7 +66,7 @@ public sealed class SafetensorsMalformedTests
         }
 
         // Mutations of names and metadata are legal; most others are not.
-        Assert.InRange(accepted, 100, 15_000);
+        Assert.InRange(accepted, 1_000, 150_000);
     }
 
     [Theory]
@@ -81,36 +80,6 @@ public sealed class SafetensorsMalformedTests
         Assert.True(time.Elapsed < TimeSpan.FromSeconds(2), $"took {time.Elapsed}");
         long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
         Assert.True(allocated < MaxManagedBytes, $"allocated {allocated} bytes");
-    }
-
-    private static byte[] Mutate(byte[] good, Random random, byte[] alphabet)
-    {
-        var bytes = new List<byte>(good);
-        for (int edits = random.Next(1, 4); edits > 0 && bytes.Count > 2; edits--)
-        {
-            int at = random.Next(bytes.Count);
-            switch (random.Next(5))
-            {
-                case 0:
-                    bytes[at] = alphabet[random.Next(alphabet.Length)];
-                    break;
-                case 1:
-                    bytes[at] = (byte)random.Next(256);
-                    break;
-                case 2:
-                    bytes.RemoveRange(at, Math.Min(random.Next(1, 8), bytes.Count - at));
-                    break;
-                case 3:
-                    bytes.Insert(at, alphabet[random.Next(alphabet.Length)]);
-                    break;
-                default:
-                    byte[] copy = [.. bytes.GetRange(at, Math.Min(random.Next(1, 60), bytes.Count - at))];
-                    bytes.InsertRange(random.Next(bytes.Count), copy);
-                    break;
-            }
-        }
-
-        return [.. bytes];
     }
 
     private static byte[] Flood(string kind)
