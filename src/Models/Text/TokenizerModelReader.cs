@@ -48,10 +48,10 @@ internal sealed class TokenizerModelReader
     /// <summary>The checks that need all of the model: its options, every byte has a token, merges stay in the vocabulary.</summary>
     public void Check()
     {
-        Require("type", "BPE", v => v.ValueEquals("BPE"u8), required: true);
+        Require("type", "BPE", v => IsText(v, "BPE"), required: true);
         Require("dropout", "null", v => v.ValueKind == JsonValueKind.Number && v.GetDouble() == 0);
-        Require("continuing_subword_prefix", "null or empty", v => v.ValueEquals(""u8));
-        Require("end_of_word_suffix", "null or empty", v => v.ValueEquals(""u8));
+        Require("continuing_subword_prefix", "null or empty", v => IsText(v, ""));
+        Require("end_of_word_suffix", "null or empty", v => IsText(v, ""));
         Require("byte_fallback", "false", v => v.ValueKind == JsonValueKind.False);
         Require("ignore_merges", "false", v => v.ValueKind == JsonValueKind.False);
 
@@ -166,16 +166,14 @@ internal sealed class TokenizerModelReader
 
     private void Require(string name, string supported, Func<JsonElement, bool> accepts, bool required = false)
     {
-        bool good = _parts.TryGet(name, out JsonElement value) ? IsLike(value) && accepts(value) : !required;
+        bool good = _parts.TryGet(name, out JsonElement value) ? accepts(value) : !required;
         if (!good)
         {
             throw _parts.Unsupported(name, $"{supported} is");
         }
     }
 
-    // ValueEquals throws on anything but a string.
-    private static bool IsLike(JsonElement value) =>
-        value.ValueKind is JsonValueKind.String or JsonValueKind.Number or JsonValueKind.False;
+    private static bool IsText(JsonElement value, string text) => value.ValueKind == JsonValueKind.String && value.ValueEquals(text);
 
     private static ModelFileException Wrong(string problem) => new(TokenizerFile.FileName, problem);
 }

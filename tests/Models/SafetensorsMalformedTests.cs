@@ -1,0 +1,107 @@
+using System.Diagnostics;
+using System.Text;
+using GpuKit.Ilgpu.Models;
+using GpuKit.Ilgpu.Tests.Support;
+using Xunit;
+
+namespace GpuKit.Ilgpu.Tests.Models;
+
+/// <summary>Whatever a file holds, opening it gives a checked file or one typed exception, soon and without much memory.</summary>
+public sealed class SafetensorsMalformedTests
+{
+    private const long MaxManagedBytes = 64_000_000;
+    private const int HostileHeaderBytes = 99_999_992;
+
+    public static TheoryData<string> Names => [.. MalformedSafetensors.All.Keys];
+
+    public static TheoryData<string> Floods => ["tensors", "long names", "metadata", "one string", "white space", "one list", "one tensor's fields"];
+
+    [Fact]
+    public void There_are_enough_named_files() => Assert.True(MalformedSafetensors.All.Count >= 60);
+
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void A_malformed_file_is_refused(string name)
+    {
+        using var folder = new TemporaryFolder();
+        string path = folder.Write("model.safetensors", MalformedSafetensors.All[name]);
+        var refused = Assert.Throws<ModelFileException>(() => SafetensorsFile.Open(path));
+        Assert.StartsWith("model.safetensors: ", refused.Message, StringComparison.Ordinal);
+        Assert.Equal("model.safetensors", refused.FileName);
+        Assert.True(refused.Message.Length < 1_000, refused.Message);
+        Assert.DoesNotContain(refused.Message, char.IsControl);
+    }
+
+    [Fact]
+    public void A_missing_file_and_a_folder_are_refused()
+    {
+        using var folder = new TemporaryFolder();
+        Assert.Contains("not found", Assert.Throws<ModelFileException>(() => SafetensorsFile.Open(folder.File("x"))).Message, StringComparison.Ordinal);
+        Assert.Contains("folder", Assert.Throws<ModelFileException>(() => SafetensorsFile.Open(folder.Path)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Two_hundred_thousand_mutated_headers_are_refused_or_consistent()
+    {
+        const int seed = 20260801;
+        TestContext.Current.TestOutputHelper?.WriteLine($"seed {seed}");
+        var random = new Random(seed);
+        byte[] good = Encoding.UTF8.GetBytes(SafetensorsBytes.GoodHeader);
+        int accepted = 0;
+        for (int i = 0; i < 200_000; i++)
+        {
+            byte[] header = ByteMutation.Of(good, random);
+            try
+            {
+                var parsed = SafetensorsHeader.Parse("f", header, SafetensorsBytes.GoodDataBytes);
+                Assert.Equal(SafetensorsBytes.GoodDataBytes, parsed.Tensors.Values.Sum(t => t.ByteLength));
+                Assert.All(parsed.Tensors.Values, t =>
+                    Assert.Equal(t.ByteLength, t.Shape.Aggregate((long)t.Type.SizeInBytes(), (product, extent) => product * extent)));
+                accepted++;
+            }
+            catch (ModelFileException e)
+            {
+                Assert.StartsWith("f: ", e.Message, StringComparison.Ordinal);
+            }
+        }
+
+        // Mutations of names and metadata are legal; most others are not.
+        Assert.InRange(accepted, 1_000, 150_000);
+    }
+
+    [Theory]
+    [MemberData(nameof(Floods))]
+    public void A_header_of_100_MB_is_refused_soon_and_without_much_memory(string kind)
+    {
+        byte[] header = Flood(kind);
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        var time = Stopwatch.StartNew();
+        Assert.Throws<ModelFileException>(() => SafetensorsHeader.Parse("f", header, 0));
+        Assert.True(time.Elapsed < TimeSpan.FromSeconds(2), $"took {time.Elapsed}");
+        long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
+        Assert.True(allocated < MaxManagedBytes, $"allocated {allocated} bytes");
+    }
+
+    private static byte[] Flood(string kind)
+    {
+        byte[] header = new byte[HostileHeaderBytes];
+        header.AsSpan().Fill((byte)' ');
+        (string start, Func<int, string> item) = kind switch
+        {
+            "tensors" => ("{", i => $"\"{i}\":{{\"dtype\":\"U8\",\"shape\":[0,1,1,1,1,1,1,1],\"data_offsets\":[0,0]}},"),
+            "long names" => ("{", i => $"\"{i}{new string('n', 1_000)}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}},"),
+            "metadata" => ("{\"__metadata__\":{", i => $"\"{i}\":\"\","),
+            "one string" => ("{\"", _ => "nnnnnnnn"),
+            "one list" => ("{\"a\":{\"shape\":[", _ => "1,1,1,1,"),
+            "one tensor's fields" => ("{\"a\":{", i => $"\"{i}\":0,"),
+            _ => ("{", (Func<int, string>)(_ => "        ")),
+        };
+        int at = Encoding.ASCII.GetBytes(start, header);
+        for (int i = 0; at < header.Length - 2_000; i++)
+        {
+            at += Encoding.ASCII.GetBytes(item(i), header.AsSpan(at));
+        }
+
+        return header;
+    }
+}
