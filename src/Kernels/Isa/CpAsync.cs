@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// <summary>Asynchronous copies from global to shared memory. A thread waits for its own copies only: then a barrier.</summary>
 /// <remarks>
 /// The emulation really defers: each thread queues its copies and moves the bytes when it waits for their group, so a
-/// kernel that reads before it waits sees the old contents. What it cannot show is a copy that is issued while other
+/// kernel that reads before it waits sees the old contents. What it cannot show is a copy that is started while other
 /// threads still read the buffer. Copies that a kernel never waits for are dropped at the end of its thread group: the
 /// hardware completes them, but into shared memory that nobody can read any more. Addresses must not move, which holds for
 /// all memory of the CPU accelerator.
@@ -36,7 +36,7 @@ internal static unsafe class CpAsync
     public static void Copy4ZeroFill(ref uint shared, ref uint global, int bytes) =>
         Enqueue(ref shared, ref global, 4, bytes);
 
-    /// <summary>Closes the group of the copies issued since the last commit (an empty group counts too).</summary>
+    /// <summary>Closes the group of the copies started since the last commit (an empty group counts too).</summary>
     [IntrinsicImplementation, Ptx("cp.async.commit_group;")]
     public static void Commit() => Pending().Commit();
 
