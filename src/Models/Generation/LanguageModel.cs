@@ -13,7 +13,7 @@ public sealed class LanguageModel : IDisposable
         Network = network;
         Tokenizer = tokenizer;
         Defaults = defaults;
-        StopTokenIds = [.. defaults.StopTokenIds(network.Config)];
+        StopTokenIds = defaults.StopTokenIds(network.Config).ToHashSet();
         this.chat = new Lazy<ChatTemplate>(chat);
     }
 

@@ -157,8 +157,14 @@ public sealed class Qwen3Session : IDisposable
     /// <summary>Returns the session's memory.</summary>
     public void Dispose()
     {
-        if (stream is not null && !Model.Device.IsLost && !Model.Device.IsClosed)
-            stream.Synchronize();
+        // Memory must not go back while kernels use it; on a lost or closed device nothing runs any more.
+        try
+        {
+            stream?.Synchronize();
+        }
+        catch (Exception e) when (e is GpuException or ObjectDisposedException)
+        {
+        }
         DropGraph();
         for (int i = owned.Count - 1; i >= 0; i--)
             owned[i].Dispose();
