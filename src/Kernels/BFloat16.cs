@@ -10,16 +10,16 @@ namespace GpuKit.Ilgpu;
 /// </remarks>
 public readonly struct BFloat16 : IEquatable<BFloat16>
 {
-    private readonly ushort _bits;
+    private readonly ushort bits;
 
-    private BFloat16(ushort bits) => _bits = bits;
+    private BFloat16(ushort bits) => this.bits = bits;
 
     /// <summary>The encoding: 1 sign, 8 exponent and 7 fraction bits.</summary>
     /// <remarks>
     /// The mask matters on GPUs: ILGPU makes a struct of one field its field and forgets that it is unsigned, so the bare
     /// field of a negative number would arrive sign-extended.
     /// </remarks>
-    public ushort Bits => (ushort)(_bits & 0xFFFF);
+    public ushort Bits => (ushort)(bits & 0xFFFF);
 
     /// <summary>The number with the given encoding.</summary>
     public static BFloat16 FromBits(ushort bits) => new(bits);

@@ -4,7 +4,7 @@ namespace GpuKit.Ilgpu.Tests.Models;
 internal static class ByteMutation
 {
     // Mostly what means something in JSON, so that a mutation often survives the first checks.
-    private static readonly byte[] s_alphabet = "{}[]\",:0123456789-.eE\\u abdtpFBI_"u8.ToArray();
+    private static readonly byte[] Alphabet = "{}[]\",:0123456789-.eE\\u abdtpFBI_"u8.ToArray();
 
     public static byte[] Of(byte[] good, Random random)
     {
@@ -15,7 +15,7 @@ internal static class ByteMutation
             switch (random.Next(5))
             {
                 case 0:
-                    bytes[at] = s_alphabet[random.Next(s_alphabet.Length)];
+                    bytes[at] = Alphabet[random.Next(Alphabet.Length)];
                     break;
                 case 1:
                     bytes[at] = (byte)random.Next(256);
@@ -24,7 +24,7 @@ internal static class ByteMutation
                     bytes.RemoveRange(at, Math.Min(random.Next(1, 8), bytes.Count - at));
                     break;
                 case 3:
-                    bytes.Insert(at, s_alphabet[random.Next(s_alphabet.Length)]);
+                    bytes.Insert(at, Alphabet[random.Next(Alphabet.Length)]);
                     break;
                 default:
                     byte[] copy = [.. bytes.GetRange(at, Math.Min(random.Next(1, 60), bytes.Count - at))];

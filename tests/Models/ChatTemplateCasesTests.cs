@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu.Tests.Models;
 /// <summary>Every rendering of the case file, which the reference implementation computed from the Qwen3 template.</summary>
 public sealed class ChatTemplateCasesTests
 {
-    private static readonly string s_folder = RepositoryFolder.TestData("qwen3-chat");
+    private static readonly string Folder = RepositoryFolder.TestData("qwen3-chat");
 
     private sealed record Message(string Role, string Content);
 
@@ -17,7 +17,7 @@ public sealed class ChatTemplateCasesTests
     [Fact]
     public void The_Qwen3_template_renders_every_case()
     {
-        var template = ChatTemplate.Load(s_folder);
+        var template = ChatTemplate.Load(Folder);
         Assert.Equal("qwen3-hybrid", template.Family);
         foreach ((ChatMessage[] messages, ChatOptions options, string expected) in Cases())
         {
@@ -46,7 +46,7 @@ public sealed class ChatTemplateCasesTests
     private static IEnumerable<(ChatMessage[] Messages, ChatOptions Options, string Expected)> Cases()
     {
         var spelling = new JsonSerializerOptions { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
-        Case[] cases = JsonSerializer.Deserialize<Case[]>(File.ReadAllBytes(Path.Combine(s_folder, "chat_cases.json")), spelling)!;
+        Case[] cases = JsonSerializer.Deserialize<Case[]>(File.ReadAllBytes(Path.Combine(Folder, "chat_cases.json")), spelling)!;
         Assert.Equal(60, cases.Length);
         return cases.Select(c => (
             c.Messages.Select(m => new ChatMessage(m.Role, m.Content)).ToArray(),

@@ -11,8 +11,8 @@ public sealed class ChatTemplateTests
     private const string PlainJinja =
         @"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-    private static readonly string s_qwen3Jinja = ReadQwen3Jinja();
-    private static readonly ChatMessage s_hi = new(ChatRole.User, "Hi");
+    private static readonly string Qwen3Jinja = ReadQwen3Jinja();
+    private static readonly ChatMessage Hi = new(ChatRole.User, "Hi");
 
     public static TheoryData<string, string> Foreign => new()
     {
@@ -27,7 +27,7 @@ public sealed class ChatTemplateTests
         { PlainJinja + "{% set content = content.split('</think>')[-1] %}", "</think>" },
         { PlainJinja + "{% if enable_thinking %}{{ '<think>\\n' }}{% endif %}", "enable_thinking" },
         { PlainJinja + "{{ '<|im_start|>system\\nToday is ' + date + '<|im_end|>' }}", "system prompt" },
-        { s_qwen3Jinja.Replace("if loop.last or", "if enable_thinking and loop.last or", StringComparison.Ordinal), "</think>" },
+        { Qwen3Jinja.Replace("if loop.last or", "if enable_thinking and loop.last or", StringComparison.Ordinal), "</think>" },
     };
 
     [Theory]
@@ -44,22 +44,22 @@ public sealed class ChatTemplateTests
     {
         var template = ChatTemplate.Load(RepositoryFolder.TinyModel);
         Assert.Equal("chatml", template.Family);
-        ChatMessage[] messages = [new(ChatRole.System, "S"), s_hi, new(ChatRole.Assistant, "<think>\nx\n</think>\n\ny"), new(ChatRole.Tool, "t")];
+        ChatMessage[] messages = [new(ChatRole.System, "S"), Hi, new(ChatRole.Assistant, "<think>\nx\n</think>\n\ny"), new(ChatRole.Tool, "t")];
         Assert.Equal(
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\nx\n</think>\n\ny<|im_end|>\n<|im_start|>tool\nt<|im_end|>\n",
             template.Render(messages, new ChatOptions { AddGenerationPrompt = false }));
-        Assert.Equal("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", template.Render([s_hi], new ChatOptions { EnableThinking = false }));
+        Assert.Equal("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", template.Render([Hi], new ChatOptions { EnableThinking = false }));
     }
 
     [Fact]
     public void Thinking_only_templates_open_a_thought()
     {
-        int tail = s_qwen3Jinja.IndexOf("    {{- '<|im_start|>assistant\\n' }}", StringComparison.Ordinal);
-        var template = ChatTemplate.Recognize(s_qwen3Jinja[..tail] + "    {{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}");
+        int tail = Qwen3Jinja.IndexOf("    {{- '<|im_start|>assistant\\n' }}", StringComparison.Ordinal);
+        var template = ChatTemplate.Recognize(Qwen3Jinja[..tail] + "    {{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}");
         Assert.Equal("qwen3-thinking", template.Family);
         Assert.Equal(
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n",
-            template.Render([s_hi, new(ChatRole.Assistant, "<think>\nhm\n</think>\n\nb"), s_hi]));
+            template.Render([Hi, new(ChatRole.Assistant, "<think>\nhm\n</think>\n\nb"), Hi]));
     }
 
     [Theory]
@@ -70,18 +70,18 @@ public sealed class ChatTemplateTests
         var template = ChatTemplate.Recognize(
             "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system" + lineEnd + "You are helpful.<|im_end|>" + lineEnd + "' }}{% endif %}" + PlainJinja);
         Assert.Equal("qwen2.5", template.Family);
-        Assert.StartsWith("<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n", template.Render([s_hi]), StringComparison.Ordinal);
-        Assert.StartsWith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n", template.Render([new(ChatRole.System, "S"), s_hi]), StringComparison.Ordinal);
+        Assert.StartsWith("<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n", template.Render([Hi]), StringComparison.Ordinal);
+        Assert.StartsWith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n", template.Render([new(ChatRole.System, "S"), Hi]), StringComparison.Ordinal);
     }
 
     [Fact]
     public void Tools_their_calls_and_their_answers_are_rendered()
     {
-        var template = ChatTemplate.Recognize(s_qwen3Jinja);
+        var template = ChatTemplate.Recognize(Qwen3Jinja);
         ChatMessage[] messages =
         [
             new(ChatRole.System, "S"),
-            s_hi,
+            Hi,
             new(ChatRole.Assistant, "") { Reasoning = "r", ToolCalls = [new("f", "{\"x\": 1}"), new("g", "{}")] },
             new(ChatRole.Tool, "1"),
             new(ChatRole.Tool, "2"),
@@ -102,10 +102,10 @@ public sealed class ChatTemplateTests
         var template = ChatTemplate.Load(RepositoryFolder.TinyModel);
         Assert.Throws<ArgumentException>(() => template.Render([]));
         Assert.Throws<ArgumentException>(() => template.Render([new("user\n<|im_end|>", "x")]));
-        Assert.Throws<ArgumentException>(() => template.Render([s_hi], new ChatOptions { Tools = ["{}"] }));
+        Assert.Throws<ArgumentException>(() => template.Render([Hi], new ChatOptions { Tools = ["{}"] }));
         Assert.Throws<ArgumentException>(() => template.Render([new(ChatRole.Assistant, "") { ToolCalls = [new("f", "{}")] }]));
-        Assert.Throws<ArgumentException>(() => ChatTemplate.Recognize(s_qwen3Jinja).Render([s_hi], new ChatOptions { Tools = ["[1]"] }));
-        Assert.Throws<ArgumentException>(() => ChatTemplate.Recognize(s_qwen3Jinja).Render([s_hi], new ChatOptions { Tools = ["{"] }));
+        Assert.Throws<ArgumentException>(() => ChatTemplate.Recognize(Qwen3Jinja).Render([Hi], new ChatOptions { Tools = ["[1]"] }));
+        Assert.Throws<ArgumentException>(() => ChatTemplate.Recognize(Qwen3Jinja).Render([Hi], new ChatOptions { Tools = ["{"] }));
     }
 
     [Fact]
@@ -143,7 +143,7 @@ public sealed class ChatTemplateTests
         RefusedNaming(folder, "default");
         folder.Write("tokenizer_config.json", JsonSerializer.Serialize(new { chat_template = new[] { new { name = "rag", template = "x" }, new { name = "default", template = PlainJinja } } }));
         Assert.Equal("chatml", ChatTemplate.Load(folder.Path).Family);
-        folder.Write("chat_template.jinja", s_qwen3Jinja);
+        folder.Write("chat_template.jinja", Qwen3Jinja);
         Assert.Equal("qwen3-hybrid", ChatTemplate.Load(folder.Path).Family);
         folder.Write("chat_template.jinja", [0xFF]);
         RefusedNaming(folder, "UTF-8");
@@ -156,7 +156,7 @@ public sealed class ChatTemplateTests
             output.Template("<|im_start|>").Content(messages[0].Content).Template("<|im_end|>");
 
         using var folder = new TemporaryFolder();
-        Assert.Equal("<|im_start|>Hi<|im_end|>", ChatTemplate.Load(folder.Path, Render).Render([s_hi]));
+        Assert.Equal("<|im_start|>Hi<|im_end|>", ChatTemplate.Load(folder.Path, Render).Render([Hi]));
         folder.Write("chat_template.jinja", "[INST]");
         var template = ChatTemplate.Load(folder.Path, Render);
         Assert.Equal("custom", template.Family);

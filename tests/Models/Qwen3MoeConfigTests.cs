@@ -9,13 +9,13 @@ namespace GpuKit.Ilgpu.Tests.Models;
 /// <summary>config.json: what is read, and that every wrong field is refused by its name.</summary>
 public sealed class Qwen3MoeConfigTests
 {
-    private static readonly string[] s_counts =
+    private static readonly string[] Counts =
     [
         "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
         "moe_intermediate_size", "num_experts", "num_experts_per_tok", "max_position_embeddings", "vocab_size",
     ];
 
-    private static readonly string[] s_wrongCounts =
+    private static readonly string[] WrongCounts =
         ["0", "-1", "-2147483648", "1e99", "2147483647", "2147483648", "99999999999999999999", "1.5", "\"4\"", "true", "[4]", "{}"];
 
     /// <summary>Field, JSON text it is set to (null removes it).</summary>
@@ -24,10 +24,10 @@ public sealed class Qwen3MoeConfigTests
         get
         {
             var data = new TheoryData<string, string?>();
-            foreach (string count in s_counts)
+            foreach (string count in Counts)
             {
                 data.Add(count, null);
-                foreach (string value in s_wrongCounts)
+                foreach (string value in WrongCounts)
                 {
                     data.Add(count, value);
                 }

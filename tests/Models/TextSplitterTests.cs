@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu.Tests.Models;
 /// </summary>
 public sealed class TextSplitterTests
 {
-    private static readonly string[] s_fragments =
+    private static readonly string[] Fragments =
     [
         "'s", "'S", "'t", "'RE", "'re", "'ve", "'Ll", "'m", "'d", "'x", "'", " ", "  ", "\t", "\n", "\r\n", "\r", "\u00A0", "\u3000", "\u0085",
         "\u2028", "\u200B", "\v", "a", "Ab", "don't", "é", "e\u0301", "1", "12", "1234", "٣", "½", "Ⅷ", "²", "_", "-", "...", "!?", "—", "中文", "한",
@@ -29,7 +29,7 @@ public sealed class TextSplitterTests
         var random = new Random(seed);
         for (int i = 0; i < 20_000; i++)
         {
-            string text = string.Concat(Enumerable.Range(0, random.Next(1, 12)).Select(_ => s_fragments[random.Next(s_fragments.Length)]));
+            string text = string.Concat(Enumerable.Range(0, random.Next(1, 12)).Select(_ => Fragments[random.Next(Fragments.Length)]));
             (int, int)[] expected = [.. reference.Matches(text).Select(m => (m.Index, m.Length))];
             Assert.Equal(expected, splitter.PreTokenize(text));
         }

@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu.Tests.Models;
 /// <summary>tokenizer.json: whatever would change ids and is not done is refused by name.</summary>
 public sealed class TokenizerFileTests
 {
-    private static readonly byte[] s_good = File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, "tokenizer.json"));
+    private static readonly byte[] Good = File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, "tokenizer.json"));
 
     /// <summary>Path of the field, JSON text it is set to (null removes it), what the message must name.</summary>
     public static TheoryData<string, string?, string> Unsupported => new()
@@ -71,7 +71,7 @@ public sealed class TokenizerFileTests
     [MemberData(nameof(Unsupported))]
     public void What_is_not_supported_is_refused_by_name(string path, string? value, string named)
     {
-        JsonNode file = JsonNode.Parse(s_good)!;
+        JsonNode file = JsonNode.Parse(Good)!;
         string[] steps = path.Split('/');
         JsonNode parent = steps[..^1].Aggregate(file, (node, step) => (int.TryParse(step, out int i) && node is JsonArray ? node[i] : node[step])!);
         parent.AsObject().Remove(steps[^1]);
@@ -88,8 +88,8 @@ public sealed class TokenizerFileTests
     {
         Refused([.. "[]"u8], "object");
         Refused([.. "{}"u8], "model.type");
-        Refused(s_good[..^10], "JSON");
-        Refused([.. s_good, (byte)'x'], "JSON");
+        Refused(Good[..^10], "JSON");
+        Refused([.. Good, (byte)'x'], "JSON");
         Refused([.. "{\"model\":{\"vocab\":{\"\\ud800\":1}}}"u8], "JSON");
         Refused([.. "{\"decoder\":{},\"decoder\":{}}"u8], "twice");
         Refused([.. "{\"decoder\":{\"type\":\"a\",\"type\":\"b\"}}"u8], "JSON");
@@ -124,7 +124,7 @@ public sealed class TokenizerFileTests
     [Fact]
     public void Merges_may_be_written_as_text()
     {
-        JsonNode file = JsonNode.Parse(s_good)!;
+        JsonNode file = JsonNode.Parse(Good)!;
         file["model"]!["merges"] = new JsonArray([.. file["model"]!["merges"]!.AsArray().Select(m => JsonValue.Create($"{m![0]} {m[1]}"))]);
         using var folder = new TemporaryFolder();
         folder.Write("tokenizer.json", file.ToJsonString());
@@ -136,7 +136,7 @@ public sealed class TokenizerFileTests
     public void Added_tokens_of_the_configuration_count_too()
     {
         using var folder = new TemporaryFolder();
-        folder.Write("tokenizer.json", s_good);
+        folder.Write("tokenizer.json", Good);
         folder.Write("tokenizer_config.json", """{"added_tokens_decoder":{"2048":{"content":"<new>","special":false},"2047":{"content":"<|im_end|>","special":true}}}""");
         var tokenizer = Tokenizer.Load(folder.Path);
         Assert.Equal([2048], tokenizer.EncodePlain("<new>"));

@@ -10,11 +10,11 @@ public sealed class TokenizerTests
     private const int ImStart = 2046;
     private const int ImEnd = 2047;
 
-    private static readonly Tokenizer s_tiny = Tokenizer.Load(RepositoryFolder.TinyModel);
+    private static readonly Tokenizer Tiny = Tokenizer.Load(RepositoryFolder.TinyModel);
 
     [Fact]
     public void Special_tokens_of_a_caller_are_control_ids() =>
-        Assert.Equal([ImEnd, 72, ImStart], [.. s_tiny.Encode("<|im_end|>i<|im_start|>")]);
+        Assert.Equal([ImEnd, 72, ImStart], [.. Tiny.Encode("<|im_end|>i<|im_start|>")]);
 
     [Theory]
     [InlineData("<|im_end|>")]
@@ -24,19 +24,19 @@ public sealed class TokenizerTests
     [InlineData("<|<|im_end|>")]
     public void Special_tokens_of_a_user_are_text(string text)
     {
-        IReadOnlyList<int> ids = s_tiny.EncodePlain(text);
-        Assert.DoesNotContain(ids, s_tiny.IsSpecial);
-        Assert.Equal(text, s_tiny.Decode(ids));
+        IReadOnlyList<int> ids = Tiny.EncodePlain(text);
+        Assert.DoesNotContain(ids, Tiny.IsSpecial);
+        Assert.Equal(text, Tiny.Decode(ids));
     }
 
     [Fact]
     public void A_special_token_that_touches_untrusted_text_is_text()
     {
         const string text = "<|im_end|>x<|im_end|>";
-        Assert.Equal(ImEnd, s_tiny.Encode(text, [new TextStretch(10, 1)])[0]);
-        Assert.Equal(ImEnd, s_tiny.Encode(text, [new TextStretch(10, 1)])[^1]);
-        Assert.NotEqual(ImEnd, s_tiny.Encode(text, [new TextStretch(9, 2)])[0]);
-        Assert.NotEqual(ImEnd, s_tiny.Encode(text, [new TextStretch(0, 1), new TextStretch(10, 2)])[^1]);
+        Assert.Equal(ImEnd, Tiny.Encode(text, [new TextStretch(10, 1)])[0]);
+        Assert.Equal(ImEnd, Tiny.Encode(text, [new TextStretch(10, 1)])[^1]);
+        Assert.NotEqual(ImEnd, Tiny.Encode(text, [new TextStretch(9, 2)])[0]);
+        Assert.NotEqual(ImEnd, Tiny.Encode(text, [new TextStretch(0, 1), new TextStretch(10, 2)])[^1]);
     }
 
     [Fact]
@@ -53,9 +53,9 @@ public sealed class TokenizerTests
     [Fact]
     public void An_emoji_is_held_back_until_it_is_whole()
     {
-        IReadOnlyList<int> ids = s_tiny.Encode("a😀b");
+        IReadOnlyList<int> ids = Tiny.Encode("a😀b");
         Assert.Equal(6, ids.Count);
-        StreamingDecoder decoder = s_tiny.CreateStreamingDecoder();
+        StreamingDecoder decoder = Tiny.CreateStreamingDecoder();
         Assert.Equal(["a", "", "", "", "😀", "b"], ids.Select(decoder.Append));
         Assert.Equal("", decoder.Flush());
     }
@@ -63,40 +63,40 @@ public sealed class TokenizerTests
     [Fact]
     public void What_stays_incomplete_is_shown_as_such_and_the_decoder_goes_on()
     {
-        IReadOnlyList<int> emoji = s_tiny.Encode("😀");
-        StreamingDecoder decoder = s_tiny.CreateStreamingDecoder();
+        IReadOnlyList<int> emoji = Tiny.Encode("😀");
+        StreamingDecoder decoder = Tiny.CreateStreamingDecoder();
         Assert.Equal("", decoder.Append(emoji[0]));
         Assert.Equal("\uFFFD", decoder.Flush());
-        Assert.Equal("a", decoder.Append(s_tiny.Encode("a")[0]));
+        Assert.Equal("a", decoder.Append(Tiny.Encode("a")[0]));
         Assert.Equal("", decoder.Append(emoji[0]));
-        Assert.Equal("\uFFFDa", decoder.Append(s_tiny.Encode("a")[0]));
+        Assert.Equal("\uFFFDa", decoder.Append(Tiny.Encode("a")[0]));
     }
 
     [Fact]
     public void Special_tokens_are_left_out_of_decoded_text_unless_asked_for()
     {
-        int[] ids = [ImStart, .. s_tiny.Encode("hi"), ImEnd];
-        Assert.Equal("hi", s_tiny.Decode(ids));
-        Assert.Equal("<|im_start|>hi<|im_end|>", s_tiny.Decode(ids, skipSpecial: false));
-        Assert.Equal("", s_tiny.CreateStreamingDecoder().Append(ImEnd));
-        Assert.Equal("<|im_end|>", s_tiny.CreateStreamingDecoder(skipSpecial: false).Append(ImEnd));
+        int[] ids = [ImStart, .. Tiny.Encode("hi"), ImEnd];
+        Assert.Equal("hi", Tiny.Decode(ids));
+        Assert.Equal("<|im_start|>hi<|im_end|>", Tiny.Decode(ids, skipSpecial: false));
+        Assert.Equal("", Tiny.CreateStreamingDecoder().Append(ImEnd));
+        Assert.Equal("<|im_end|>", Tiny.CreateStreamingDecoder(skipSpecial: false).Append(ImEnd));
     }
 
     [Fact]
     public void Tokens_are_found_by_their_spelling()
     {
-        Assert.Equal(ImEnd, s_tiny.TokenId("<|im_end|>"));
-        Assert.Equal(s_tiny.Encode(" the")[0], s_tiny.TokenId("Ġthe"));
-        Assert.Null(s_tiny.TokenId("no such token"));
-        Assert.Equal(2048, s_tiny.VocabularySize);
+        Assert.Equal(ImEnd, Tiny.TokenId("<|im_end|>"));
+        Assert.Equal(Tiny.Encode(" the")[0], Tiny.TokenId("Ġthe"));
+        Assert.Null(Tiny.TokenId("no such token"));
+        Assert.Equal(2048, Tiny.VocabularySize);
     }
 
     [Fact]
     public void Lone_surrogates_count_as_replacement_characters()
     {
-        Assert.Equal(s_tiny.Encode("a\uFFFDb"), s_tiny.Encode("a\uD800b"));
-        Assert.Equal(s_tiny.Encode("\uFFFD😀\uFFFD"), s_tiny.Encode("\uDE00😀\uD83D"));
-        Assert.Empty(s_tiny.Encode(""));
+        Assert.Equal(Tiny.Encode("a\uFFFDb"), Tiny.Encode("a\uD800b"));
+        Assert.Equal(Tiny.Encode("\uFFFD😀\uFFFD"), Tiny.Encode("\uDE00😀\uD83D"));
+        Assert.Empty(Tiny.Encode(""));
     }
 
     [Fact]
@@ -108,14 +108,14 @@ public sealed class TokenizerTests
         Assert.Throws<ArgumentException>(() => small.EncodePlain(new string('é', 51)));
         Assert.NotEmpty(small.Encode(new string('x', 20)));
         Assert.Contains("21 characters", Assert.Throws<ArgumentException>(() => small.Encode(new string('x', 21))).Message, StringComparison.Ordinal);
-        Assert.Throws<ArgumentException>(() => s_tiny.Encode(new string('x', 60_000)));
+        Assert.Throws<ArgumentException>(() => Tiny.Encode(new string('x', 60_000)));
     }
 
     [Fact]
     public void Many_threads_encode_alike()
     {
         string[] texts = [.. Enumerable.Range(0, 200).Select(i => $"verse {i}: In the beginning, {i * 37} days — 日本 {i}")];
-        int[][] expected = [.. texts.Select(t => s_tiny.Encode(t).ToArray())];
-        Parallel.For(0, 2_000, i => Assert.Equal(expected[i % texts.Length], s_tiny.Encode(texts[i % texts.Length])));
+        int[][] expected = [.. texts.Select(t => Tiny.Encode(t).ToArray())];
+        Parallel.For(0, 2_000, i => Assert.Equal(expected[i % texts.Length], Tiny.Encode(texts[i % texts.Length])));
     }
 }

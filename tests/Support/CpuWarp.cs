@@ -11,11 +11,11 @@ namespace GpuKit.Ilgpu.Tests.Support;
 /// <summary>A CPU accelerator with a chosen warp size, for kernels from words to words.</summary>
 public sealed class CpuWarp : IDisposable
 {
-    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(60);
 
-    private readonly Context _context;
-    private readonly CPUAccelerator _accelerator;
-    private readonly int _warpSize;
+    private readonly Context context;
+    private readonly CPUAccelerator accelerator;
+    private readonly int warpSize;
 
     /// <summary>One warp of 32 lanes; as a class fixture.</summary>
     public CpuWarp()
@@ -25,31 +25,31 @@ public sealed class CpuWarp : IDisposable
 
     internal CpuWarp(int warpSize, int warps = 1, int multiprocessors = 1)
     {
-        _context = Context.Create(builder => builder.CPU(new CPUDevice(warpSize, warps, multiprocessors)));
-        _accelerator = _context.CreateCPUAccelerator(0, CPUAcceleratorMode.Parallel);
-        _warpSize = warpSize;
+        context = Context.Create(builder => builder.CPU(new CPUDevice(warpSize, warps, multiprocessors)));
+        accelerator = context.CreateCPUAccelerator(0, CPUAcceleratorMode.Parallel);
+        this.warpSize = warpSize;
     }
 
     /// <summary>Runs the kernel over <paramref name="groups"/> groups and returns its output, zero where not written.</summary>
     internal uint[] Launch(
         Action<ArrayView<uint>, ArrayView<uint>> kernel, uint[] input, int outputs, int groups = 1, int warps = 1)
     {
-        using MemoryBuffer1D<uint, Stride1D.Dense> source = _accelerator.Allocate1D(input);
-        using MemoryBuffer1D<uint, Stride1D.Dense> result = _accelerator.Allocate1D<uint>(outputs);
+        using MemoryBuffer1D<uint, Stride1D.Dense> source = accelerator.Allocate1D(input);
+        using MemoryBuffer1D<uint, Stride1D.Dense> result = accelerator.Allocate1D<uint>(outputs);
         result.MemSetToZero();
-        var launch = _accelerator.LoadStreamKernel(kernel);
-        var config = new KernelConfig(groups, warps * _warpSize);
+        var launch = accelerator.LoadStreamKernel(kernel);
+        var config = new KernelConfig(groups, warps * warpSize);
 
         // A collective that not all lanes reach never ends: a time limit turns that into a failed test.
         Task run = Task.Run(() => launch(config, source.View.BaseView, result.View.BaseView));
-        if (!run.Wait(s_limit))
+        if (!run.Wait(Limit))
             Environment.FailFast($"{kernel.Method.Name} did not end: a collective that some lanes do not reach?");
         return result.GetAsArray1D();
     }
 
     public void Dispose()
     {
-        _accelerator.Dispose();
-        _context.Dispose();
+        accelerator.Dispose();
+        context.Dispose();
     }
 }

@@ -15,7 +15,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 internal static unsafe class CpAsync
 {
     [ThreadStatic]
-    private static PendingCopies? s_pending;
+    private static PendingCopies? threadCopies;
 
     /// <summary>Copies 16 bytes past L1 (<c>.cg</c>).</summary>
     [IntrinsicImplementation, Ptx("cp.async.cg.shared.global [%s0], [%g1], 16;")]
@@ -64,7 +64,7 @@ internal static unsafe class CpAsync
 
     private static PendingCopies Pending()
     {
-        PendingCopies pending = s_pending ??= new PendingCopies();
+        PendingCopies pending = threadCopies ??= new PendingCopies();
         pending.EnterBlock(CpuContext.Block);
         return pending;
     }
@@ -84,38 +84,38 @@ internal static unsafe class CpAsync
 
     private sealed class PendingCopies
     {
-        private readonly Queue<List<Copy>> _groups = new();
-        private readonly WeakReference<object?> _launch = new(null);
-        private Index3D _group;
-        private List<Copy> _open = [];
+        private readonly Queue<List<Copy>> groups = new();
+        private readonly WeakReference<object?> lastLaunch = new(null);
+        private Index3D group;
+        private List<Copy> open = [];
 
         public void EnterBlock((object? Launch, Index3D Group) block)
         {
-            bool same = _launch.TryGetTarget(out object? launch) && ReferenceEquals(launch, block.Launch);
-            if (same && _group.Equals(block.Group))
+            bool same = lastLaunch.TryGetTarget(out object? launch) && ReferenceEquals(launch, block.Launch);
+            if (same && group.Equals(block.Group))
                 return;
-            _groups.Clear();
-            _open.Clear();
+            groups.Clear();
+            open.Clear();
             if (!same)
-                _launch.SetTarget(block.Launch);
-            _group = block.Group;
+                lastLaunch.SetTarget(block.Launch);
+            group = block.Group;
         }
 
-        public void Add(Copy copy) => _open.Add(copy);
+        public void Add(Copy copy) => open.Add(copy);
 
         public void Commit()
         {
-            _groups.Enqueue(_open);
-            _open = [];
+            groups.Enqueue(open);
+            open = [];
         }
 
         public void Complete(int unfinished)
         {
             if (unfinished < 0)
                 throw new InvalidOperationException($"cp.async.wait_group: {unfinished} groups.");
-            while (_groups.Count > unfinished)
+            while (groups.Count > unfinished)
             {
-                foreach (Copy copy in _groups.Dequeue())
+                foreach (Copy copy in groups.Dequeue())
                     copy.Apply();
             }
         }

@@ -15,21 +15,21 @@ internal sealed unsafe class WarpEmulation
     private const int Capacity = 4096;
 
     // Entries live as long as ILGPU's warp object: thousands of accelerators leave nothing behind.
-    private static readonly ConditionalWeakTable<object, WarpEmulation> s_warps = new();
+    private static readonly ConditionalWeakTable<object, WarpEmulation> Warps = new();
 
     // A worker thread is the same lane of the same warp all its life.
     [ThreadStatic]
-    private static Lane? s_lane;
+    private static Lane? threadLane;
 
-    private readonly object _warp;
-    private readonly byte[][] _buffers;
-    private readonly string[][] _instructions;
+    private readonly object identity;
+    private readonly byte[][] buffers;
+    private readonly string[][] instructions;
 
     private WarpEmulation(object warp, int warpSize)
     {
-        _warp = warp;
-        _buffers = [GC.AllocateArray<byte>(Capacity, pinned: true), GC.AllocateArray<byte>(Capacity, pinned: true)];
-        _instructions = [new string[warpSize], new string[warpSize]];
+        identity = warp;
+        buffers = [GC.AllocateArray<byte>(Capacity, pinned: true), GC.AllocateArray<byte>(Capacity, pinned: true)];
+        instructions = [new string[warpSize], new string[warpSize]];
     }
 
     /// <summary>Enters a collective and returns the memory that its lanes write before they <see cref="Meet"/>.</summary>
@@ -38,16 +38,16 @@ internal sealed unsafe class WarpEmulation
     public static T* Begin<T>(string instruction, int lanes = 0)
         where T : unmanaged
     {
-        Lane lane = s_lane ??= new Lane(s_warps.GetValue(CpuContext.Warp, w => new WarpEmulation(w, Warp.WarpSize)));
+        Lane lane = threadLane ??= new Lane(Warps.GetValue(CpuContext.Warp, w => new WarpEmulation(w, Warp.WarpSize)));
         lane.Enter(instruction, lanes);
-        return (T*)Unsafe.AsPointer(ref lane.Owner._buffers[lane.Turn][0]);
+        return (T*)Unsafe.AsPointer(ref lane.Owner.buffers[lane.Turn][0]);
     }
 
     /// <summary>Orders every lane's writes since <see cref="Begin{T}"/> before every lane's reads after it.</summary>
     public static void Meet()
     {
         Warp.Barrier();
-        s_lane!.CheckNeighbour();
+        threadLane!.CheckNeighbour();
     }
 
     /// <summary>Publishes one value a lane and returns all of them, in lane order.</summary>
@@ -62,8 +62,8 @@ internal sealed unsafe class WarpEmulation
 
     private sealed class Lane(WarpEmulation warp)
     {
-        private readonly int _index = Warp.LaneIdx;
-        private readonly int _warpSize = Warp.WarpSize;
+        private readonly int index = Warp.LaneIdx;
+        private readonly int warpSize = Warp.WarpSize;
 
         public WarpEmulation Owner => warp;
 
@@ -72,34 +72,34 @@ internal sealed unsafe class WarpEmulation
 
         public void Enter(string instruction, int lanes)
         {
-            if (lanes != 0 && lanes != _warpSize)
+            if (lanes != 0 && lanes != warpSize)
             {
                 throw new InvalidOperationException(
-                    $"{instruction} is defined for {lanes} lanes; this CPU accelerator has a warp size of {_warpSize}. " +
+                    $"{instruction} is defined for {lanes} lanes; this CPU accelerator has a warp size of {warpSize}. " +
                     $"Create it with new CPUDevice({lanes}, …).");
             }
 
-            int active = CpuContext.ActiveLanes(warp._warp);
-            if (active != _warpSize)
+            int active = CpuContext.ActiveLanes(warp.identity);
+            if (active != warpSize)
             {
                 throw new InvalidOperationException(
-                    $"{instruction} needs all {_warpSize} lanes of the warp; the launch gave it {active}. " +
+                    $"{instruction} needs all {warpSize} lanes of the warp; the launch gave it {active}. " +
                     "Make the group size a multiple of the warp size.");
             }
 
             Turn ^= 1;
-            warp._instructions[Turn][_index] = instruction;
+            warp.instructions[Turn][index] = instruction;
         }
 
         // Each lane compares itself with the next one: together they have compared all.
         public void CheckNeighbour()
         {
-            string[] instructions = warp._instructions[Turn];
-            int next = (_index + 1) % _warpSize;
-            if (!ReferenceEquals(instructions[_index], instructions[next]))
+            string[] instructions = warp.instructions[Turn];
+            int next = (index + 1) % warpSize;
+            if (!ReferenceEquals(instructions[index], instructions[next]))
             {
                 throw new InvalidOperationException(
-                    $"Divergent warp: lane {_index} executes {instructions[_index]} while lane {next} executes " +
+                    $"Divergent warp: lane {index} executes {instructions[index]} while lane {next} executes " +
                     $"{instructions[next] ?? "another barrier"}.");
             }
         }

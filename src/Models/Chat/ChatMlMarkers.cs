@@ -11,7 +11,7 @@ internal static partial class ChatMlMarkers
     private const string SystemOpening = @"<|im_start|>system\n";
     private const string Closing = "<|im_end|>";
 
-    private static readonly (string Marker, string Meaning)[] s_foreign =
+    private static readonly (string Marker, string Meaning)[] Foreign =
     [
         ("<function=", "tool calls written as XML"),
         ("<|vision_start|>", "pictures in messages"),
@@ -36,7 +36,7 @@ internal static partial class ChatMlMarkers
             throw Refused(fileName, $"\"{Excerpt.Of(template)}\" is not of the ChatML family (no <|im_start|> and <|im_end|>)");
         }
 
-        foreach ((string marker, string meaning) in s_foreign)
+        foreach ((string marker, string meaning) in Foreign)
         {
             if (text.Contains(marker, StringComparison.Ordinal))
             {

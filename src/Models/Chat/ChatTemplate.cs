@@ -6,12 +6,12 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed class ChatTemplate
 {
-    private readonly ChatRenderer _renderer;
+    private readonly ChatRenderer renderer;
 
     private ChatTemplate(string family, ChatRenderer renderer)
     {
         Family = family;
-        _renderer = renderer;
+        this.renderer = renderer;
     }
 
     /// <summary>What was recognised: <c>chatml</c>, <c>qwen3-hybrid</c>, <c>qwen3-thinking</c>, <c>qwen2.5</c>, or <c>custom</c>.</summary>
@@ -92,7 +92,7 @@ public sealed class ChatTemplate
         }
 
         var text = new ChatText();
-        _renderer(text, messages, options ?? new ChatOptions());
+        renderer(text, messages, options ?? new ChatOptions());
         return text;
     }
 }

@@ -8,18 +8,18 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed class ChatText
 {
-    private readonly StringBuilder _text = new();
-    private readonly List<TextStretch> _contents = [];
+    private readonly StringBuilder text = new();
+    private readonly List<TextStretch> contents = [];
 
     /// <summary>The stretches that came from outside, in order.</summary>
-    public IReadOnlyList<TextStretch> Contents => _contents;
+    public IReadOnlyList<TextStretch> Contents => contents;
 
     /// <summary>Appends text of the template itself; special tokens in it are control tokens.</summary>
     /// <param name="text">The text.</param>
     /// <returns>This.</returns>
     public ChatText Template(string text)
     {
-        _text.Append(text);
+        this.text.Append(text);
         return this;
     }
 
@@ -30,13 +30,13 @@ public sealed class ChatText
     {
         if (text.Length > 0)
         {
-            _contents.Add(new TextStretch(_text.Length, text.Length));
-            _text.Append(text);
+            contents.Add(new TextStretch(this.text.Length, text.Length));
+            this.text.Append(text);
         }
 
         return this;
     }
 
     /// <summary>The rendering so far.</summary>
-    public override string ToString() => _text.ToString();
+    public override string ToString() => text.ToString();
 }

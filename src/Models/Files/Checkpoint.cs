@@ -9,8 +9,8 @@ public sealed class Checkpoint : IDisposable
 {
     private const string SingleFile = "model.safetensors";
 
-    private readonly Dictionary<string, (SafetensorsFile File, TensorInfo Info)> _tensors = new(StringComparer.Ordinal);
-    private readonly List<SafetensorsFile> _files = [];
+    private readonly Dictionary<string, (SafetensorsFile File, TensorInfo Info)> tensors = new(StringComparer.Ordinal);
+    private readonly List<SafetensorsFile> files = [];
 
     private Checkpoint(string folder)
     {
@@ -21,10 +21,10 @@ public sealed class Checkpoint : IDisposable
     public string Folder { get; }
 
     /// <summary>The names of all tensors, in no particular order.</summary>
-    public IReadOnlyCollection<string> Names => _tensors.Keys;
+    public IReadOnlyCollection<string> Names => tensors.Keys;
 
     /// <summary>Bytes of all tensors together.</summary>
-    public long TotalBytes => _files.Sum(f => f.DataBytes);
+    public long TotalBytes => files.Sum(f => f.DataBytes);
 
     /// <summary>Opens the weights of a folder.</summary>
     /// <param name="folder">A Hugging Face model folder. No link is followed out of it.</param>
@@ -61,7 +61,7 @@ public sealed class Checkpoint : IDisposable
 
     /// <summary>Whether there is a tensor of this name.</summary>
     /// <param name="name">The tensor's name.</param>
-    public bool Contains(string name) => _tensors.ContainsKey(name);
+    public bool Contains(string name) => tensors.ContainsKey(name);
 
     /// <summary>Type, shape and place of a tensor.</summary>
     /// <param name="name">The tensor's name.</param>
@@ -93,12 +93,12 @@ public sealed class Checkpoint : IDisposable
     }
 
     /// <summary>Closes all files; spans into them die.</summary>
-    public void Dispose() => _files.ForEach(f => f.Dispose());
+    public void Dispose() => files.ForEach(f => f.Dispose());
 
     private (SafetensorsFile File, TensorInfo Info) Find(string name) =>
-        _tensors.TryGetValue(name, out (SafetensorsFile File, TensorInfo Info) found)
+        tensors.TryGetValue(name, out (SafetensorsFile File, TensorInfo Info) found)
             ? found
-            : throw new ModelFileException(Path.GetFileName(Folder), $"has no tensor '{name}' ({_tensors.Count} tensors in {Folder})");
+            : throw new ModelFileException(Path.GetFileName(Folder), $"has no tensor '{name}' ({tensors.Count} tensors in {Folder})");
 
     private void AddShards(ModelFolder folder)
     {
@@ -117,7 +117,7 @@ public sealed class Checkpoint : IDisposable
 
         foreach ((string name, string shard) in map)
         {
-            if (!_tensors.ContainsKey(name))
+            if (!tensors.ContainsKey(name))
             {
                 throw new ModelFileException(ShardIndex.FileName, $"places '{Excerpt.Of(name)}' in {shard}, which does not hold it");
             }
@@ -127,12 +127,12 @@ public sealed class Checkpoint : IDisposable
     private SafetensorsFile Add(ModelFolder folder, string fileName)
     {
         var file = SafetensorsFile.Open(folder.PathOf(fileName), fileName);
-        _files.Add(file);
+        files.Add(file);
         foreach ((string name, TensorInfo info) in file.Tensors)
         {
-            if (!_tensors.TryAdd(name, (file, info)))
+            if (!tensors.TryAdd(name, (file, info)))
             {
-                throw new ModelFileException(fileName, $"holds '{Excerpt.Of(name)}', which {Path.GetFileName(_tensors[name].File.FilePath)} holds too");
+                throw new ModelFileException(fileName, $"holds '{Excerpt.Of(name)}', which {Path.GetFileName(tensors[name].File.FilePath)} holds too");
             }
         }
 

@@ -8,17 +8,17 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 internal sealed unsafe class MappedFile : IDisposable
 {
-    private readonly MemoryMappedFile _map;
-    private readonly MemoryMappedViewAccessor _view;
-    private byte* _start;
+    private readonly MemoryMappedFile map;
+    private readonly MemoryMappedViewAccessor view;
+    private byte* start;
 
     private MappedFile(MemoryMappedFile map, MemoryMappedViewAccessor view, long length)
     {
-        _map = map;
-        _view = view;
+        this.map = map;
+        this.view = view;
         Length = length;
-        view.SafeMemoryMappedViewHandle.AcquirePointer(ref _start);
-        _start += view.PointerOffset;
+        view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
+        start += view.PointerOffset;
     }
 
     public long Length { get; }
@@ -52,24 +52,24 @@ internal sealed unsafe class MappedFile : IDisposable
 
     public ReadOnlySpan<byte> Span(long offset, int length)
     {
-        ObjectDisposedException.ThrowIf(_start == null, this);
+        ObjectDisposedException.ThrowIf(start == null, this);
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length - length, nameof(offset));
-        return new ReadOnlySpan<byte>(_start + offset, length);
+        return new ReadOnlySpan<byte>(start + offset, length);
     }
 
     public void Dispose()
     {
-        if (_start == null)
+        if (start == null)
         {
             return;
         }
 
-        _start = null;
-        _view.SafeMemoryMappedViewHandle.ReleasePointer();
-        _view.Dispose();
-        _map.Dispose();
+        start = null;
+        view.SafeMemoryMappedViewHandle.ReleasePointer();
+        view.Dispose();
+        map.Dispose();
     }
 
     private static MappedFile Map(string path)

@@ -6,12 +6,12 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 internal sealed class ModelFolder
 {
-    private readonly string _realPath;
+    private readonly string realPath;
 
     private ModelFolder(string path, string realPath)
     {
         Path = path;
-        _realPath = realPath;
+        this.realPath = realPath;
     }
 
     public string Path { get; }
@@ -58,7 +58,7 @@ internal sealed class ModelFolder
 
             // Only a target directly beside the link counts as inside: a path through a subfolder could pass another link.
             string? home = System.IO.Path.GetDirectoryName(target.FullName);
-            if (home == Path || home == _realPath)
+            if (home == Path || home == realPath)
             {
                 return target.FullName;
             }

@@ -8,7 +8,7 @@ internal static class ModelJson
     /// <summary>Configuration files have kilobytes; 2 MB of hostile JSON still fits the budget of a document.</summary>
     public const int MaxBytes = 2_000_000;
 
-    private static readonly JsonDocumentOptions s_strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
+    private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
 
     /// <summary>Reads a whole file as one JSON object without duplicate keys.</summary>
     public static T Read<T>(ModelFolder folder, string fileName, Func<JsonFields, T> read)
@@ -21,7 +21,7 @@ internal static class ModelJson
     {
         try
         {
-            JsonElement root = JsonElement.Parse(json, s_strict);
+            JsonElement root = JsonElement.Parse(json, Strict);
             if (root.ValueKind != JsonValueKind.Object)
             {
                 throw new ModelFileException(fileName, $"holds a JSON {root.ValueKind}, an object is needed");

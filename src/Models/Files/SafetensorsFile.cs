@@ -10,15 +10,15 @@ namespace GpuKit.Ilgpu.Models;
 /// </remarks>
 public sealed class SafetensorsFile : IDisposable
 {
-    private readonly MappedFile _file;
-    private readonly SafetensorsHeader _header;
-    private readonly long _dataStart;
+    private readonly MappedFile file;
+    private readonly SafetensorsHeader header;
+    private readonly long dataStart;
 
     private SafetensorsFile(MappedFile file, SafetensorsHeader header, long dataStart, string path)
     {
-        _file = file;
-        _header = header;
-        _dataStart = dataStart;
+        this.file = file;
+        this.header = header;
+        this.dataStart = dataStart;
         FilePath = path;
     }
 
@@ -26,13 +26,13 @@ public sealed class SafetensorsFile : IDisposable
     public string FilePath { get; }
 
     /// <summary>The tensors by name.</summary>
-    public IReadOnlyDictionary<string, TensorInfo> Tensors => _header.Tensors;
+    public IReadOnlyDictionary<string, TensorInfo> Tensors => header.Tensors;
 
     /// <summary>The file's <c>__metadata__</c>; empty when it has none.</summary>
-    public IReadOnlyDictionary<string, string> Metadata => _header.Metadata;
+    public IReadOnlyDictionary<string, string> Metadata => header.Metadata;
 
     /// <summary>Bytes of all tensors together.</summary>
-    public long DataBytes => _file.Length - _dataStart;
+    public long DataBytes => file.Length - dataStart;
 
     /// <summary>Opens and checks a file.</summary>
     /// <param name="path">The file.</param>
@@ -90,9 +90,9 @@ public sealed class SafetensorsFile : IDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, tensor.ByteLength - length);
-        return _file.Span(_dataStart + tensor.Offset + offset, length);
+        return file.Span(dataStart + tensor.Offset + offset, length);
     }
 
     /// <summary>Closes the map; spans into it die with it.</summary>
-    public void Dispose() => _file.Dispose();
+    public void Dispose() => file.Dispose();
 }

@@ -8,7 +8,7 @@ internal sealed class SafetensorsHeaderReader(string fileName)
     // What a dictionary entry costs beside its text, so that a flood of tiny ones is bounded too.
     private const int EntryBytes = 64;
 
-    private int _nameBytes;
+    private int nameBytes;
 
     public Dictionary<string, TensorInfo> Tensors { get; } = new(StringComparer.Ordinal);
 
@@ -53,8 +53,8 @@ internal sealed class SafetensorsHeaderReader(string fileName)
             throw Wrong($"tensor name '{Excerpt.Of(reader.ValueSpan)}' has {length} bytes, at most {SafetensorsHeader.MaxNameBytes} are allowed");
         }
 
-        _nameBytes += length;
-        if (Tensors.Count == SafetensorsHeader.MaxTensors || _nameBytes > SafetensorsHeader.MaxAllNameBytes)
+        nameBytes += length;
+        if (Tensors.Count == SafetensorsHeader.MaxTensors || nameBytes > SafetensorsHeader.MaxAllNameBytes)
         {
             throw Wrong($"has more than {SafetensorsHeader.MaxTensors} tensors or {SafetensorsHeader.MaxAllNameBytes} bytes of names; split it into shards");
         }

@@ -16,7 +16,7 @@ internal static class ShardIndex
     private const int MaxShardNameBytes = 255;
 
     // Characters that separate, abbreviate or redirect paths on any system, not only on this one.
-    private static readonly System.Buffers.SearchValues<char> s_forbidden = System.Buffers.SearchValues.Create("/\\:*?\"<>|");
+    private static readonly System.Buffers.SearchValues<char> Forbidden = System.Buffers.SearchValues.Create("/\\:*?\"<>|");
 
     /// <summary>The shard of each tensor.</summary>
     public static Dictionary<string, string> Read(ModelFolder folder)
@@ -104,7 +104,7 @@ internal static class ShardIndex
             return known;
         }
 
-        if (shards.Count == MaxShards || shard.AsSpan().IndexOfAny(s_forbidden) >= 0 || shard.Any(char.IsControl)
+        if (shards.Count == MaxShards || shard.AsSpan().IndexOfAny(Forbidden) >= 0 || shard.Any(char.IsControl)
             || shard.StartsWith('.') || !shard.EndsWith(".safetensors", StringComparison.Ordinal))
         {
             throw Wrong($"'weight_map' names the shard '{Excerpt.Of(shard)}'; at most {MaxShards} bare file names ending in .safetensors are allowed");

@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Models;
 public static class TensorTypes
 {
     // Indexed by the enum: one list keeps sizes, spellings and the parser together.
-    private static readonly (string Spelling, byte[] Utf8, int Bytes)[] s_types =
+    private static readonly (string Spelling, byte[] Utf8, int Bytes)[] Types =
     [
         .. new (string, int)[]
         {
@@ -15,21 +15,21 @@ public static class TensorTypes
         }.Select(t => (t.Item1, Encoding.ASCII.GetBytes(t.Item1), t.Item2)),
     ];
 
-    internal static string AllSpellings { get; } = string.Join(", ", s_types.Select(t => t.Spelling));
+    internal static string AllSpellings { get; } = string.Join(", ", Types.Select(t => t.Spelling));
 
     /// <summary>Bytes of one element.</summary>
     /// <param name="type">The element type.</param>
-    public static int SizeInBytes(this TensorType type) => s_types[(int)type].Bytes;
+    public static int SizeInBytes(this TensorType type) => Types[(int)type].Bytes;
 
     /// <summary>The type as a safetensors file spells it, for example <c>F8_E4M3</c>.</summary>
     /// <param name="type">The element type.</param>
-    public static string Spelling(this TensorType type) => s_types[(int)type].Spelling;
+    public static string Spelling(this TensorType type) => Types[(int)type].Spelling;
 
     internal static bool TryParse(ReadOnlySpan<byte> utf8, out TensorType type)
     {
-        for (int i = 0; i < s_types.Length; i++)
+        for (int i = 0; i < Types.Length; i++)
         {
-            if (utf8.SequenceEqual(s_types[i].Utf8))
+            if (utf8.SequenceEqual(Types[i].Utf8))
             {
                 type = (TensorType)i;
                 return true;

@@ -14,8 +14,8 @@ internal sealed class AddedTokenReader(Dictionary<string, int> vocabulary)
     private const int MaxId = 1 << 20;
     private const int MaxChars = 1_024;
 
-    private readonly Dictionary<string, AddedToken> _tokens = new(StringComparer.Ordinal);
-    private readonly Dictionary<int, string> _byId = vocabulary.ToDictionary(v => v.Value, v => v.Key);
+    private readonly Dictionary<string, AddedToken> tokens = new(StringComparer.Ordinal);
+    private readonly Dictionary<int, string> byId = vocabulary.ToDictionary(v => v.Value, v => v.Key);
 
     public IReadOnlyList<AddedToken> Read(TokenizerParts parts, ModelFolder folder)
     {
@@ -38,7 +38,7 @@ internal sealed class AddedTokenReader(Dictionary<string, int> vocabulary)
             ModelJson.Read(folder, ConfigFile, ReadConfig);
         }
 
-        return [.. _tokens.Values];
+        return [.. tokens.Values];
     }
 
     private bool ReadConfig(JsonFields config)
@@ -74,22 +74,22 @@ internal sealed class AddedTokenReader(Dictionary<string, int> vocabulary)
             }
         }
 
-        if (_byId.TryGetValue(id, out string? owner) && owner != content)
+        if (byId.TryGetValue(id, out string? owner) && owner != content)
         {
             throw fields.Unsupported("id", $"{id} (of '{Excerpt.Of(content)}')", $"'{Excerpt.Of(owner)}' has that id already");
         }
 
-        if (_tokens.TryGetValue(content, out AddedToken? known) ? known.Id != id : vocabulary.TryGetValue(content, out int other) && other != id)
+        if (tokens.TryGetValue(content, out AddedToken? known) ? known.Id != id : vocabulary.TryGetValue(content, out int other) && other != id)
         {
             throw fields.Unsupported("id", $"{id} (of '{Excerpt.Of(content)}')", $"the token has the id {known?.Id ?? vocabulary[content]} already");
         }
 
-        if (_tokens.Count == MaxTokens)
+        if (tokens.Count == MaxTokens)
         {
             throw new ModelFileException(fields.FileName, $"has more than {MaxTokens} added tokens");
         }
 
-        _byId[id] = content;
-        _tokens[content] = new AddedToken(content, id, fields.Flag("special", fallback: false) || known is { Special: true });
+        byId[id] = content;
+        tokens[content] = new AddedToken(content, id, fields.Flag("special", fallback: false) || known is { Special: true });
     }
 }

@@ -5,15 +5,15 @@ namespace GpuKit.Ilgpu.Models;
 /// <summary>Finds added tokens in a text: leftmost first, the longest where several start.</summary>
 internal sealed class AddedTokenSet
 {
-    private readonly Dictionary<char, AddedToken[]> _byFirstChar;
-    private readonly SearchValues<string> _contents;
+    private readonly Dictionary<char, AddedToken[]> byFirstChar;
+    private readonly SearchValues<string> contents;
 
     public AddedTokenSet(IReadOnlyCollection<AddedToken> tokens)
     {
-        _byFirstChar = tokens
+        byFirstChar = tokens
             .GroupBy(t => t.Content[0])
             .ToDictionary(g => g.Key, g => g.OrderByDescending(t => t.Content.Length).ToArray());
-        _contents = SearchValues.Create([.. tokens.Select(t => t.Content)], StringComparison.Ordinal);
+        contents = SearchValues.Create([.. tokens.Select(t => t.Content)], StringComparison.Ordinal);
     }
 
     /// <summary>
@@ -24,14 +24,14 @@ internal sealed class AddedTokenSet
     {
         for (at = from; at < text.Length; at++)
         {
-            int hit = text.AsSpan(at).IndexOfAny(_contents);
+            int hit = text.AsSpan(at).IndexOfAny(contents);
             if (hit < 0)
             {
                 break;
             }
 
             at += hit;
-            foreach (AddedToken token in _byFirstChar[text[at]])
+            foreach (AddedToken token in byFirstChar[text[at]])
             {
                 if (text.AsSpan(at).StartsWith(token.Content, StringComparison.Ordinal)
                     && !(token.Special && Overlaps(untrusted, at, token.Content.Length)))

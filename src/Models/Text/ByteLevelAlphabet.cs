@@ -8,18 +8,18 @@ internal static class ByteLevelAlphabet
 {
     private const char FirstSubstitute = '\u0100';
 
-    private static readonly char[] s_charOf = MakeChars();
-    private static readonly Dictionary<char, byte> s_byteOf =
-        Enumerable.Range(0, 256).ToDictionary(b => s_charOf[b], b => (byte)b);
+    private static readonly char[] CharOfByte = MakeChars();
+    private static readonly Dictionary<char, byte> ByteOf =
+        Enumerable.Range(0, 256).ToDictionary(b => CharOfByte[b], b => (byte)b);
 
-    public static char CharOf(byte value) => s_charOf[value];
+    public static char CharOf(byte value) => CharOfByte[value];
 
     /// <summary>Appends the bytes that a vocabulary entry spells; false when a character spells none.</summary>
     public static bool TryAppendBytes(string token, List<byte> bytes)
     {
         foreach (char c in token)
         {
-            if (!s_byteOf.TryGetValue(c, out byte value))
+            if (!ByteOf.TryGetValue(c, out byte value))
             {
                 return false;
             }

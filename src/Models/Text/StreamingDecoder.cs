@@ -8,20 +8,20 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed class StreamingDecoder
 {
-    private readonly Tokenizer _tokenizer;
-    private readonly bool _skipSpecial;
-    private readonly Decoder _utf8 = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false).GetDecoder();
+    private readonly Tokenizer tokenizer;
+    private readonly bool skipSpecial;
+    private readonly Decoder utf8 = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false).GetDecoder();
 
     internal StreamingDecoder(Tokenizer tokenizer, bool skipSpecial)
     {
-        _tokenizer = tokenizer;
-        _skipSpecial = skipSpecial;
+        this.tokenizer = tokenizer;
+        this.skipSpecial = skipSpecial;
     }
 
     /// <summary>The text that this id completes; empty when it completes none.</summary>
     /// <param name="id">A token's id; one that the vocabulary does not hold stands for no text.</param>
     public string Append(int id) =>
-        _skipSpecial && _tokenizer.IsSpecial(id) ? "" : Convert(_tokenizer.BytesOf(id), flush: false);
+        skipSpecial && tokenizer.IsSpecial(id) ? "" : Convert(tokenizer.BytesOf(id), flush: false);
 
     /// <summary>What is still held back: U+FFFD for an incomplete sequence, else nothing. The decoder can be used again.</summary>
     public string Flush() => Convert([], flush: true);
@@ -31,7 +31,7 @@ public sealed class StreamingDecoder
         // At most one character a byte, and one for what was held back.
         Span<char> small = stackalloc char[128];
         Span<char> chars = bytes.Length < small.Length ? small : new char[bytes.Length + 1];
-        int count = _utf8.GetChars(bytes, chars, flush);
+        int count = utf8.GetChars(bytes, chars, flush);
         return new string(chars[..count]);
     }
 }

@@ -3,21 +3,21 @@ namespace GpuKit.Ilgpu.Models;
 /// <summary>The bytes that each id stands for, in one array: a vocabulary has 150,000 short tokens.</summary>
 internal sealed class TokenBytes
 {
-    private readonly int[] _starts;
-    private readonly byte[] _bytes;
+    private readonly int[] starts;
+    private readonly byte[] bytes;
 
     private TokenBytes(int[] starts, byte[] bytes)
     {
-        _starts = starts;
-        _bytes = bytes;
+        this.starts = starts;
+        this.bytes = bytes;
     }
 
     /// <summary>One more than the largest id.</summary>
-    public int Count => _starts.Length - 1;
+    public int Count => starts.Length - 1;
 
     /// <summary>The bytes of an id; none for an id that no token has.</summary>
     public ReadOnlySpan<byte> this[int id] =>
-        (uint)id < (uint)Count ? _bytes.AsSpan(_starts[id].._starts[id + 1]) : default;
+        (uint)id < (uint)Count ? bytes.AsSpan(starts[id]..starts[id + 1]) : default;
 
     public static TokenBytes Create(TokenizerFile file)
     {

@@ -12,23 +12,23 @@ namespace GpuKit.Ilgpu.Models;
 /// </remarks>
 public sealed class Tokenizer
 {
-    private readonly BpeTokenizer _bpe;
-    private readonly TokenizerFile _file;
-    private readonly TokenBytes _bytes;
-    private readonly AddedTokenSet _added;
-    private readonly Dictionary<string, int> _addedIds;
-    private readonly HashSet<int> _specialIds;
-    private readonly TokenizerOptions _options;
+    private readonly BpeTokenizer bpe;
+    private readonly TokenizerFile file;
+    private readonly TokenBytes bytes;
+    private readonly AddedTokenSet added;
+    private readonly Dictionary<string, int> addedIds;
+    private readonly HashSet<int> specialIds;
+    private readonly TokenizerOptions options;
 
     private Tokenizer(TokenizerFile file, TokenizerOptions options)
     {
-        _file = file;
-        _options = options;
-        _bytes = TokenBytes.Create(file);
-        _added = new AddedTokenSet(file.Added);
-        _addedIds = file.Added.ToDictionary(t => t.Content, t => t.Id, StringComparer.Ordinal);
-        _specialIds = [.. file.Added.Where(t => t.Special).Select(t => t.Id)];
-        _bpe = BpeTokenizer.Create(new BpeOptions(file.Vocabulary)
+        this.file = file;
+        this.options = options;
+        bytes = TokenBytes.Create(file);
+        added = new AddedTokenSet(file.Added);
+        addedIds = file.Added.ToDictionary(t => t.Content, t => t.Id, StringComparer.Ordinal);
+        specialIds = [.. file.Added.Where(t => t.Special).Select(t => t.Id)];
+        bpe = BpeTokenizer.Create(new BpeOptions(file.Vocabulary)
         {
             Merges = file.Merges,
             ByteLevel = true,
@@ -37,7 +37,7 @@ public sealed class Tokenizer
     }
 
     /// <summary>One more than the largest id. The model's embedding may have more rows.</summary>
-    public int VocabularySize => _bytes.Count;
+    public int VocabularySize => bytes.Count;
 
     /// <summary>Loads the tokenizer of a folder.</summary>
     /// <param name="folder">A Hugging Face model folder.</param>
@@ -69,11 +69,11 @@ public sealed class Tokenizer
     /// <param name="token">The token.</param>
     /// <returns>Its id, or null when there is no such token.</returns>
     public int? TokenId(string token) =>
-        _addedIds.TryGetValue(token, out int id) || _file.Vocabulary.TryGetValue(token, out id) ? id : null;
+        addedIds.TryGetValue(token, out int id) || file.Vocabulary.TryGetValue(token, out id) ? id : null;
 
     /// <summary>Whether an id is a special token, which controls the model and is no text.</summary>
     /// <param name="id">The id.</param>
-    public bool IsSpecial(int id) => _specialIds.Contains(id);
+    public bool IsSpecial(int id) => specialIds.Contains(id);
 
     /// <summary>The ids of a text that the caller wrote: special tokens in it are recognised.</summary>
     /// <param name="text">The text.</param>
@@ -101,15 +101,15 @@ public sealed class Tokenizer
         ArgumentNullException.ThrowIfNull(text);
         ArgumentNullException.ThrowIfNull(untrusted);
         int bytes = Encoding.UTF8.GetByteCount(text);
-        if (bytes > _options.MaxPromptBytes)
+        if (bytes > options.MaxPromptBytes)
         {
-            throw new ArgumentException($"the text has {bytes} bytes; at most {_options.MaxPromptBytes} are accepted", nameof(text));
+            throw new ArgumentException($"the text has {bytes} bytes; at most {options.MaxPromptBytes} are accepted", nameof(text));
         }
 
         var ids = new List<int>(text.Length / 3 + 1);
         for (int at = 0; at < text.Length;)
         {
-            AddedToken? token = _added.Find(text, at, untrusted, out int start);
+            AddedToken? token = added.Find(text, at, untrusted, out int start);
             EncodeBetween(text[at..start], ids);
             at = start;
             if (token is not null)
@@ -144,7 +144,7 @@ public sealed class Tokenizer
     /// <param name="skipSpecial">Whether special tokens are left out.</param>
     public StreamingDecoder CreateStreamingDecoder(bool skipSpecial = true) => new(this, skipSpecial);
 
-    internal ReadOnlySpan<byte> BytesOf(int id) => _bytes[id];
+    internal ReadOnlySpan<byte> BytesOf(int id) => bytes[id];
 
     private void EncodeBetween(string text, List<int> ids)
     {
@@ -154,8 +154,8 @@ public sealed class Tokenizer
         }
 
         string valid = WithoutLoneSurrogates(text);
-        string normal = _file.NormalizesToNfc ? valid.Normalize(NormalizationForm.FormC) : valid;
-        ids.AddRange(_bpe.EncodeToIds(normal, considerPreTokenization: true, considerNormalization: false));
+        string normal = file.NormalizesToNfc ? valid.Normalize(NormalizationForm.FormC) : valid;
+        ids.AddRange(bpe.EncodeToIds(normal, considerPreTokenization: true, considerNormalization: false));
     }
 
     // Normalize throws on them; a UTF-8 round trip puts U+FFFD in their place.

@@ -13,9 +13,9 @@ internal sealed class TokenizerModelReader
     private const int MaxTokenBytes = 1_024;
     private const int MaxAllBytes = 8_000_000;
 
-    private readonly TokenizerParts _parts = new("model.");
-    private int _vocabularyBytes;
-    private int _mergeBytes;
+    private readonly TokenizerParts parts = new("model.");
+    private int vocabularyBytes;
+    private int mergeBytes;
 
     public Dictionary<string, int> Vocabulary { get; } = new(StringComparer.Ordinal);
 
@@ -40,7 +40,7 @@ internal sealed class TokenizerModelReader
             }
             else
             {
-                _parts.Read(ref reader, json);
+                parts.Read(ref reader, json);
             }
         }
     }
@@ -103,7 +103,7 @@ internal sealed class TokenizerModelReader
 
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
-            Count(ref reader, Vocabulary.Count, ref _vocabularyBytes, "model.vocab");
+            Count(ref reader, Vocabulary.Count, ref vocabularyBytes, "model.vocab");
             string token = reader.GetString()!;
             if (!reader.Read() || reader.TokenType != JsonTokenType.Number || !reader.TryGetInt32(out int id) || id is < 0 or >= MaxId)
             {
@@ -151,7 +151,7 @@ internal sealed class TokenizerModelReader
             throw Wrong($"'model.merges' has {Excerpt.Of(reader.ValueSpan)} for a token");
         }
 
-        Count(ref reader, Merges.Count, ref _mergeBytes, "model.merges");
+        Count(ref reader, Merges.Count, ref mergeBytes, "model.merges");
         return reader.CopyString(to);
     }
 
@@ -166,10 +166,10 @@ internal sealed class TokenizerModelReader
 
     private void Require(string name, string supported, Func<JsonElement, bool> accepts, bool required = false)
     {
-        bool good = _parts.TryGet(name, out JsonElement value) ? accepts(value) : !required;
+        bool good = parts.TryGet(name, out JsonElement value) ? accepts(value) : !required;
         if (!good)
         {
-            throw _parts.Unsupported(name, $"{supported} is");
+            throw parts.Unsupported(name, $"{supported} is");
         }
     }
 

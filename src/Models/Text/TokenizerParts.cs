@@ -10,14 +10,14 @@ internal sealed class TokenizerParts(string prefix)
     private const int MaxBytes = 1_000_000;
     private const int MaxParts = 64;
 
-    private static readonly JsonDocumentOptions s_strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
+    private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
 
-    private readonly Dictionary<string, JsonElement> _parts = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, JsonElement> parts = new(StringComparer.Ordinal);
 
     /// <summary>Reads the property that the reader stands on, name and value.</summary>
     public void Read(ref Utf8JsonReader reader, ReadOnlySpan<byte> json)
     {
-        string name = reader.ValueSpan.Length <= 64 && _parts.Count < MaxParts
+        string name = reader.ValueSpan.Length <= 64 && parts.Count < MaxParts
             ? reader.GetString()!
             : throw new ModelFileException(TokenizerFile.FileName, $"'{prefix}{Excerpt.Of(reader.ValueSpan)}' is no part that such a file has");
         reader.Read();
@@ -29,7 +29,7 @@ internal sealed class TokenizerParts(string prefix)
             throw new ModelFileException(TokenizerFile.FileName, $"'{prefix}{Excerpt.Of(name)}' has {length} bytes; at most {MaxBytes} are allowed");
         }
 
-        if (!_parts.TryAdd(name, JsonElement.Parse(json.Slice(start, length), s_strict)))
+        if (!parts.TryAdd(name, JsonElement.Parse(json.Slice(start, length), Strict)))
         {
             throw new ModelFileException(TokenizerFile.FileName, $"'{prefix}{Excerpt.Of(name)}' stands twice");
         }
@@ -37,7 +37,7 @@ internal sealed class TokenizerParts(string prefix)
 
     /// <summary>A part that is there and not null.</summary>
     public bool TryGet(string name, out JsonElement value) =>
-        _parts.TryGetValue(name, out value) && value.ValueKind != JsonValueKind.Null;
+        parts.TryGetValue(name, out value) && value.ValueKind != JsonValueKind.Null;
 
     /// <summary>The fields of a part that is an object; null when it is absent.</summary>
     public JsonFields? Section(string name)

@@ -9,10 +9,10 @@ public sealed class CpAsyncTests : IDisposable
 {
     private const uint Old = 0xDEADBEEF;
 
-    private readonly CpuWarp _warp = new(2);
-    private readonly uint[] _source = [.. Enumerable.Range(0, 64).Select(i => (uint)i + 1)];
+    private readonly CpuWarp warp = new(2);
+    private readonly uint[] source = [.. Enumerable.Range(0, 64).Select(i => (uint)i + 1)];
 
-    public void Dispose() => _warp.Dispose();
+    public void Dispose() => warp.Dispose();
 
     private static ArrayView<uint> OldContents()
     {
@@ -48,7 +48,7 @@ public sealed class CpAsyncTests : IDisposable
     [Fact]
     public void Nothing_arrives_before_the_wait_for_its_group()
     {
-        uint[] output = _warp.Launch(ReadAtEachStage, _source, 16);
+        uint[] output = warp.Launch(ReadAtEachStage, source, 16);
         for (uint lane = 0; lane < 2; lane++)
             Assert.Equal([Old, Old, Old, 1001 + lane * 8, Old, 5 + lane * 8, 8 + lane * 8, 0u], output[((int)lane * 8)..((int)lane * 8 + 8)]);
     }
@@ -76,8 +76,8 @@ public sealed class CpAsyncTests : IDisposable
     [Fact]
     public void The_rest_of_a_short_copy_is_zero()
     {
-        _source[29] = 0x44332211;
-        uint[] output = _warp.Launch(ZeroFill, _source, 33);
+        source[29] = 0x44332211;
+        uint[] output = warp.Launch(ZeroFill, source, 33);
         uint[] expected =
         [
             0, 0, 0, 0, 5, 0, 0, 0, 9, 10, 0, 0, 13, 14, 15, 0, 17, 18, 19, 20, 0, 0, 23, 0, 25, 26, 0, 28,
@@ -108,7 +108,7 @@ public sealed class CpAsyncTests : IDisposable
     [Fact]
     public void Copies_left_behind_reach_no_later_kernel_or_group()
     {
-        Assert.All(_warp.Launch(NeverWait, _source, 2), word => Assert.Equal(Old, word));
-        Assert.All(_warp.Launch(WaitThenNeverWait, _source, 8, groups: 4), word => Assert.Equal(Old, word));
+        Assert.All(warp.Launch(NeverWait, source, 2), word => Assert.Equal(Old, word));
+        Assert.All(warp.Launch(WaitThenNeverWait, source, 8, groups: 4), word => Assert.Equal(Old, word));
     }
 }

@@ -162,7 +162,7 @@ public sealed class WarpOpsTests
         Assert.Equal([3u, 3u], device.Launch(Misuse, [0], 2));
     }
 
-    private static readonly List<WeakReference> s_warps = [];
+    private static readonly List<WeakReference> Warps = [];
 
     internal static void Remember(ArrayView<uint> input, ArrayView<uint> output)
     {
@@ -174,7 +174,7 @@ public sealed class WarpOpsTests
     internal static void RememberWarp()
     {
         if (Warp.LaneIdx == 0)
-            s_warps.Add(new WeakReference(CpuContext.Warp));
+            Warps.Add(new WeakReference(CpuContext.Warp));
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
@@ -189,13 +189,13 @@ public sealed class WarpOpsTests
     {
         for (int i = 0; i < 10; i++)
             UseAndDispose();
-        for (int i = 0; i < 20 && s_warps.Count(w => w.IsAlive) > 1; i++)
+        for (int i = 0; i < 20 && Warps.Count(w => w.IsAlive) > 1; i++)
         {
             GC.Collect();
             GC.WaitForPendingFinalizers();
         }
 
-        Assert.Equal(10, s_warps.Count);
-        Assert.InRange(s_warps.Count(w => w.IsAlive), 0, 1); // the last one may still be in a register
+        Assert.Equal(10, Warps.Count);
+        Assert.InRange(Warps.Count(w => w.IsAlive), 0, 1); // the last one may still be in a register
     }
 }
