@@ -1,8 +1,43 @@
 using GpuKit.Ilgpu;
-using GpuKit.Ilgpu.Runtime.Ptx;
-foreach (var t in PtxTarget.All) {
-  var dir = Path.Combine(args[0], t.ToString()); Directory.CreateDirectory(dir);
-  int i=0, local=0, dbl=0; var sw=System.Diagnostics.Stopwatch.StartNew();
-  foreach (var (k, text) in PtxCompiler.CompileAll(KernelCatalog.For(t), t)) { File.WriteAllText(Path.Combine(dir, $"{i++:000}.ptx"), "// "+k.Name+"\n"+text); if (PtxText.UsesLocalMemory(text)) {local++; if(local<5)Console.WriteLine("LOCAL "+k.Name);} if (PtxText.UsesDouble(text)) {dbl++;if(dbl<5)Console.WriteLine("F64 "+k.Name);} }
-  Console.WriteLine($"{t}: {i} kernels, {local} local, {dbl} double, {sw.ElapsedMilliseconds} ms");
+using GpuKit.Ilgpu.Bench;
+
+const string Usage = """
+    usage: GpuKit.Ilgpu.Bench BENCH [options]
+
+    host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
+    decode    tokens a second of a model, batch 1, greedy
+
+    --device auto|cuda|cpu   default auto
+    --ordinal N              which card, default 0
+    --model DIR              default: models/tiny-moe-fp8 of the repository
+    --tokens N               decode: tokens a run, default 256
+    --runs N                 decode: runs after a warm-up, default 5
+    --write                  append the results to docs/results
+    --out DIR                write them there instead
+    """;
+
+if (args.Length == 0 || args[0] is "list" or "-h" or "--help")
+{
+    Console.WriteLine(Usage);
+    return 0;
+}
+try
+{
+    BenchOptions options = BenchOptions.Parse(args[1..]);
+    IReadOnlyList<ResultRecord> results = args[0] switch
+    {
+        "host" => HostBench.Run(options),
+        "decode" => DecodeBench.Run(options),
+        _ => throw new ArgumentException($"'{args[0]}' is no benchmark."),
+    };
+    foreach (ResultRecord result in results)
+        Console.WriteLine(result.ToJson());
+    if (options.ResultFolder is { } folder && results.Count > 0)
+        Console.Error.WriteLine("written to " + ResultRecord.Append(folder, results));
+    return results.Count > 0 ? 0 : 1;
+}
+catch (Exception e) when (e is ArgumentException or GpuException or IOException or GpuKit.Ilgpu.Models.ModelFileException)
+{
+    Console.Error.WriteLine(e.Message);
+    return e is ArgumentException ? 2 : 1;
 }

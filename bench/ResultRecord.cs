@@ -1,0 +1,76 @@
+using System.Globalization;
+using System.Reflection;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace GpuKit.Ilgpu.Bench;
+
+/// <summary>One measured figure: a line of <c>docs/results/&lt;bench&gt;-&lt;device&gt;.jsonl</c>. What does not apply is null and left out.</summary>
+internal sealed record ResultRecord
+{
+    private static readonly JsonSerializerOptions Json = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+        Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
+
+    public required string Bench { get; init; }
+
+    public string? Name { get; init; }
+
+    public string? Path { get; init; }
+
+    public string? Model { get; init; }
+
+    public int? Batch { get; init; }
+
+    /// <summary>Positions of the KV cache that are filled at the end.</summary>
+    public int? Context { get; init; }
+
+    /// <summary>Median, in microseconds.</summary>
+    public double? Us { get; init; }
+
+    public double? UsMin { get; init; }
+
+    public double? UsMax { get; init; }
+
+    public long? AllocatedBytes { get; init; }
+
+    public double? TokensPerS { get; init; }
+
+    public required string Device { get; init; }
+
+    public string? Driver { get; init; }
+
+    public string Commit { get; } = BuiltCommit();
+
+    public string Date { get; } = DateTime.UtcNow.ToString("yyyy-MM-ddTHH:mm:ssZ", CultureInfo.InvariantCulture);
+
+    public string ToJson() => JsonSerializer.Serialize(this, Json);
+
+    /// <summary>The driver's CUDA version, or null on the CPU.</summary>
+    public static string? DriverOf(GpuDevice device) => device.IsCuda ? DeviceCatalog.DriverVersion?.ToString() : null;
+
+    /// <summary>Appends to the file of the first record's benchmark and device, and returns its path.</summary>
+    public static string Append(string folder, IReadOnlyList<ResultRecord> records)
+    {
+        Directory.CreateDirectory(folder);
+        string file = System.IO.Path.Combine(folder, $"{records[0].Bench}-{ShortName(records[0].Device)}.jsonl");
+        File.AppendAllLines(file, records.Select(r => r.ToJson()));
+        return file;
+    }
+
+    // "NVIDIA GeForce RTX 4090" → "rtx4090", "CPU (2 × 2 threads, …)" → "cpu".
+    private static string ShortName(string device) => new(
+        device.Split('(')[0].Replace("NVIDIA", "", StringComparison.Ordinal).Replace("GeForce", "", StringComparison.Ordinal)
+            .ToLowerInvariant().Where(char.IsAsciiLetterOrDigit).ToArray());
+
+    // The SDK puts the commit behind the version: "0.1.0+<commit>".
+    private static string BuiltCommit()
+    {
+        string version = typeof(ResultRecord).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "";
+        int plus = version.IndexOf('+', StringComparison.Ordinal);
+        return plus < 0 ? "unknown" : version[(plus + 1)..Math.Min(version.Length, plus + 13)];
+    }
+}
