@@ -25,6 +25,9 @@ internal static class Sampler
         /// <summary>[Vocabulary]: workspace, the logits after penalty and temperature.</summary>
         public ArrayView<float> Adjusted;
 
+        /// <summary>[Vocabulary]: workspace, the tokens left after a cut.</summary>
+        public ArrayView<int> Candidates;
+
         /// <summary>[1]: draws so far; advanced by one.</summary>
         public ArrayView<long> Counter;
 
@@ -58,10 +61,12 @@ internal static class Sampler
             Masses = SharedMemory.Allocate<ulong>(RadixSelect.Bins),
             GroupMasses = SharedMemory.Allocate<ulong>(RadixSelect.Groups),
             Logits = a.Adjusted,
-            Vocabulary = (int)a.Adjusted.Length,
-            Least = a.LeastMass,
+            Candidates = a.Candidates,
+            Count = (int)a.Adjusted.Length,
+            Least = 1,
         };
         ArgMaxResult best = Adjust(a, values, indices);
+        Group.Barrier(); // the adjusted logits are written before other threads read them
         select.Max = best.Value;
         int token = best.Index;
         // Block-uniform: arguments and the reduction's result.
@@ -77,7 +82,7 @@ internal static class Sampler
         }
     }
 
-    /// <summary>Stores this thread's adjusted logits and returns the block's largest. Later passes read only what the same thread wrote.</summary>
+    /// <summary>Stores this thread's adjusted logits and returns the block's largest.</summary>
     private static ArgMaxResult Adjust(Args a, ArrayView<float> values, ArrayView<int> indices)
     {
         float value = float.NegativeInfinity;
@@ -102,19 +107,21 @@ internal static class Sampler
     private static int Draw(Args a, RadixSelect select, ArrayView<ulong> total, ArrayView<int> drawn)
     {
         if (a.TopK > 0)
+        {
             select.Threshold = select.Find((ulong)a.TopK, RadixSelect.CountByLogit);
+            select = select.Compacted(drawn);
+        }
         if (a.TopP > 0)
         {
-            // min-p applies to what top-p leaves, so all masses count here.
-            ulong least = select.Least;
-            select.Least = 1;
             ulong kept = select.Total(total);
             ulong share = ((kept >> 32) * a.TopP) + (((kept & 0xFFFFFFFFul) * a.TopP) >> 32);
             // A cut that falls between two bins may come out as a key below the one of top-k.
             ulong cut = select.Find(share > 0 ? share : 1, RadixSelect.MassByLogit);
             select.Threshold = cut > select.Threshold ? cut : select.Threshold;
-            select.Least = least;
         }
+        select.Least = a.LeastMass;
+        if (select.Listed == 0 && (a.TopP > 0 || a.LeastMass > 1))
+            select = select.Compacted(drawn);
         ulong mass = select.Total(total);
         ulong random = Philox.Next(a.Seed, (ulong)a.Counter[0]);
         ulong last = select.Find(MultiplyHigh(random, mass) + 1, RadixSelect.MassByIndex);
@@ -124,8 +131,12 @@ internal static class Sampler
             drawn[0] = 0;
         Group.Barrier(); // the zero is written before the maxima
         int token = 0;
-        for (int i = Group.IdxX; i < select.Vocabulary; i += Group.DimX)
-            token = select.Mass(i) > 0 && RadixSelect.IndexKey(i) >= last ? i : token;
+        for (int slot = Group.IdxX; slot < select.Count; slot += Group.DimX)
+        {
+            int i = select.IndexAt(slot);
+            bool reaches = select.Mass(select.Logits[i], i) > 0 && RadixSelect.IndexKey(i) >= last;
+            token = reaches && i > token ? i : token;
+        }
         Atomic.Max(ref drawn[0], token); // integers: the order does not matter
         Group.Barrier(); // all maxima are in before the result is read; the counter is read before it is advanced
         return drawn[0];
