@@ -85,23 +85,43 @@ internal static class Sampler
     /// <summary>Stores this thread's adjusted logits and returns the block's largest.</summary>
     private static ArgMaxResult Adjust(Args a, ArrayView<float> values, ArrayView<int> indices)
     {
-        float value = float.NegativeInfinity;
-        int index = int.MaxValue;
-        for (int i = Group.IdxX; i < a.Adjusted.Length; i += Group.DimX)
+        var best = new ArgMaxResult { Value = float.NegativeInfinity, Index = int.MaxValue };
+        int last = (int)a.Adjusted.Length - 1;
+        for (int i = Group.IdxX; i <= last; i += Group.DimX << 2)
         {
-            float logit = a.Logits[i];
-            if (a.Seen[i] != 0)
-                logit = logit > 0 ? Fast.Div(logit, a.RepetitionPenalty) : logit * a.RepetitionPenalty;
-            if (a.Temperature > 0)
-                logit = Fast.Div(logit, a.Temperature);
-            logit = logit > float.MaxValue ? float.MaxValue : logit;
-            logit = float.IsNaN(logit) ? float.NegativeInfinity : logit;
-            a.Adjusted[i] = logit == 0 ? 0 : logit; // −0 and +0 tie
-            bool larger = logit > value;
-            value = larger ? logit : value;
-            index = larger ? i : index;
+            // As in RadixSelect: four loads in flight.
+            int second = i + Group.DimX, third = second + Group.DimX, fourth = third + Group.DimX;
+            int i1 = second < last ? second : last, i2 = third < last ? third : last, i3 = fourth < last ? fourth : last;
+            float l0 = a.Logits[i], l1 = a.Logits[i1], l2 = a.Logits[i2], l3 = a.Logits[i3];
+            byte s0 = a.Seen[i], s1 = a.Seen[i1], s2 = a.Seen[i2], s3 = a.Seen[i3];
+            best = Adjust(a, best, l0, s0, i);
+            if (second <= last)
+                best = Adjust(a, best, l1, s1, second);
+            if (third <= last)
+                best = Adjust(a, best, l2, s2, third);
+            if (fourth <= last)
+                best = Adjust(a, best, l3, s3, fourth);
         }
-        return BlockOps.ArgMax(value, index, values, indices);
+        return BlockOps.ArgMax(best.Value, best.Index, values, indices);
+    }
+
+    // Called with ascending indices: the first of equal logits stays.
+    private static ArgMaxResult Adjust(Args a, ArgMaxResult best, float logit, byte seen, int index)
+    {
+        if (seen != 0)
+            logit = logit > 0 ? Fast.Div(logit, a.RepetitionPenalty) : logit * a.RepetitionPenalty;
+        if (a.Temperature > 0)
+            logit = Fast.Div(logit, a.Temperature);
+        logit = logit > float.MaxValue ? float.MaxValue : logit;
+        logit = float.IsNaN(logit) ? float.NegativeInfinity : logit;
+        logit = logit == 0 ? 0 : logit; // −0 and +0 tie
+        a.Adjusted[index] = logit;
+        if (logit > best.Value)
+        {
+            best.Value = logit;
+            best.Index = index;
+        }
+        return best;
     }
 
     private static int Draw(Args a, RadixSelect select, ArrayView<ulong> total, ArrayView<int> drawn)
