@@ -111,9 +111,9 @@ public sealed class DeviceTests
     {
         GpuDevice device = TestDevices.Get(which);
         long before = device.Ledger.LiveBytes;
-        var e = Assert.Throws<GpuException>(() => device.Allocate<byte>(1L << 46));
+        var e = Assert.Throws<GpuException>(() => device.Allocate<byte>(1L << 60));
         Assert.Equal(GpuFault.OutOfMemory, e.Fault);
-        Assert.Contains("70,368,744,177,664", e.Message, StringComparison.Ordinal);
+        Assert.Contains("1,152,921,504,606,846,976", e.Message, StringComparison.Ordinal);
         Assert.Equal(before, device.Ledger.LiveBytes);
         using DeviceBuffer<int> buffer = device.Upload<int>([7]);
         Assert.Equal([7], buffer.ToArray(device.DefaultStream));
