@@ -23,8 +23,7 @@ internal static class Gemm
     /// <summary>K columns a step. Scale blocks must not be narrower.</summary>
     public const int TileK = 32;
 
-    // 32 values and 8 of padding.
-    private const int Stride = 40;
+    private const int Stride = GemmTiles.Stride;
     private const int TileWords = TileM * Stride / 8;
 
     /// <summary>Accumulators of one lane: 2 fragments along m, 4 along n.</summary>
@@ -119,8 +118,8 @@ internal static class Gemm
         Accumulators block = default;
         for (int k = 0; k < a.K; k += TileK)
         {
-            StageInputs<TAccess, TRows>(a, tileX, rows, k);
-            StageWeights<TFormat, TAccess>(a, table, tileW, slab, firstColumn, k);
+            GemmTiles.StageInputs<TAccess, TRows>(a, tileX, rows, k);
+            GemmTiles.StageWeights<TFormat, TAccess>(a, table, tileW, slab, firstColumn, k);
             // Both tiles are complete before fragments are read.
             Group.Barrier();
             Step(tileX, tileW, 0, ref block);
@@ -135,99 +134,6 @@ internal static class Gemm
             }
         }
         return TFormat.IsScaled ? total : block;
-    }
-
-    private static void StageInputs<TAccess, TRows>(LinearArgs a, ArrayView<ushort> tileX, ArrayView<int> rows, int k)
-        where TAccess : struct, IAccess
-        where TRows : struct, IRowMap
-    {
-        ArrayView<uint> words = a.X.Cast<uint>();
-        for (int unit = Group.IdxX; unit < TileM * 4; unit += Group.DimX)
-        {
-            int row = unit >> 2, column = k + ((unit & 3) * 8);
-            int source = rows[row];
-            long start = ((TRows.IsGrouped ? source / a.RowsPerInput : (long)source) * a.K) + column;
-            U4 value = default;
-            if (source >= 0 && column < a.K)
-                value = TAccess.IsVectorised ? Mem.LoadReadOnly(ref words[start >> 1]) : Gather(a.X, start, a.K - column);
-            Mem.StoreShared(ref tileX.Cast<uint>()[((row * Stride) + ((unit & 3) * 8)) >> 1], value);
-        }
-    }
-
-    private static void StageWeights<TFormat, TAccess>(LinearArgs a, ArrayView<ushort> table, ArrayView<ushort> tileW, int slab, int firstColumn, int k)
-        where TFormat : struct, IWeightFormat
-        where TAccess : struct, IAccess
-    {
-        for (int unit = Group.IdxX; unit < TileN * 4; unit += Group.DimX)
-        {
-            int row = unit >> 2, column = k + ((unit & 3) * 8);
-            int n = firstColumn + row;
-            U4 value = default;
-            if (n < a.N && column < a.K)
-            {
-                long start = ((((long)slab * a.N) + n) * a.K) + column;
-                value = TAccess.IsVectorised ? DecodeOctet<TFormat>(a, table, start) : GatherWeights<TFormat>(a, table, start, a.K - column);
-            }
-            Mem.StoreShared(ref tileW.Cast<uint>()[((row * Stride) + ((unit & 3) * 8)) >> 1], value);
-        }
-    }
-
-    // Eight consecutive codes as BF16.
-    private static U4 DecodeOctet<TFormat>(LinearArgs a, ArrayView<ushort> table, long start)
-        where TFormat : struct, IWeightFormat
-    {
-        ArrayView<uint> words = a.Codes.Cast<uint>();
-        if (TFormat.CodesPerWordShift == 1)
-            return Mem.LoadReadOnly(ref words[start >> 1]);
-        U2 codes = Mem.LoadStream2(ref words[start >> 2]);
-        U4 value;
-        value.X = TFormat.DecodePair(codes.X, 0, table);
-        value.Y = TFormat.DecodePair(codes.X, 1, table);
-        value.Z = TFormat.DecodePair(codes.Y, 0, table);
-        value.W = TFormat.DecodePair(codes.Y, 1, table);
-        return value;
-    }
-
-    private static U4 Gather(ArrayView<ushort> x, long start, int left)
-    {
-        U4 value;
-        value.X = GatherPair(x, start, left);
-        value.Y = GatherPair(x, start + 2, left - 2);
-        value.Z = GatherPair(x, start + 4, left - 4);
-        value.W = GatherPair(x, start + 6, left - 6);
-        return value;
-    }
-
-    private static uint GatherPair(ArrayView<ushort> x, long start, int left)
-    {
-        uint pair = 0;
-        if (left > 0)
-            pair = x[start];
-        if (left > 1)
-            pair |= (uint)x[start + 1] << 16;
-        return pair;
-    }
-
-    private static U4 GatherWeights<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left)
-        where TFormat : struct, IWeightFormat
-    {
-        U4 value;
-        value.X = GatherWeightPair<TFormat>(a, table, start, left);
-        value.Y = GatherWeightPair<TFormat>(a, table, start + 2, left - 2);
-        value.Z = GatherWeightPair<TFormat>(a, table, start + 4, left - 4);
-        value.W = GatherWeightPair<TFormat>(a, table, start + 6, left - 6);
-        return value;
-    }
-
-    private static uint GatherWeightPair<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left)
-        where TFormat : struct, IWeightFormat
-    {
-        uint pair = 0;
-        if (left > 0)
-            pair = TFormat.DecodeOne(a.Codes, start, table);
-        if (left > 1)
-            pair |= (uint)TFormat.DecodeOne(a.Codes, start + 1, table) << 16;
-        return pair;
     }
 
     // One k16 step of the warp's 32 × 32 part. ldmatrix gives a lane the registers that MmaFragment describes: for x the

@@ -25,7 +25,13 @@ internal struct RadixSelect
     public ArrayView<ulong> Masses;
     public ArrayView<ulong> GroupMasses;
     public ArrayView<float> Logits;
-    public int Vocabulary;
+
+    /// <summary>Room for one index a token.</summary>
+    public ArrayView<int> Candidates;
+
+    /// <summary>How many tokens are looked at: the first Count candidates when Listed is 1, the tokens 0..Count − 1 when it is 0.</summary>
+    public int Count;
+    public int Listed;
 
     /// <summary>The largest logit.</summary>
     public float Max;
@@ -48,11 +54,36 @@ internal struct RadixSelect
     public static ulong IndexKey(int index) => (ulong)~(uint)index << 32;
 
     /// <summary>q of a token that is still in, otherwise 0.</summary>
-    public readonly ulong Mass(int index)
+    public readonly ulong Mass(float logit, int index)
     {
-        float logit = Logits[index];
+        if (LogitKey(logit, index) < Threshold)
+            return 0;
         ulong mass = FixedExp.Of(logit, Max);
-        return mass >= Least && LogitKey(logit, index) >= Threshold ? mass : 0;
+        return mass >= Least ? mass : 0;
+    }
+
+    /// <summary>The token in a slot 0..Count − 1.</summary>
+    public readonly int IndexAt(int slot) => Listed != 0 ? Candidates[slot] : slot;
+
+    /// <summary>
+    /// Lists the tokens that are in: after a cut they are few, and every later pass is short. In no particular order, which
+    /// nothing depends on. Only once: a second list would overwrite what other threads still read.
+    /// </summary>
+    public readonly RadixSelect Compacted(ArrayView<int> count)
+    {
+        if (Group.IdxX == 0)
+            count[0] = 0;
+        Group.Barrier(); // the zero is written before the first candidate takes its place
+        for (int i = Group.IdxX; i < Count; i += Group.DimX)
+        {
+            if (Mass(Logits[i], i) > 0)
+                Candidates[Atomic.Add(ref count[0], 1)] = i;
+        }
+        Group.Barrier(); // the list is complete before any thread reads it
+        RadixSelect few = this;
+        few.Listed = 1;
+        few.Count = count[0];
+        return few;
     }
 
     /// <summary>Sum of q over the tokens that are in.</summary>
@@ -62,8 +93,11 @@ internal struct RadixSelect
             total[0] = 0;
         Group.Barrier(); // the zero is written before the sums
         ulong sum = 0;
-        for (int i = Group.IdxX; i < Vocabulary; i += Group.DimX)
-            sum += Mass(i);
+        for (int slot = Group.IdxX; slot < Count; slot += Group.DimX)
+        {
+            int i = IndexAt(slot);
+            sum += Mass(Logits[i], i);
+        }
         Atomic.Add(ref total[0], sum);
         Group.Barrier(); // all sums are in before the total is read
         sum = total[0];
@@ -118,42 +152,63 @@ internal struct RadixSelect
 
     private readonly void Fill(ulong prefix, int shift, int mode)
     {
-        // Neighbours of a thread's run often share a bin: they are added up in registers first.
-        int bin = 0, count = 0;
-        ulong mass = 0;
-        for (int i = Group.IdxX; i < Vocabulary; i += Group.DimX)
+        var run = new Run { Prefix = prefix, Shift = shift, Mode = mode };
+        int last = Count - 1;
+        for (int slot = Group.IdxX; slot < Count; slot += Group.DimX << 2)
         {
-            ulong key = LogitKey(Logits[i], i);
-            bool inside = key >= Threshold;
-            key = mode == MassByIndex ? IndexKey(i) : key;
-            // Two shifts: the first pass has no prefix, and a shift by 64 is none.
-            if (inside && ((key >> shift) >> 8) == prefix)
-            {
-                ulong own = mode == CountByLogit ? 1 : Mass(i);
-                int ownBin = (int)((key >> shift) & 0xFF);
-                if (own > 0)
-                {
-                    if (ownBin != bin)
-                    {
-                        Flush(bin, count, mass);
-                        bin = ownBin;
-                        count = 0;
-                        mass = 0;
-                    }
-                    count++;
-                    mass += own;
-                }
-            }
+            // Four loads in flight: one block has only its own threads to hide the latency behind.
+            int second = slot + Group.DimX, third = second + Group.DimX, fourth = third + Group.DimX;
+            int i0 = IndexAt(slot), i1 = IndexAt(second < last ? second : last);
+            int i2 = IndexAt(third < last ? third : last), i3 = IndexAt(fourth < last ? fourth : last);
+            float l0 = Logits[i0], l1 = Logits[i1], l2 = Logits[i2], l3 = Logits[i3];
+            run = Add(run, l0, i0);
+            if (second <= last)
+                run = Add(run, l1, i1);
+            if (third <= last)
+                run = Add(run, l2, i2);
+            if (fourth <= last)
+                run = Add(run, l3, i3);
         }
-        Flush(bin, count, mass);
+        Flush(run);
     }
 
-    private readonly void Flush(int bin, int count, ulong mass)
+    /// <summary>What a thread has added up for one bin: consecutive tokens of a thread often share it.</summary>
+    private struct Run
     {
-        if (count == 0)
+        public ulong Prefix, Mass;
+        public int Shift, Mode, Bin, Count;
+    }
+
+    private readonly Run Add(Run run, float logit, int index)
+    {
+        ulong key = LogitKey(logit, index);
+        bool inside = key >= Threshold;
+        key = run.Mode == MassByIndex ? IndexKey(index) : key;
+        // Two shifts: the first pass has no prefix, and a shift by 64 is none.
+        if (!inside || ((key >> run.Shift) >> 8) != run.Prefix)
+            return run;
+        ulong mass = run.Mode == CountByLogit ? 1 : Mass(logit, index);
+        if (mass == 0)
+            return run;
+        int bin = (int)((key >> run.Shift) & 0xFF);
+        if (bin != run.Bin)
+        {
+            Flush(run);
+            run.Bin = bin;
+            run.Count = 0;
+            run.Mass = 0;
+        }
+        run.Count++;
+        run.Mass += mass;
+        return run;
+    }
+
+    private readonly void Flush(Run run)
+    {
+        if (run.Count == 0)
             return;
-        Atomic.Add(ref Counts[bin], count);
-        Atomic.Add(ref Masses[bin], mass);
+        Atomic.Add(ref Counts[run.Bin], run.Count);
+        Atomic.Add(ref Masses[run.Bin], run.Mass);
     }
 
     private readonly ulong SumOfGroup(int group)

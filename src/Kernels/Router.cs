@@ -39,12 +39,11 @@ internal static class Router
     public static void Run(Args a)
     {
         ArrayView<float> logits = SharedMemory.Allocate<float>(MaxExperts);
-        ArrayView<int> taken = SharedMemory.Allocate<int>(MaxExperts);
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
         ArrayView<int> indices = SharedMemory.Allocate<int>(BlockOps.MaxWarps);
         for (int token = Grid.IdxX; token < a.Tokens; token += Grid.DimX)
         {
-            float max = Load(a, (long)token * a.Experts, logits, taken);
+            float max = Load(a, (long)token * a.Experts, logits);
             max = BlockOps.Max(max, scratch);
             float sum = 0;
             for (int e = Group.IdxX; e < a.Experts; e += Group.DimX)
@@ -55,12 +54,12 @@ internal static class Router
             float chosen = 0;
             for (int j = 0; j < a.TopK; j++)
             {
-                ArgMaxResult best = Best(a.Experts, logits, taken, scratch, indices);
+                ArgMaxResult best = Best(a.Experts, logits, scratch, indices);
                 float mass = Mass(best.Value, max);
                 chosen += mass;
-                // The one thread that reads this entry later; a round always finds an index, since TopK ≤ Experts.
+                // Struck out by the one thread that reads this entry; a round always finds an index, since TopK ≤ Experts.
                 for (int e = Group.IdxX; e < a.Experts; e += Group.DimX)
-                    taken[e] = e == best.Index ? 1 : taken[e];
+                    logits[e] = e == best.Index ? float.NaN : logits[e];
                 if (Group.IdxX == 0)
                 {
                     a.ExpertIds[first + j] = best.Index;
@@ -81,7 +80,7 @@ internal static class Router
     private static float Mass(float logit, float max) => logit <= -float.MaxValue ? 0 : XMath.Exp(logit - max);
 
     /// <summary>Copies this thread's logits to shared memory: NaN → −∞, −∞ → least finite, +∞ → largest finite. Returns their maximum.</summary>
-    private static float Load(Args a, long first, ArrayView<float> logits, ArrayView<int> taken)
+    private static float Load(Args a, long first, ArrayView<float> logits)
     {
         float max = float.NegativeInfinity;
         for (int e = Group.IdxX; e < a.Experts; e += Group.DimX)
@@ -90,20 +89,20 @@ internal static class Router
             logit = logit < -float.MaxValue ? -float.MaxValue : logit > float.MaxValue ? float.MaxValue : logit;
             logit = float.IsNaN(logit) ? float.NegativeInfinity : logit;
             logits[e] = logit;
-            taken[e] = 0;
             max = logit > max ? logit : max;
         }
         return max;
     }
 
-    private static ArgMaxResult Best(int experts, ArrayView<float> logits, ArrayView<int> taken, ArrayView<float> scratch, ArrayView<int> indices)
+    private static ArgMaxResult Best(int experts, ArrayView<float> logits, ArrayView<float> scratch, ArrayView<int> indices)
     {
         float value = float.NegativeInfinity;
         int index = int.MaxValue;
         for (int e = Group.IdxX; e < experts; e += Group.DimX)
         {
-            bool better = taken[e] == 0 && (logits[e] > value || index == int.MaxValue);
-            value = better ? logits[e] : value;
+            float logit = logits[e];
+            bool better = logit > value || (index == int.MaxValue && !float.IsNaN(logit)); // NaN: struck out
+            value = better ? logit : value;
             index = better ? e : index;
         }
         return BlockOps.ArgMax(value, index, scratch, indices);

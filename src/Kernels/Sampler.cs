@@ -25,6 +25,9 @@ internal static class Sampler
         /// <summary>[Vocabulary]: workspace, the logits after penalty and temperature.</summary>
         public ArrayView<float> Adjusted;
 
+        /// <summary>[Vocabulary]: workspace, the tokens left after a cut.</summary>
+        public ArrayView<int> Candidates;
+
         /// <summary>[1]: draws so far; advanced by one.</summary>
         public ArrayView<long> Counter;
 
@@ -58,10 +61,12 @@ internal static class Sampler
             Masses = SharedMemory.Allocate<ulong>(RadixSelect.Bins),
             GroupMasses = SharedMemory.Allocate<ulong>(RadixSelect.Groups),
             Logits = a.Adjusted,
-            Vocabulary = (int)a.Adjusted.Length,
-            Least = a.LeastMass,
+            Candidates = a.Candidates,
+            Count = (int)a.Adjusted.Length,
+            Least = 1,
         };
         ArgMaxResult best = Adjust(a, values, indices);
+        Group.Barrier(); // the adjusted logits are written before other threads read them
         select.Max = best.Value;
         int token = best.Index;
         // Block-uniform: arguments and the reduction's result.
@@ -77,44 +82,66 @@ internal static class Sampler
         }
     }
 
-    /// <summary>Stores this thread's adjusted logits and returns the block's largest. Later passes read only what the same thread wrote.</summary>
+    /// <summary>Stores this thread's adjusted logits and returns the block's largest.</summary>
     private static ArgMaxResult Adjust(Args a, ArrayView<float> values, ArrayView<int> indices)
     {
-        float value = float.NegativeInfinity;
-        int index = int.MaxValue;
-        for (int i = Group.IdxX; i < a.Adjusted.Length; i += Group.DimX)
+        var best = new ArgMaxResult { Value = float.NegativeInfinity, Index = int.MaxValue };
+        int last = (int)a.Adjusted.Length - 1;
+        for (int i = Group.IdxX; i <= last; i += Group.DimX << 2)
         {
-            float logit = a.Logits[i];
-            if (a.Seen[i] != 0)
-                logit = logit > 0 ? Fast.Div(logit, a.RepetitionPenalty) : logit * a.RepetitionPenalty;
-            if (a.Temperature > 0)
-                logit = Fast.Div(logit, a.Temperature);
-            logit = logit > float.MaxValue ? float.MaxValue : logit;
-            logit = float.IsNaN(logit) ? float.NegativeInfinity : logit;
-            a.Adjusted[i] = logit == 0 ? 0 : logit; // −0 and +0 tie
-            bool larger = logit > value;
-            value = larger ? logit : value;
-            index = larger ? i : index;
+            // As in RadixSelect: four loads in flight.
+            int second = i + Group.DimX, third = second + Group.DimX, fourth = third + Group.DimX;
+            int i1 = second < last ? second : last, i2 = third < last ? third : last, i3 = fourth < last ? fourth : last;
+            float l0 = a.Logits[i], l1 = a.Logits[i1], l2 = a.Logits[i2], l3 = a.Logits[i3];
+            byte s0 = a.Seen[i], s1 = a.Seen[i1], s2 = a.Seen[i2], s3 = a.Seen[i3];
+            best = Adjust(a, best, l0, s0, i);
+            if (second <= last)
+                best = Adjust(a, best, l1, s1, second);
+            if (third <= last)
+                best = Adjust(a, best, l2, s2, third);
+            if (fourth <= last)
+                best = Adjust(a, best, l3, s3, fourth);
         }
-        return BlockOps.ArgMax(value, index, values, indices);
+        return BlockOps.ArgMax(best.Value, best.Index, values, indices);
+    }
+
+    // Called with ascending indices: the first of equal logits stays.
+    private static ArgMaxResult Adjust(Args a, ArgMaxResult best, float logit, byte seen, int index)
+    {
+        if (seen != 0)
+            logit = logit > 0 ? Fast.Div(logit, a.RepetitionPenalty) : logit * a.RepetitionPenalty;
+        if (a.Temperature > 0)
+            logit = Fast.Div(logit, a.Temperature);
+        logit = logit > float.MaxValue ? float.MaxValue : logit;
+        logit = float.IsNaN(logit) ? float.NegativeInfinity : logit;
+        logit = logit == 0 ? 0 : logit; // −0 and +0 tie
+        a.Adjusted[index] = logit;
+        if (logit > best.Value)
+        {
+            best.Value = logit;
+            best.Index = index;
+        }
+        return best;
     }
 
     private static int Draw(Args a, RadixSelect select, ArrayView<ulong> total, ArrayView<int> drawn)
     {
         if (a.TopK > 0)
+        {
             select.Threshold = select.Find((ulong)a.TopK, RadixSelect.CountByLogit);
+            select = select.Compacted(drawn);
+        }
         if (a.TopP > 0)
         {
-            // min-p applies to what top-p leaves, so all masses count here.
-            ulong least = select.Least;
-            select.Least = 1;
             ulong kept = select.Total(total);
             ulong share = ((kept >> 32) * a.TopP) + (((kept & 0xFFFFFFFFul) * a.TopP) >> 32);
             // A cut that falls between two bins may come out as a key below the one of top-k.
             ulong cut = select.Find(share > 0 ? share : 1, RadixSelect.MassByLogit);
             select.Threshold = cut > select.Threshold ? cut : select.Threshold;
-            select.Least = least;
         }
+        select.Least = a.LeastMass;
+        if (select.Listed == 0 && (a.TopP > 0 || a.LeastMass > 1))
+            select = select.Compacted(drawn);
         ulong mass = select.Total(total);
         ulong random = Philox.Next(a.Seed, (ulong)a.Counter[0]);
         ulong last = select.Find(MultiplyHigh(random, mass) + 1, RadixSelect.MassByIndex);
@@ -124,8 +151,12 @@ internal static class Sampler
             drawn[0] = 0;
         Group.Barrier(); // the zero is written before the maxima
         int token = 0;
-        for (int i = Group.IdxX; i < select.Vocabulary; i += Group.DimX)
-            token = select.Mass(i) > 0 && RadixSelect.IndexKey(i) >= last ? i : token;
+        for (int slot = Group.IdxX; slot < select.Count; slot += Group.DimX)
+        {
+            int i = select.IndexAt(slot);
+            bool reaches = select.Mass(select.Logits[i], i) > 0 && RadixSelect.IndexKey(i) >= last;
+            token = reaches && i > token ? i : token;
+        }
         Atomic.Max(ref drawn[0], token); // integers: the order does not matter
         Group.Barrier(); // all maxima are in before the result is read; the counter is read before it is advanced
         return drawn[0];

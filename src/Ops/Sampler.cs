@@ -41,6 +41,7 @@ public static class Sampler
             Logits = logits,
             Seen = state.Seen,
             Adjusted = state.Adjusted,
+            Candidates = state.Candidates,
             Counter = state.Counter,
             Token = outputToken,
             Temperature = options.Temperature,

@@ -16,6 +16,7 @@ public sealed class SamplerState : IDisposable
 
     private readonly DeviceBuffer<byte> seen;
     private readonly DeviceBuffer<float> adjusted;
+    private readonly DeviceBuffer<int> candidates;
     private readonly DeviceBuffer<long> counter;
 
     /// <summary>Allocates a state with nothing seen and nothing drawn.</summary>
@@ -32,6 +33,7 @@ public sealed class SamplerState : IDisposable
         try
         {
             adjusted = device.Allocate<float>(vocabulary);
+            candidates = device.Allocate<int>(vocabulary);
             counter = device.Allocate<long>(1);
             Reset(device.DefaultStream);
             device.DefaultStream.Synchronize();
@@ -50,11 +52,13 @@ public sealed class SamplerState : IDisposable
     public int Vocabulary { get; }
 
     /// <summary>Device memory held.</summary>
-    public long Bytes => seen.Bytes + adjusted.Bytes + counter.Bytes;
+    public long Bytes => seen.Bytes + adjusted.Bytes + candidates.Bytes + counter.Bytes;
 
     internal ArrayView<byte> Seen => seen.View;
 
     internal ArrayView<float> Adjusted => adjusted.View;
+
+    internal ArrayView<int> Candidates => candidates.View;
 
     internal ArrayView<long> Counter => counter.View;
 
@@ -85,6 +89,7 @@ public sealed class SamplerState : IDisposable
     {
         seen.Dispose();
         adjusted?.Dispose();
+        candidates?.Dispose();
         counter?.Dispose();
     }
 }

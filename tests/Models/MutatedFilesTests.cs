@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text;
 using GpuKit.Ilgpu.Models;
 using GpuKit.Ilgpu.Tests.Support;
@@ -69,12 +68,7 @@ public sealed class MutatedFilesTests
 
         string closed = text.ToString().TrimEnd(',') + (start.EndsWith('[') ? "]}" : start.EndsWith('"') ? "\"}" : start.Contains(':', StringComparison.Ordinal) ? "}}" : "}");
         byte[] json = Encoding.UTF8.GetBytes(closed);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        var time = Stopwatch.StartNew();
-        Assert.Throws<ModelFileException>(() => Qwen3MoeConfig.Parse(json));
-        Assert.True(time.Elapsed < TimeSpan.FromSeconds(2), $"took {time.Elapsed}");
-        long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
-        Assert.True(allocated < 64_000_000, $"allocated {allocated} bytes");
+        HostileInput.IsRefusedCheaply(() => Qwen3MoeConfig.Parse(json));
     }
 
     private static byte[] Good(string name) => File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, name));

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text;
 using GpuKit.Ilgpu.Models;
 using GpuKit.Ilgpu.Tests.Support;
@@ -9,7 +8,6 @@ namespace GpuKit.Ilgpu.Tests.Models;
 /// <summary>Whatever a file holds, opening it gives a checked file or one typed exception, soon and without much memory.</summary>
 public sealed class SafetensorsMalformedTests
 {
-    private const long MaxManagedBytes = 64_000_000;
     private const int HostileHeaderBytes = 99_999_992;
 
     public static TheoryData<string> Names => [.. MalformedSafetensors.All.Keys];
@@ -74,12 +72,7 @@ public sealed class SafetensorsMalformedTests
     public void A_header_of_100_MB_is_refused_soon_and_without_much_memory(string kind)
     {
         byte[] header = Flood(kind);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        var time = Stopwatch.StartNew();
-        Assert.Throws<ModelFileException>(() => SafetensorsHeader.Parse("f", header, 0));
-        Assert.True(time.Elapsed < TimeSpan.FromSeconds(2), $"took {time.Elapsed}");
-        long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
-        Assert.True(allocated < MaxManagedBytes, $"allocated {allocated} bytes");
+        HostileInput.IsRefusedCheaply(() => SafetensorsHeader.Parse("f", header, 0));
     }
 
     private static byte[] Flood(string kind)

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text;
 using System.Text.Json.Nodes;
 using GpuKit.Ilgpu.Models;
@@ -113,12 +112,7 @@ public sealed class TokenizerFileTests
         }
 
         folder.Write("tokenizer.json", text.ToString());
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        var time = Stopwatch.StartNew();
-        Assert.Throws<ModelFileException>(() => Tokenizer.Load(folder.Path));
-        Assert.True(time.Elapsed < TimeSpan.FromSeconds(2), $"took {time.Elapsed}");
-        long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
-        Assert.True(allocated < 64_000_000, $"allocated {allocated} bytes");
+        HostileInput.IsRefusedCheaply(() => Tokenizer.Load(folder.Path));
     }
 
     [Fact]

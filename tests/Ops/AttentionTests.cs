@@ -70,6 +70,23 @@ public sealed class AttentionTests
     }
 
     [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void AMaximumThatRisesFromChunkToChunkRescalesTheSums(TestDevice which)
+    {
+        // Scores are 0, ln 2, ln 4 in chunks of 128: weights 1 : 2 : 4; values are 7, 14 and 28.
+        GpuDevice device = TestDevices.Get(which);
+        const int Chunk = 128, Length = 3 * Chunk, HeadDim = 4;
+        using var cache = new KvCache(device, 1, 1, HeadDim, Length);
+        CacheContents.Write(cache.Keys(0), [.. from j in Enumerable.Range(0, Length) from d in Enumerable.Range(0, HeadDim) select (BFloat16)(float)(j / Chunk)]);
+        CacheContents.Write(cache.Values(0), [.. from j in Enumerable.Range(0, Length) from d in Enumerable.Range(0, HeadDim) select (BFloat16)(float)(7 << (j / Chunk))]);
+        using var q = GuardedBuffer<BFloat16>.Input(device, [(BFloat16)0.34657359f, (BFloat16)0.34657359f, (BFloat16)0.34657359f, (BFloat16)0.34657359f]);
+        using var position = GuardedBuffer<int>.Input(device, [Length - 1]);
+        using var y = GuardedBuffer<BFloat16>.Output(device, HeadDim);
+        Attention.Apply(device.DefaultStream, q.View, cache.Layer(0), position.View, y.View, new(1, 1));
+        Assert.All(y.ToArray(), v => Assert.InRange((float)v, 20.75f, 21.25f)); // (1·7 + 2·14 + 4·28) / 7
+    }
+
+    [Theory]
     [CombinatorialDevices(-1)]
     [CombinatorialDevices(4)]
     [CombinatorialDevices(int.MaxValue)]

@@ -105,6 +105,23 @@ public sealed class SamplerTests
     }
 
     [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void TopPNeverBringsBackWhatTopKDropped(TestDevice which)
+    {
+        // The second token is alone in its histogram bin once top-k has dropped the others, which share the bin.
+        GpuDevice device = TestDevices.Get(which);
+        float[] row = [5, 4.9f, .. Enumerable.Repeat(4.89f, 60)];
+        using var state = new SamplerState(device, row.Length);
+        using var logits = GuardedBuffer<float>.Input(device, row);
+        using var token = GuardedBuffer<int>.Output(device, 1);
+        for (int draw = 0; draw < 8; draw++)
+        {
+            Sampler.Sample(device.DefaultStream, logits.View, state, new() { Temperature = 1, TopK = 2, TopP = 0.99f }, token.View);
+            Assert.InRange(token.ToArray()[0], 0, 1);
+        }
+    }
+
+    [Theory]
     [InlineData(TestDevice.Cpu)]
     [InlineData(TestDevice.Cuda)]
     public void ALargeVocabularyAndAResetRepeatTheDraws(TestDevice which)

@@ -27,7 +27,6 @@ public sealed class Qwen3Session : IDisposable
     private readonly SamplerState sampler;
     private SamplingOptions sampling = SamplingOptions.Greedy;
     private GpuGraph? graph;
-    private bool stepHasRun;
     private int? pendingToken;
     private bool hasLogits;
 
@@ -58,6 +57,7 @@ public sealed class Qwen3Session : IDisposable
             logits = Own(device.Allocate<float>(config.VocabSize));
             readToken = Own(device.AllocatePinned<int>(1));
             sampler = Own(new SamplerState(device, config.VocabSize));
+            LoadStep();
         }
         catch
         {
@@ -228,17 +228,28 @@ public sealed class Qwen3Session : IDisposable
         Sample();
     }
 
-    // The first step runs directly, which loads its kernels; then it can be recorded.
     private void RunStep()
     {
-        if (!Model.Device.IsCuda || !stepHasRun)
+        if (!Model.Device.IsCuda)
         {
             Step();
-            stepHasRun = true;
             return;
         }
         graph ??= GpuGraph.Capture(stream, Step);
         graph.Replay(stream);
+    }
+
+    // A step at position 0 loads its kernels, which cannot happen while recording, and the first token then costs what
+    // later ones do. What it leaves in the cache is overwritten by the first prefill.
+    private void LoadStep()
+    {
+        if (!Model.Device.IsCuda)
+            return;
+        token.Fill(stream, 0);
+        position.Fill(stream, 0);
+        Step();
+        sampler.Reset(stream);
+        stream.Synchronize();
     }
 
     private void MarkSeen(ReadOnlySpan<int> seen)

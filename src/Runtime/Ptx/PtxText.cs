@@ -10,7 +10,7 @@ internal static partial class PtxText
     [GeneratedRegex(@"(?<![%\w.$])(?!Kernel_|sm_\d)([A-Za-z_$]\w*?_)(\d+)\b")]
     private static partial Regex NumberedNames();
 
-    [GeneratedRegex(@"(@!?%p\d+ bra|brx\.idx|call)\.uni")]
+    [GeneratedRegex(@"\b(bra|brx\.idx|call)\.uni\b")]
     private static partial Regex UniformBranches();
 
     [GeneratedRegex(@"^\.version \S+", RegexOptions.Multiline)]
