@@ -5,9 +5,6 @@ namespace GpuKit.Ilgpu.Models;
 /// <summary>Puts a checkpoint's tensors on a device, checking each against the shape that the configuration asks for.</summary>
 internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation)
 {
-    // A part of a matrix at a time: bounds the span (2 GB) and the time to a cancellation.
-    private const long BytesAtOnce = 64 << 20;
-
     private readonly Fp8Scales fp8 = new(checkpoint, config);
     private long loadedBytes;
 
@@ -141,7 +138,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         long rowBytes = info.ByteLength / rows;
         // Whole scale blocks at a time.
         int unit = block?.Rows ?? 1;
-        int step = (int)Math.Clamp(BytesAtOnce / rowBytes / unit * unit, unit, int.MaxValue / 2);
+        int step = (int)Math.Clamp(options.BytesAtOnce / rowBytes / unit * unit, unit, int.MaxValue / 2);
         for (int row = 0; row < rows; row += step)
         {
             cancellation.ThrowIfCancellationRequested();

@@ -77,6 +77,23 @@ public sealed class GeneratedModelTests(ModelDevices devices)
         Check(session, checkpoint, shape, [17]);
     }
 
+    [Theory]
+    [InlineData("partial edge blocks", false)]
+    [InlineData("partial edge blocks", true)]
+    [InlineData("BF16 weights", false)]
+    public void A_matrix_read_in_parts_is_the_matrix(string kind, bool toBf16)
+    {
+        using var checkpoint = new GeneratedCheckpoint(s_shapes[kind]);
+        float[] Logits(LoadOptions options)
+        {
+            using Qwen3Moe model = checkpoint.Load(devices.Open(TestDevice.Cpu), options);
+            using var session = new Qwen3Session(model, 8);
+            return [.. ModelRun.Prefill(session, [5, 77, 12]).Logits.SelectMany(row => row)];
+        }
+        var whole = new LoadOptions { DequantizeToBf16 = toBf16 };
+        Assert.Equal(Logits(whole), Logits(whole with { BytesAtOnce = 1000 }));
+    }
+
     private static void Check(Qwen3Session session, GeneratedCheckpoint checkpoint, CheckpointShape shape, int[] lengths)
     {
         foreach (int length in lengths)
