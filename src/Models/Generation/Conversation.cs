@@ -26,7 +26,7 @@ public sealed class Conversation(LanguageModel model, TextGenerator generator)
     /// <param name="question">The user's message. Special tokens in it are ordinary text.</param>
     /// <param name="options">Length, sampling and stops.</param>
     /// <param name="cancellation">Stops the answer within one token.</param>
-    /// <exception cref="ArgumentException">The conversation does not fit the context; the question is not kept then.</exception>
+    /// <exception cref="ArgumentException">The conversation does not fit the context, or an option is out of range; the question is not kept then.</exception>
     public async IAsyncEnumerable<string> AskAsync(string question, GenerationOptions? options = null, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(question);
@@ -34,18 +34,34 @@ public sealed class Conversation(LanguageModel model, TextGenerator generator)
         if (prompt.Count > generator.ContextLength)
             throw new ArgumentException($"The conversation has {prompt.Count} tokens with this question; the context holds {generator.ContextLength}.", nameof(question));
         var answer = new StringBuilder();
+        bool failed = false;
         turns.Add(new ChatMessage(ChatRole.User, question));
         try
         {
-            await foreach (string text in generator.GenerateAsync(prompt, options, cancellation).ConfigureAwait(false))
+            await using IAsyncEnumerator<string> pieces = generator.GenerateAsync(prompt, options, cancellation).GetAsyncEnumerator(cancellation);
+            while (true)
             {
-                answer.Append(text);
-                yield return text;
+                try
+                {
+                    if (!await pieces.MoveNextAsync().ConfigureAwait(false))
+                        break;
+                }
+                catch (Exception e) when (e is not OperationCanceledException)
+                {
+                    failed = true;
+                    throw;
+                }
+                answer.Append(pieces.Current);
+                yield return pieces.Current;
             }
         }
         finally
         {
-            turns.Add(new ChatMessage(ChatRole.Assistant, answer.ToString()));
+            // A question that the model never answered would be part of every later prompt.
+            if (failed)
+                turns.RemoveAt(turns.Count - 1);
+            else
+                turns.Add(new ChatMessage(ChatRole.Assistant, answer.ToString()));
         }
     }
 

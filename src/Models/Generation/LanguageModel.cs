@@ -48,12 +48,10 @@ public sealed class LanguageModel : IDisposable
     {
         Tokenizer tokenizer = Tokenizer.Load(folder);
         GenerationConfig defaults = GenerationConfig.Load(folder);
-        Qwen3Moe network = Qwen3Moe.Load(device, folder, options, cancellation);
-        if (tokenizer.VocabularySize <= network.Config.VocabSize)
-            return new LanguageModel(network, tokenizer, defaults, () => ChatTemplate.Load(folder));
-        int rows = network.Config.VocabSize;
-        network.Dispose();
-        throw new ModelFileException("tokenizer.json", $"has ids up to {tokenizer.VocabularySize - 1}; config.json's vocab_size is {rows}");
+        int rows = Qwen3MoeConfig.Load(folder).VocabSize;
+        if (tokenizer.VocabularySize > rows)
+            throw new ModelFileException("tokenizer.json", $"has ids up to {tokenizer.VocabularySize - 1}; config.json's vocab_size is {rows}");
+        return new LanguageModel(Qwen3Moe.Load(device, folder, options, cancellation), tokenizer, defaults, () => ChatTemplate.Load(folder));
     }
 
     /// <summary>The sampling that <c>generation_config.json</c> asks for.</summary>

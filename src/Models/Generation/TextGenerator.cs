@@ -43,6 +43,8 @@ public sealed class TextGenerator : IDisposable
         options ??= new GenerationOptions();
         ArgumentOutOfRangeException.ThrowIfLessThan(options.MaxTokens, 1, nameof(options.MaxTokens));
         options.Sampling.Validate();
+        if (prompt.Count == 0)
+            throw new ArgumentException("The prompt is empty; at least one token is needed.", nameof(prompt));
         if (prompt.Count > ContextLength)
             throw new ArgumentException($"The prompt has {prompt.Count} tokens; the context holds {ContextLength}.", nameof(prompt));
         if (Interlocked.Exchange(ref running, 1) != 0)

@@ -14,4 +14,7 @@ public sealed record LoadOptions
 
     /// <summary>Told after each group of tensors; may be null.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
+
+    /// <summary>Bytes of a matrix that are read at a time: bounds the span (2 GB) and the time to a cancellation.</summary>
+    internal long BytesAtOnce { get; init; } = 64 << 20;
 }

@@ -6,6 +6,11 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed class Qwen3Moe : IDisposable
 {
+    // The limits of Attention, Router and Sampler.
+    internal const int MostHeadDim = 256;
+    internal const int MostExpertsPerToken = 32;
+    internal const int MostVocabulary = 1 << 22;
+
     private readonly List<IDisposable> owned = [];
     private readonly List<Qwen3Layer> layers = [];
 
@@ -42,6 +47,7 @@ public sealed class Qwen3Moe : IDisposable
     {
         ArgumentNullException.ThrowIfNull(device);
         Qwen3MoeConfig config = Qwen3MoeConfig.Load(folder);
+        RequireSupported(config);
         using Checkpoint checkpoint = Checkpoint.Open(folder);
         var model = new Qwen3Moe(device, config);
         try
@@ -56,6 +62,20 @@ public sealed class Qwen3Moe : IDisposable
             model.Dispose();
             throw;
         }
+    }
+
+    // What the operators take, asked for before gigabytes are moved. config.json as such may say more.
+    private static void RequireSupported(Qwen3MoeConfig config)
+    {
+        Require("head_dim", config.HeadDim, MostHeadDim);
+        Require("num_experts_per_tok", config.ExpertsPerToken, MostExpertsPerToken);
+        Require("vocab_size", config.VocabSize, MostVocabulary);
+    }
+
+    private static void Require(string field, int value, int most)
+    {
+        if (value > most)
+            throw new ModelFileException(Qwen3MoeConfig.FileName, $"'{field}' is {value}; at most {most} is supported");
     }
 
     private void LoadAll(WeightLoader loader, Checkpoint checkpoint)

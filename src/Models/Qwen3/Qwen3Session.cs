@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Models;
@@ -21,12 +20,8 @@ public sealed class Qwen3Session : IDisposable
     private readonly Qwen3Workspace workspace;
     private readonly DeviceBuffer<int> promptIds;
     private readonly DeviceBuffer<int> position;
-    private readonly DeviceBuffer<int> token;
     private readonly DeviceBuffer<float> logits;
-    private readonly PinnedBuffer<int> readToken;
-    private readonly SamplerState sampler;
-    private SamplingOptions sampling = SamplingOptions.Greedy;
-    private GpuGraph? graph;
+    private readonly Qwen3Decoder decoder;
     private int? pendingToken;
     private bool hasLogits;
 
@@ -53,11 +48,8 @@ public sealed class Qwen3Session : IDisposable
             forward = new Qwen3Forward(model, cache, rotary, workspace);
             promptIds = Own(device.Allocate<int>(workspace.MaxTokens));
             position = Own(device.Allocate<int>(1));
-            token = Own(device.Allocate<int>(1));
             logits = Own(device.Allocate<float>(config.VocabSize));
-            readToken = Own(device.AllocatePinned<int>(1));
-            sampler = Own(new SamplerState(device, config.VocabSize));
-            LoadStep();
+            decoder = Own(new Qwen3Decoder(stream, forward, position, logits));
         }
         catch
         {
@@ -86,14 +78,14 @@ public sealed class Qwen3Session : IDisposable
         hasLogits = false;
     }
 
-    /// <summary>Appends tokens to the cache and computes the logits that follow the last one.</summary>
+    /// <summary>Appends tokens to the cache and computes the logits that follow the last one. A token drawn before is not appended.</summary>
     /// <param name="ids">Token ids, at least one.</param>
     /// <param name="cancellation">Stops between parts; the cache then holds the parts that were done.</param>
     /// <exception cref="ArgumentException">No ids, an id outside the vocabulary, or more than the context holds. Nothing is appended then.</exception>
     public void Prefill(ReadOnlySpan<int> ids, CancellationToken cancellation = default) =>
-        Append(ids, (count, last) => last ? 1 : 0, null, cancellation);
+        Append(ids, null, cancellation);
 
-    /// <summary>Appends tokens and hands out the logits after every one of them: what a comparison with a reference needs.</summary>
+    /// <summary>Appends tokens and hands out the logits after every one of them: what a comparison with a reference needs. <see cref="Next"/> may follow.</summary>
     /// <param name="ids">Token ids, at least one.</param>
     /// <param name="receive">Called for consecutive parts with <c>[rows, vocabulary]</c> float32.</param>
     /// <param name="cancellation">Stops between parts.</param>
@@ -101,23 +93,13 @@ public sealed class Qwen3Session : IDisposable
     public void PrefillWithLogits(ReadOnlySpan<int> ids, Action<ReadOnlyMemory<float>> receive, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(receive);
-        Append(ids, (count, _) => count, receive, cancellation);
+        Append(ids, receive, cancellation);
     }
 
     /// <summary>Sets how the next tokens are drawn and restarts the random numbers.</summary>
     /// <param name="options">How to draw.</param>
     /// <param name="seen">Tokens that the repetition penalty applies to from the start; usually the prompt.</param>
-    public void StartSampling(SamplingOptions options, ReadOnlySpan<int> seen)
-    {
-        ArgumentNullException.ThrowIfNull(options);
-        options.Validate();
-        sampler.Reset(stream);
-        if (options.RepetitionPenalty != 1)
-            MarkSeen(seen);
-        if (options != sampling)
-            DropGraph();
-        sampling = options;
-    }
+    public void StartSampling(SamplingOptions options, ReadOnlySpan<int> seen) => decoder.Start(options, seen);
 
     /// <summary>
     /// Draws the next token: after a prefill from its logits; after a drawn token by appending that one first. On a card the
@@ -126,22 +108,16 @@ public sealed class Qwen3Session : IDisposable
     /// <exception cref="InvalidOperationException">Nothing was prefilled, or the context is full.</exception>
     public int Next()
     {
-        if (!hasLogits && pendingToken is null)
-            throw new InvalidOperationException("There is nothing to continue: prefill at least one token first.");
-        if (hasLogits)
-        {
-            Sample();
-        }
-        else
+        if (pendingToken is { } pending)
         {
             if (tokens.Count == ContextLength)
                 throw new InvalidOperationException($"The context of {ContextLength} tokens is full.");
-            RunStep();
-            tokens.Add(pendingToken!.Value);
+            pendingToken = decoder.Step();
+            tokens.Add(pending);
         }
-        stream.Synchronize();
+        else
+            pendingToken = hasLogits ? decoder.Draw() : throw new InvalidOperationException("There is nothing to continue: prefill at least one token first.");
         hasLogits = false;
-        pendingToken = readToken.Span[0];
         return pendingToken.Value;
     }
 
@@ -149,7 +125,6 @@ public sealed class Qwen3Session : IDisposable
     internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
     {
         var copy = new float[view.Length];
-        stream.Synchronize();
         workspace.RouterLogits.CopyTo(stream, copy);
         observer(layer, copy);
     };
@@ -165,13 +140,12 @@ public sealed class Qwen3Session : IDisposable
         catch (Exception e) when (e is GpuException or ObjectDisposedException)
         {
         }
-        DropGraph();
         for (int i = owned.Count - 1; i >= 0; i--)
             owned[i].Dispose();
         owned.Clear();
     }
 
-    private void Append(ReadOnlySpan<int> ids, Func<int, bool, int> wanted, Action<ReadOnlyMemory<float>>? receive, CancellationToken cancellation)
+    private void Append(ReadOnlySpan<int> ids, Action<ReadOnlyMemory<float>>? receive, CancellationToken cancellation)
     {
         RequireIds(ids);
         hasLogits = false;
@@ -184,23 +158,26 @@ public sealed class Qwen3Session : IDisposable
             ReadOnlySpan<int> part = ids.Slice(first, count);
             bool last = first + count == ids.Length;
             promptIds.CopyFrom(stream, part);
-            forward.Run(stream, promptIds, position, count, wanted(count, last));
+            forward.Run(stream, promptIds, position, count, receive is not null ? count : last ? 1 : 0);
             DeviceCounter.Advance(stream, position, count);
             if (receive is not null)
-                HandOut(count, receive);
+                HandOut(count, last, receive);
             else if (last)
                 forward.RunHead(stream, logits, 1);
             tokens.AddRange(part);
         }
         stream.Synchronize();
-        hasLogits = receive is null;
+        hasLogits = true;
     }
 
-    private void HandOut(int count, Action<ReadOnlyMemory<float>> receive)
+    private void HandOut(int count, bool last, Action<ReadOnlyMemory<float>> receive)
     {
         using DeviceBuffer<float> all = Model.Device.Allocate<float>((long)count * Model.Config.VocabSize);
         forward.RunHead(stream, all, count);
-        receive(all.ToArray(stream));
+        float[] rows = all.ToArray(stream);
+        if (last)
+            logits.CopyFrom(stream, rows.AsSpan(rows.Length - Model.Config.VocabSize));
+        receive(rows);
     }
 
     private void RequireIds(ReadOnlySpan<int> ids)
@@ -212,59 +189,6 @@ public sealed class Qwen3Session : IDisposable
                 throw new ArgumentException($"Token {id} is outside the vocabulary of {Model.Config.VocabSize}.", nameof(ids));
         if (ids.Length > ContextLength - tokens.Count)
             throw new ArgumentException($"{ids.Length} tokens do not fit: the context holds {ContextLength}, of which {tokens.Count} are used.", nameof(ids));
-    }
-
-    private void Sample()
-    {
-        Sampler.Sample(stream, logits, sampler, sampling, token);
-        token.CopyToPinned(stream, readToken);
-    }
-
-    private void Step()
-    {
-        forward.Run(stream, token, position, 1, 1);
-        DeviceCounter.Advance(stream, position, 1);
-        forward.RunHead(stream, logits, 1);
-        Sample();
-    }
-
-    private void RunStep()
-    {
-        if (!Model.Device.IsCuda)
-        {
-            Step();
-            return;
-        }
-        graph ??= GpuGraph.Capture(stream, Step);
-        graph.Replay(stream);
-    }
-
-    // A step at position 0 loads its kernels, which cannot happen while recording, and the first token then costs what
-    // later ones do. What it leaves in the cache is overwritten by the first prefill.
-    private void LoadStep()
-    {
-        if (!Model.Device.IsCuda)
-            return;
-        token.Fill(stream, 0);
-        position.Fill(stream, 0);
-        Step();
-        sampler.Reset(stream);
-        stream.Synchronize();
-    }
-
-    private void MarkSeen(ReadOnlySpan<int> seen)
-    {
-        if (seen.IsEmpty)
-            return;
-        using DeviceBuffer<int> ids = Model.Device.Upload(seen);
-        sampler.MarkSeen(stream, ids);
-        stream.Synchronize();
-    }
-
-    private void DropGraph()
-    {
-        graph?.Dispose();
-        graph = null;
     }
 
     private T Own<T>(T resource)

@@ -5,9 +5,7 @@ namespace GpuKit.Ilgpu.Models;
 /// <summary>Puts a checkpoint's tensors on a device, checking each against the shape that the configuration asks for.</summary>
 internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation)
 {
-    // A part of a matrix at a time: bounds the span (2 GB) and the time to a cancellation.
-    private const long BytesAtOnce = 64 << 20;
-
+    private readonly Fp8Scales fp8 = new(checkpoint, config);
     private long loadedBytes;
 
     /// <summary>The RMSNorm gains of a width.</summary>
@@ -16,7 +14,11 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         TensorInfo info = Require(name, width);
         if (info.Type != TensorType.BF16)
             throw Fail($"'{name}' is {info.Type.Spelling()}; norm weights must be BF16");
-        DeviceBuffer<BFloat16> buffer = device.Upload(MemoryMarshal.Cast<byte, BFloat16>(checkpoint.Bytes(name)));
+        ReadOnlySpan<BFloat16> gains = MemoryMarshal.Cast<byte, BFloat16>(checkpoint.Bytes(name));
+        for (int i = 0; i < gains.Length; i++)
+            if (!float.IsFinite((float)gains[i]))
+                throw Fail($"'{name}': element {i} is {(float)gains[i]}; norm weights must be finite");
+        DeviceBuffer<BFloat16> buffer = device.Upload(gains);
         Done(info);
         return buffer;
     }
@@ -83,7 +85,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         for (int i = 0; i < parts.Length; i++)
         {
             bool last = (i + 1) % Math.Min(partsPerMatrix, parts.Length) == 0;
-            bool onEdge = last || type != TensorType.F8E4M3 || parts[i].Rows % Block().Rows == 0;
+            bool onEdge = last || type != TensorType.F8E4M3 || parts[i].Rows % fp8.Block(parts[i].Name).Rows == 0;
             if (checkpoint.Info(parts[i].Name).Type != type || !onEdge)
                 return false;
         }
@@ -101,7 +103,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
                 throw Fail($"'{name}' is {info.Type.Spelling()}, '{parts[0].Name}' is {type.Spelling()}; experts of one layer must be stored alike");
         }
         WeightFormat format = FormatOf(parts[0].Name, type);
-        var matrix = new QuantizedMatrix(device, format, n, k, count, type == TensorType.F8E4M3 ? Block() : null);
+        var matrix = new QuantizedMatrix(device, format, n, k, count, type == TensorType.F8E4M3 ? fp8.Block(parts[0].Name) : null);
         try
         {
             int slab = 0, row = 0;
@@ -128,70 +130,48 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         _ => throw Fail($"'{name}' is {type.Spelling()}; weights must be BF16 or F8_E4M3 with block scales"),
     };
 
-    private ScaleBlock Block() => config.Quantization is { } quantization
-        ? new ScaleBlock(quantization.BlockN, quantization.BlockK)
-        : throw new ModelFileException("config.json", "has no 'quantization_config', but the checkpoint holds F8_E4M3 weights; their block size is needed");
-
     private void Write(QuantizedMatrix matrix, int slab, int firstRow, string name, int rows)
     {
         TensorInfo info = checkpoint.Info(name);
-        float[] scales = info.Type == TensorType.F8E4M3 ? Scales(name, rows, matrix.K) : [];
+        ScaleBlock? block = info.Type == TensorType.F8E4M3 ? fp8.Block(name) : null;
+        float[] scales = block is null ? [] : Scales(name, rows, matrix.K);
         long rowBytes = info.ByteLength / rows;
         // Whole scale blocks at a time.
-        int unit = info.Type == TensorType.F8E4M3 ? Block().Rows : 1;
-        int step = (int)Math.Clamp(BytesAtOnce / rowBytes / unit * unit, unit, int.MaxValue / 2);
+        int unit = block?.Rows ?? 1;
+        int step = (int)Math.Clamp(options.BytesAtOnce / rowBytes / unit * unit, unit, int.MaxValue / 2);
         for (int row = 0; row < rows; row += step)
         {
             cancellation.ThrowIfCancellationRequested();
             int count = Math.Min(step, rows - row);
             ReadOnlySpan<byte> codes = checkpoint.Bytes(name, row * rowBytes, checked((int)(count * rowBytes)));
-            WriteRows(matrix, slab, (firstRow + row, count), codes, RowScales(scales, row, count, matrix.K), name);
+            float[] partScales = block is { } b ? Fp8Scales.OfRows(scales, row, count, matrix.K, b) : [];
+            // Errors count rows from the part's first.
+            WriteRows(matrix, (slab, firstRow + row, count), codes, (partScales, block), row == 0 ? $"'{name}'" : $"'{name}' from row {row}");
         }
         Done(info);
     }
 
-    private void WriteRows(QuantizedMatrix matrix, int slab, (int First, int Count) rows, ReadOnlySpan<byte> codes, float[] scales, string name)
+    private void WriteRows(QuantizedMatrix matrix, (int Slab, int First, int Count) rows, ReadOnlySpan<byte> codes, (float[] Values, ScaleBlock? Block) scales, string part)
     {
         try
         {
-            if (matrix.Format == WeightFormat.Bf16 && scales.Length > 0)
+            if (matrix.Format == WeightFormat.Bf16 && scales.Block is { } block)
             {
-                float[] values = Quantizer.Dequantize(new HostMatrix(WeightFormat.Fp8Block, rows.Count, matrix.K, codes.ToArray(), scales, Block()));
+                float[] values = Quantizer.Dequantize(new HostMatrix(WeightFormat.Fp8Block, rows.Count, matrix.K, codes.ToArray(), scales.Values, block));
                 codes = Quantizer.Quantize(values, rows.Count, matrix.K, WeightFormat.Bf16).Codes;
-                scales = [];
+                scales = ([], null);
             }
-            matrix.Write(slab, rows.First, rows.Count, codes, scales, $"'{name}'");
+            matrix.Write(rows.Slab, rows.First, rows.Count, codes, scales.Values, part);
         }
         catch (ArgumentException e)
         {
-            throw new ModelFileException(Path.GetFileName(checkpoint.Folder), e.Message, e);
+            throw Fail(e.Message, e);
         }
-    }
-
-    private float[] RowScales(float[] scales, int row, int rows, int k)
-    {
-        if (scales.Length == 0)
-            return scales;
-        int columns = Block().ColumnBlocks(k), first = row / Block().Rows;
-        return scales[(first * columns)..((first + Block().RowBlocks(rows)) * columns)];
     }
 
     private float[] Scales(string name, int rows, int k)
     {
-        string scaleName = name + "_scale_inv";
-        if (!checkpoint.Contains(scaleName))
-            throw Fail($"'{name}' is F8_E4M3 without '{scaleName}' beside it");
-        TensorInfo info = checkpoint.Info(scaleName);
-        int rowBlocks = Block().RowBlocks(rows), columnBlocks = Block().ColumnBlocks(k);
-        if (info.Shape.Count != 2 || info.Shape[0] != rowBlocks || info.Shape[1] != columnBlocks)
-            throw Fail($"'{name}' is F8_E4M3 [{rows}, {k}] with scales [{string.Join(", ", info.Shape)}]; {Block().Rows}×{Block().Columns} blocks need [{rowBlocks}, {columnBlocks}]");
-        ReadOnlySpan<byte> bytes = checkpoint.Bytes(scaleName);
-        float[] scales = info.Type switch
-        {
-            TensorType.F32 => MemoryMarshal.Cast<byte, float>(bytes).ToArray(),
-            TensorType.BF16 => Array.ConvertAll(MemoryMarshal.Cast<byte, BFloat16>(bytes).ToArray(), s => (float)s),
-            _ => throw Fail($"'{scaleName}' is {info.Type.Spelling()}; scales must be F32 or BF16"),
-        };
+        (float[] scales, TensorInfo info) = fp8.Read(name, rows, k);
         Done(info);
         return scales;
     }
@@ -211,5 +191,5 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         options.Progress?.Report(new LoadProgress(loadedBytes, checkpoint.TotalBytes, info.Name));
     }
 
-    private ModelFileException Fail(string problem) => new(Path.GetFileName(checkpoint.Folder), problem);
+    private ModelFileException Fail(string problem, Exception? inner = null) => new(Path.GetFileName(checkpoint.Folder), problem, inner);
 }
