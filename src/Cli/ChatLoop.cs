@@ -8,6 +8,7 @@ internal sealed class ChatLoop(Conversation conversation, TextGenerator generato
 {
     private const string Help = "/clear forgets the conversation; /system TEXT sets the system prompt, /system alone removes it; /quit ends; Ctrl-C stops an answer";
 
+    private readonly Task ended = Task.Delay(Timeout.Infinite, interrupts.Program);
     private bool failed;
 
     public required GenerationOptions Options { get; init; }
@@ -41,7 +42,6 @@ internal sealed class ChatLoop(Conversation conversation, TextGenerator generato
         if (!Console.IsInputRedirected)
             Console.Error.Write("> ");
         Task<string?> read = Task.Run(Console.In.ReadLine);
-        Task ended = Task.Delay(Timeout.Infinite, interrupts.Program);
         return await Task.WhenAny(read, ended).ConfigureAwait(false) == read ? await read.ConfigureAwait(false) : null;
     }
 

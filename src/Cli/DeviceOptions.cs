@@ -9,7 +9,6 @@ internal sealed class DeviceOptions
     {
         Description = "auto (CUDA when there is a card, else the CPU), cuda or cpu.",
         HelpName = "auto|cuda|cpu",
-        DefaultValueFactory = _ => DeviceKind.Auto,
         CustomParser = result =>
         {
             switch (result.Tokens[0].Value)

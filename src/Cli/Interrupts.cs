@@ -9,6 +9,8 @@ namespace GpuKit.Ilgpu.Cli;
 internal sealed class Interrupts : IDisposable
 {
     private readonly Lock gate = new();
+
+    // Never disposed: a signal may still be on its way, and the source holds nothing but memory.
     private readonly CancellationTokenSource program = new();
     private readonly PosixSignalRegistration interrupt;
     private readonly PosixSignalRegistration terminate;
@@ -37,7 +39,9 @@ internal sealed class Interrupts : IDisposable
     {
         lock (gate)
         {
-            answer?.Dispose();
+            // A cancelled source may still be calling back on another thread; it is left to the collector.
+            if (answer is { IsCancellationRequested: false })
+                answer.Dispose();
             answer = null;
         }
     }
@@ -47,7 +51,6 @@ internal sealed class Interrupts : IDisposable
         interrupt.Dispose();
         terminate.Dispose();
         EndAnswer();
-        program.Dispose();
     }
 
     private bool CancelAnswer()
@@ -56,7 +59,7 @@ internal sealed class Interrupts : IDisposable
         {
             if (answer is null || answer.IsCancellationRequested)
                 return false;
-            answer.Cancel();
+            _ = answer.CancelAsync();
             return true;
         }
     }
@@ -67,7 +70,7 @@ internal sealed class Interrupts : IDisposable
         {
             if (program.IsCancellationRequested)
                 return false;
-            program.Cancel();
+            _ = program.CancelAsync();
             return true;
         }
     }
