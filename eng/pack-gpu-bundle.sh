@@ -9,5 +9,6 @@ rm -rf "$out" .bundle && mkdir -p .bundle
 for project in src/Cli samples/MultiplyQuantized tests bench; do
     dotnet publish "$project" -c Release -r linux-x64 --self-contained -o "$out" -v quiet --nologo -p:DebugType=none
 done
-tar -C artifacts/bundle -cf - gpu | xz -T0 -6 > .bundle/gpu.tar.xz
+# The model is in the checkout that the bundle is unpacked in.
+tar -C artifacts/bundle --exclude=gpu/models -cf - gpu | xz -T0 -6 > .bundle/gpu.tar.xz
 ls -lh .bundle/gpu.tar.xz

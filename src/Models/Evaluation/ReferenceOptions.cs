@@ -1,0 +1,17 @@
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>What a model must reach against a reference.</summary>
+public sealed record ReferenceOptions
+{
+    /// <summary>What BF16 activations reach on any correct implementation; FP8 activations or an FP8 cache reach 0.997.</summary>
+    public const double DefaultMinCosine = 0.999;
+
+    /// <summary>The least cosine between a prompt's logits and the reference's, over all positions together.</summary>
+    public double MinCosine { get; init; } = DefaultMinCosine;
+
+    /// <summary>Ids that end a greedy continuation; null takes those of <c>config.json</c>.</summary>
+    public IReadOnlySet<int>? StopTokenIds { get; init; }
+
+    /// <summary>Told after each prompt; may be null.</summary>
+    public IProgress<EvaluationProgress>? Progress { get; init; }
+}

@@ -1,0 +1,72 @@
+namespace GpuKit.Ilgpu.Models;
+
+/// <summary>What a comparison with a reference gave.</summary>
+/// <param name="MinCosine">The least cosine that was asked for.</param>
+/// <param name="Prompts">One result a prompt of the reference, in the order of their numbers.</param>
+public sealed record ReferenceReport(double MinCosine, IReadOnlyList<PromptEvaluation> Prompts)
+{
+    /// <summary>Whether every prompt reached <see cref="MinCosine"/> and every greedy continuation is the reference's.</summary>
+    public bool Passed => Misses.Count == 0;
+
+    /// <summary>What was missed, one sentence each; empty when the model passed.</summary>
+    public IReadOnlyList<string> Misses => [.. Prompts.SelectMany(MissesOf)];
+
+    private IEnumerable<string> MissesOf(PromptEvaluation prompt)
+    {
+        // Not "less than": a NaN must miss.
+        if (!(prompt.Cosine >= MinCosine))
+            yield return FormattableString.Invariant($"prompt {prompt.Prompt}: cosine {prompt.Cosine:F6} is under {MinCosine}");
+        if (prompt.Greedy is { Matches: false } greedy)
+            yield return $"prompt {prompt.Prompt}: the greedy continuation differs from token {greedy.FirstDifference} on";
+    }
+}
+
+/// <summary>How near one prompt's results are to the reference.</summary>
+public sealed record PromptEvaluation
+{
+    /// <summary>Number of the prompt in the reference file.</summary>
+    public required int Prompt { get; init; }
+
+    /// <summary>Tokens of the prompt, each a position that was compared.</summary>
+    public required int Tokens { get; init; }
+
+    /// <summary>‖y − ref‖ / ‖ref‖ of the logits of all positions.</summary>
+    public required double RelativeError { get; init; }
+
+    /// <summary>Cosine between the logits of all positions and the reference's.</summary>
+    public required double Cosine { get; init; }
+
+    /// <summary>The least cosine of a single position.</summary>
+    public required double WorstCosine { get; init; }
+
+    /// <summary>The position of <see cref="WorstCosine"/>, from 0.</summary>
+    public required int WorstPosition { get; init; }
+
+    /// <summary>Share of positions whose most likely token is the reference's.</summary>
+    public required double TopOneAgreement { get; init; }
+
+    /// <summary>Share of (token, layer) pairs whose set of chosen experts is the reference's; null when the file holds no router logits.</summary>
+    public double? RouterAgreement { get; init; }
+
+    /// <summary>The greedy continuation against the reference's; null when the file holds none.</summary>
+    public GreedyComparison? Greedy { get; init; }
+}
+
+/// <summary>A greedy continuation beside the reference's.</summary>
+/// <param name="Expected">The reference's ids.</param>
+/// <param name="Actual">The ids generated, up to a stop token or as many as expected.</param>
+public sealed record GreedyComparison(IReadOnlyList<int> Expected, IReadOnlyList<int> Actual)
+{
+    /// <summary>Whether all ids are equal.</summary>
+    public bool Matches => FirstDifference < 0;
+
+    /// <summary>Place of the first id that differs or is missing; −1 when all are equal.</summary>
+    public int FirstDifference
+    {
+        get
+        {
+            int common = Expected.Zip(Actual).TakeWhile(p => p.First == p.Second).Count();
+            return common == Expected.Count && common == Actual.Count ? -1 : common;
+        }
+    }
+}

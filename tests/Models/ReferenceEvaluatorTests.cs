@@ -1,0 +1,125 @@
+using GpuKit.Ilgpu.Models;
+using GpuKit.Ilgpu.Tests.Support;
+using Tensor = (string Name, GpuKit.Ilgpu.Models.TensorType Type, long[] Shape, byte[] Bytes);
+
+namespace GpuKit.Ilgpu.Tests.Models;
+
+/// <summary>What the comparison with a reference measures, refuses and fails. The figures themselves are checked through gpukit eval.</summary>
+public sealed class ReferenceEvaluatorTests : IDisposable
+{
+    private readonly TemporaryFolder folder = new();
+    private readonly Lazy<Qwen3Moe> model = new(() => Qwen3Moe.Load(TestDevices.Get(TestDevice.Cpu), RepositoryFolder.TinyModel));
+
+    public static TheoryData<string, string, int[], string> WrongTensors => new()
+    {
+        { "prompt1.input_ids", "I64", [7], "prompt1.input_ids" },
+        { "prompt1.input_ids", "I32", [1, 7], "prompt1.input_ids" },
+        { "prompt1.input_ids", "I32", [0], "prompt1.input_ids" },
+        { "prompt1.input_ids", "I32", [2049], "2048 positions" },
+        { "prompt1.logits", "F32", [6, 2048], "F32 [7, 2048]" },
+        { "prompt1.logits", "BF16", [7, 2048], "prompt1.logits" },
+        { "prompt1.router2.logits", "F32", [7, 15], "prompt1.router2.logits" },
+        { "prompt1.router4.logits", "F32", [7, 16], "layer 4" },
+        { "prompt1.router01.logits", "F32", [7, 16], "prompt1.router01.logits" },
+        { "prompt1.router.logits", "F32", [7, 16], "prompt1.router.logits" },
+        { "prompt1.greedy", "F32", [7], "prompt1.greedy" },
+        { "prompt1.greedy", "I32", [2048], "2055 tokens" },
+        { "prompt01.logits", "F32", [7, 2048], "prompt01.logits" },
+        { "prompt2.logits", "F32", [7, 2048], "prompt2.input_ids" },
+        { "prompt2.input_ids", "I32", [7], "prompt2.logits" },
+        { "logits", "F32", [1], "'logits'" },
+    };
+
+    [Theory]
+    [MemberData(nameof(WrongTensors))]
+    public void A_malformed_reference_is_refused_by_the_tensors_name(string name, string type, int[] shape, string word)
+    {
+        TensorType element = type switch { "I64" => TensorType.I64, "I32" => TensorType.I32, "F32" => TensorType.F32, _ => TensorType.BF16 };
+        long[] extents = [.. shape.Select(s => (long)s)];
+        var wrong = new Tensor(name, element, extents, new byte[extents.Aggregate((long)element.SizeInBytes(), (a, b) => a * b)]);
+        string file = Write([.. Prompt1().Where(t => t.Name != name), wrong]);
+        Assert.Contains(word, Assert.Throws<ModelFileException>(() => Evaluate(file)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void An_id_outside_the_vocabulary_is_refused()
+    {
+        List<Tensor> tensors = Prompt1();
+        BitConverter.TryWriteBytes(tensors.Single(t => t.Name == "prompt1.input_ids").Bytes.AsSpan(8), 2048);
+        Assert.Contains("the id 2048 at 2", Assert.Throws<ModelFileException>(() => Evaluate(Write(tensors))).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Other_logits_routers_and_continuations_are_missed()
+    {
+        List<Tensor> tensors = Prompt1();
+        tensors.Add(new Tensor("prompt1.greedy", TensorType.I32, [2], new byte[8]));
+        // Each position gets the logits of the position before it; layer 0 gets other router logits.
+        byte[] logits = tensors.Single(t => t.Name == "prompt1.logits").Bytes;
+        logits.AsSpan(0, 6 * 8192).CopyTo(logits.AsSpan(8192));
+        tensors.Single(t => t.Name == "prompt1.router0.logits").Bytes.AsSpan().Reverse();
+        ReferenceReport report = Evaluate(Write(tensors));
+        PromptEvaluation result = Assert.Single(report.Prompts);
+        Assert.False(report.Passed);
+        Assert.Equal(2, report.Misses.Count);
+        Assert.InRange(result.Cosine, -1, 0.99);
+        Assert.InRange(result.WorstPosition, 1, 6);
+        Assert.InRange(result.RouterAgreement!.Value, 0.7, 0.8);
+        Assert.Equal(0, result.Greedy!.FirstDifference);
+    }
+
+    [Fact]
+    public void Long_prompts_are_compared_part_by_part()
+    {
+        // Logits of zeros have no direction; what counts is that every position was met, over several parts of a prefill.
+        const int Tokens = 150;
+        string file = Write([new("prompt0.input_ids", TensorType.I32, [Tokens], new byte[Tokens * 4]), new("prompt0.logits", TensorType.F32, [Tokens, 2048], new byte[Tokens * 8192])]);
+        ReferenceReport report = Evaluate(file);
+        Assert.False(report.Passed);
+        Assert.True(double.IsNaN(report.Prompts[0].Cosine));
+        Assert.Null(report.Prompts[0].RouterAgreement);
+    }
+
+    [Fact]
+    public void It_reports_and_can_be_cancelled()
+    {
+        using var cancel = new CancellationTokenSource();
+        string reference = Path.Combine(RepositoryFolder.TinyModel, "reference.safetensors");
+        var progress = new CancelAtFirst(cancel);
+        Assert.Throws<OperationCanceledException>(() => ReferenceEvaluator.Evaluate(model.Value, reference, new ReferenceOptions { Progress = progress }, cancel.Token));
+        Assert.Equal([new EvaluationProgress(1, 6, "prompt 0")], progress.Reports);
+    }
+
+    public void Dispose()
+    {
+        if (model.IsValueCreated)
+            model.Value.Dispose();
+        folder.Dispose();
+    }
+
+    private static List<Tensor> Prompt1()
+    {
+        using SafetensorsFile file = SafetensorsFile.Open(Path.Combine(RepositoryFolder.TinyModel, "reference.safetensors"));
+        return [.. file.Tensors.Values.Where(t => t.Name.StartsWith("prompt1.", StringComparison.Ordinal)).Select(t => (t.Name, t.Type, t.Shape.ToArray(), file.Bytes(t).ToArray()))];
+    }
+
+    private ReferenceReport Evaluate(string file) => ReferenceEvaluator.Evaluate(model.Value, file, cancellation: TestContext.Current.CancellationToken);
+
+    private string Write(IEnumerable<Tensor> tensors)
+    {
+        string file = folder.File("wrong.safetensors");
+        SafetensorsWriter.Write(file, tensors);
+        return file;
+    }
+
+    private sealed class CancelAtFirst(CancellationTokenSource source) : IProgress<EvaluationProgress>
+    {
+        public List<EvaluationProgress> Reports { get; } = [];
+
+        public void Report(EvaluationProgress value)
+        {
+            Reports.Add(value);
+            source.Cancel();
+        }
+    }
+}
