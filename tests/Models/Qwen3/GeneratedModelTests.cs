@@ -9,9 +9,9 @@ namespace GpuKit.Ilgpu.Tests.Models.Qwen3;
 public sealed class GeneratedModelTests(ModelDevices devices)
 {
     // Around the 16 rows from which products run on tensor cores, and beyond the CPU's 64 tokens at once.
-    private static readonly int[] s_lengths = [1, 15, 16, 17, 65];
+    private static readonly int[] Lengths = [1, 15, 16, 17, 65];
 
-    private static readonly Dictionary<string, CheckpointShape> s_shapes = new()
+    private static readonly Dictionary<string, CheckpointShape> Shapes = new()
     {
         ["plain"] = new(),
         ["partial edge blocks"] = new() { Hidden = 320, QueryHeads = 6, KeyValueHeads = 2, HeadDim = 48, ExpertWidth = 160, Experts = 3, Vocabulary = 130 },
@@ -37,18 +37,18 @@ public sealed class GeneratedModelTests(ModelDevices devices)
         ["rope theta 1e7"] = new() { RopeTheta = 1e7, NewKeys = true, HeadDim = 32 },
     };
 
-    public static TheoryData<TestDevice, string> Cases => ModelDevices.With(s_shapes.Keys);
+    public static TheoryData<TestDevice, string> Cases => ModelDevices.With(Shapes.Keys);
 
     [Theory]
     [MemberData(nameof(Cases))]
     public void Logits_are_those_of_the_dequantised_weights(TestDevice device, string kind)
     {
-        CheckpointShape shape = s_shapes[kind];
+        CheckpointShape shape = Shapes[kind];
         GpuDevice open = devices.Open(device);
         using var checkpoint = new GeneratedCheckpoint(shape);
         using Qwen3Moe model = checkpoint.Load(open);
         using var session = new Qwen3Session(model, 80);
-        Check(session, checkpoint, shape, s_lengths);
+        Check(session, checkpoint, shape, Lengths);
     }
 
     [Theory]
@@ -70,7 +70,7 @@ public sealed class GeneratedModelTests(ModelDevices devices)
     [InlineData("shards")]
     public void Weights_can_be_dequantised_to_BF16(string kind)
     {
-        CheckpointShape shape = s_shapes[kind];
+        CheckpointShape shape = Shapes[kind];
         using var checkpoint = new GeneratedCheckpoint(shape);
         using Qwen3Moe model = checkpoint.Load(devices.Open(TestDevice.Cpu), new LoadOptions { DequantizeToBf16 = true });
         using var session = new Qwen3Session(model, 80);
@@ -83,7 +83,7 @@ public sealed class GeneratedModelTests(ModelDevices devices)
     [InlineData("BF16 weights", false)]
     public void A_matrix_read_in_parts_is_the_matrix(string kind, bool toBf16)
     {
-        using var checkpoint = new GeneratedCheckpoint(s_shapes[kind]);
+        using var checkpoint = new GeneratedCheckpoint(Shapes[kind]);
         float[] Logits(LoadOptions options)
         {
             using Qwen3Moe model = checkpoint.Load(devices.Open(TestDevice.Cpu), options);

@@ -11,7 +11,7 @@ public sealed class LoadingTests(ModelDevices devices)
     private const string Up = "model.layers.1.mlp.experts.3.up_proj.weight", Query = "model.layers.0.self_attn.q_proj.weight";
     private const string Gain = "model.layers.1.post_attention_layernorm.weight", Head = "lm_head.weight";
 
-    private static readonly Dictionary<string, (Action<IDictionary<string, StoredTensor>> Damage, string[] Says)> s_damages = new()
+    private static readonly Dictionary<string, (Action<IDictionary<string, StoredTensor>> Damage, string[] Says)> DamageByName = new()
     {
         ["missing expert"] = (t => t.Remove(Up), [Up, "no tensor"]),
         ["missing norm"] = (t => t.Remove("model.norm.weight"), ["model.norm.weight"]),
@@ -35,7 +35,7 @@ public sealed class LoadingTests(ModelDevices devices)
         ["one expert stored otherwise"] = (t => t[Up] = Zeros(TensorType.BF16, 48, 64), [Up, "BF16", "F8_E4M3"]),
     };
 
-    private static readonly Dictionary<string, (Action<IDictionary<string, object?>> Change, string Says)> s_configs = new()
+    private static readonly Dictionary<string, (Action<IDictionary<string, object?>> Change, string Says)> ConfigByName = new()
     {
         ["no quantization_config"] = (c => c["quantization_config"] = null, "quantization_config"),
         ["blocks too narrow"] = (c => c["quantization_config"] = new { quant_method = "fp8", weight_block_size = new[] { 16, 16 } }, "weight_block_size"),
@@ -46,20 +46,20 @@ public sealed class LoadingTests(ModelDevices devices)
         ["more experts than stored"] = (c => c["num_experts"] = 5, "model.layers.0.mlp"),
     };
 
-    public static TheoryData<TestDevice, string> Damages => ModelDevices.With(s_damages.Keys);
+    public static TheoryData<TestDevice, string> Damages => ModelDevices.With(DamageByName.Keys);
 
-    public static TheoryData<string> Configs => [.. s_configs.Keys];
+    public static TheoryData<string> Configs => [.. ConfigByName.Keys];
 
     [Theory]
     [MemberData(nameof(Damages))]
     public void A_damaged_checkpoint_is_refused_by_the_tensors_name(TestDevice device, string damage)
     {
         GpuDevice open = devices.Open(device);
-        using var checkpoint = new GeneratedCheckpoint(new CheckpointShape(), s_damages[damage].Damage);
+        using var checkpoint = new GeneratedCheckpoint(new CheckpointShape(), DamageByName[damage].Damage);
         foreach (bool toBf16 in (bool[])[false, true])
         {
             string message = Refused(open, checkpoint, new LoadOptions { DequantizeToBf16 = toBf16 });
-            Assert.All(s_damages[damage].Says, part => Assert.Contains(part, message, StringComparison.Ordinal));
+            Assert.All(DamageByName[damage].Says, part => Assert.Contains(part, message, StringComparison.Ordinal));
         }
     }
 
@@ -67,9 +67,9 @@ public sealed class LoadingTests(ModelDevices devices)
     [MemberData(nameof(Configs))]
     public void A_configuration_that_does_not_fit_is_refused_by_name(string kind)
     {
-        using var checkpoint = new GeneratedCheckpoint(new CheckpointShape(), null, s_configs[kind].Change);
+        using var checkpoint = new GeneratedCheckpoint(new CheckpointShape(), null, ConfigByName[kind].Change);
         string message = Refused(devices.Open(TestDevice.Cpu), checkpoint, null);
-        Assert.Contains(s_configs[kind].Says, message, StringComparison.Ordinal);
+        Assert.Contains(ConfigByName[kind].Says, message, StringComparison.Ordinal);
         if (kind == "no quantization_config")
             Assert.Contains(Query, message, StringComparison.Ordinal);
     }

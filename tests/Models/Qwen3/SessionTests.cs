@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Tests.Models.Qwen3;
 [Collection(ModelDevices.Collection)]
 public sealed class SessionTests(ModelDevices devices)
 {
-    private static readonly CheckpointShape s_small = new() { Layers = 1 };
+    private static readonly CheckpointShape Small = new() { Layers = 1 };
 
     public static TheoryData<TestDevice> Devices => ModelDevices.All;
 
@@ -15,7 +15,7 @@ public sealed class SessionTests(ModelDevices devices)
     [MemberData(nameof(Devices))]
     public void A_prompt_in_pieces_is_the_prompt_in_one(TestDevice device) => OnSmallModel(device, 100, session =>
     {
-        int[] ids = ModelRun.RandomIds(70, s_small.Vocabulary, 7);
+        int[] ids = ModelRun.RandomIds(70, Small.Vocabulary, 7);
         float[][] whole = ModelRun.Prefill(session, ids).Logits;
         session.Truncate(0);
         float[][] pieces = [.. new[] { ids[..1], ids[1..18], ids[18..40], ids[40..] }.SelectMany(part => ModelRun.Prefill(session, part).Logits)];
@@ -27,7 +27,7 @@ public sealed class SessionTests(ModelDevices devices)
     [MemberData(nameof(Devices))]
     public void A_truncated_session_continues_as_a_fresh_one(TestDevice device) => OnSmallModel(device, 100, session =>
     {
-        int[] ids = ModelRun.RandomIds(40, s_small.Vocabulary, 8), other = ModelRun.RandomIds(40, s_small.Vocabulary, 9);
+        int[] ids = ModelRun.RandomIds(40, Small.Vocabulary, 8), other = ModelRun.RandomIds(40, Small.Vocabulary, 9);
         float[][] first = ModelRun.Prefill(session, ids[..20]).Logits, fresh = ModelRun.Prefill(session, ids[20..]).Logits;
         session.Truncate(0);
         Same(TestDevice.Cpu, first, ModelRun.Prefill(session, ids[..20]).Logits);
@@ -88,7 +88,7 @@ public sealed class SessionTests(ModelDevices devices)
     public void Mistakes_are_refused_and_change_nothing() => OnSmallModel(TestDevice.Cpu, 20, session =>
     {
         Assert.Contains("prefill", Assert.Throws<InvalidOperationException>(() => session.Next()).Message, StringComparison.Ordinal);
-        int[] ids = ModelRun.RandomIds(12, s_small.Vocabulary, 3);
+        int[] ids = ModelRun.RandomIds(12, Small.Vocabulary, 3);
         int expected = ModelRun.Continue(session, ids, 2)[1];
         ModelRun.Continue(session, ids, 1);
         string tooLong = Refused(session, new int[9]).Message;
@@ -107,7 +107,7 @@ public sealed class SessionTests(ModelDevices devices)
         Assert.Equal(20, session.Tokens.Count);
         Assert.Contains("20", Assert.Throws<InvalidOperationException>(() => session.Next()).Message, StringComparison.Ordinal);
         Assert.Throws<ArgumentOutOfRangeException>(() => new Qwen3Session(session.Model, 0));
-        Assert.Throws<ArgumentOutOfRangeException>(() => new Qwen3Session(session.Model, s_small.MaxPositions + 1));
+        Assert.Throws<ArgumentOutOfRangeException>(() => new Qwen3Session(session.Model, Small.MaxPositions + 1));
     });
 
     [Theory]
@@ -117,7 +117,7 @@ public sealed class SessionTests(ModelDevices devices)
         int part = device == TestDevice.Cuda ? 512 : 64;
         OnSmallModel(device, part + 40, session =>
         {
-            int[] ids = ModelRun.RandomIds(part + 30, s_small.Vocabulary, 5);
+            int[] ids = ModelRun.RandomIds(part + 30, Small.Vocabulary, 5);
             float[][] whole = ModelRun.Prefill(session, ids).Logits;
             session.Truncate(0);
             using var stop = new CancellationTokenSource();
@@ -131,7 +131,7 @@ public sealed class SessionTests(ModelDevices devices)
     private void OnSmallModel(TestDevice device, int context, Action<Qwen3Session> test)
     {
         GpuDevice open = devices.Open(device);
-        using var checkpoint = new GeneratedCheckpoint(s_small);
+        using var checkpoint = new GeneratedCheckpoint(Small);
         using Qwen3Moe model = checkpoint.Load(open);
         using var session = new Qwen3Session(model, context);
         test(session);
