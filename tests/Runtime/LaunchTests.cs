@@ -65,7 +65,7 @@ public sealed class LaunchTests
     [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
     public void LaunchesAreLoggedNewestFirst(TestDevice which)
     {
-        GpuDevice device = TestDevices.Get(which);
+        using GpuDevice device = DeviceTests.OpenAnother(which);
         using DeviceBuffer<int> values = device.Upload<int>([0, 0]);
         device.Launch(ReverseKernel, device.DefaultStream, (1, 1, 1), 2, 8, new Args { Values = values, Count = 2 });
         device.Launch(IncrementKernel, device.DefaultStream, (3, 1, 1), 2, 0, new Args { Values = values, Count = 2 });
