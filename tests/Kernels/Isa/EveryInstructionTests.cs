@@ -1,0 +1,203 @@
+using System.Reflection;
+using System.Text.RegularExpressions;
+using GpuKit.Ilgpu.Kernels.Isa;
+using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Runtime.Ptx;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+using Group = ILGPU.Group;
+
+namespace GpuKit.Ilgpu.Tests.Kernels.Isa;
+
+/// <summary>
+/// Every instruction in a kernel, those that no operator uses yet included: its text compiles for every architecture, and on
+/// a card it does what the emulation does.
+/// </summary>
+public sealed partial class EveryInstructionTests
+{
+    private const int Lanes = 32;
+    private const int Words = 32;
+
+    internal struct Args
+    {
+        public ArrayView<uint> Input;
+        public ArrayView<uint> Output;
+    }
+
+    /// <summary>Global and shared memory, and cp.async; each lane passes words to the lane five before it.</summary>
+    internal static void Memory(Args a)
+    {
+        ArrayView<uint> shared = SharedMemory.Allocate<U4>(Lanes * Words / 4).Cast<uint>();
+        int at = Group.IdxX * Words, other = ((Group.IdxX + 5) & (Lanes - 1)) * Words;
+        CpAsync.Copy16(ref shared[at], ref a.Input[at]);
+        CpAsync.Commit();
+        CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
+        CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
+        CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
+        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]);
+        CpAsync.Commit();
+        CpAsync.Wait(1);
+        U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
+        CpAsync.WaitAll();
+        Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobal(ref a.Input[at + 12]));
+        Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2(ref a.Input[at + 16]));
+        Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2(ref a.Input[at + 18]));
+        Mem.StoreShared(ref shared[at + 20], Mem.LoadStream(ref a.Input[at + 20]));
+        Mem.StoreShared(ref shared[at + 24], Mem.LoadReadOnly(ref a.Input[at + 24]));
+        shared[at + 28] = Mem.LoadStream1(ref a.Input[at + 28]);
+        shared[at + 29] = first.X ^ first.W;
+        Group.Barrier();
+        for (int i = 0; i < 24; i += 4)
+            Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));
+        Mem.StoreStream(ref a.Output[at + 24], Mem.LoadShared(ref shared[other + 24]));
+        Mem.StoreGlobal2(ref a.Output[at + 28], Mem.LoadShared2(ref shared[other + 28]));
+    }
+
+    /// <summary>ldmatrix of every kind into both products. Inputs are small whole numbers: sums are exact in any order.</summary>
+    internal static void Matrices(Args a)
+    {
+        ArrayView<ushort> shared = SharedMemory.Allocate<U4>(Lanes * Words / 4).Cast<ushort>();
+        int lane = Group.IdxX, at = lane * Words;
+        for (int i = 0; i < Words; i += 4)
+            Mem.StoreShared(ref shared.Cast<uint>()[at + i], Mem.LoadGlobal(ref a.Input[at + i]));
+        Group.Barrier();
+        // A row of eight elements a lane, 16 bytes; the first kilobyte is BF16, what follows F16.
+        U4 a0 = LdMatrix.X4(ref shared[lane * 8]), a1 = LdMatrix.X4Trans(ref shared[1024 + (lane * 8)]);
+        U2 b0 = LdMatrix.X2(ref shared[256 + (lane * 8)]), b1 = LdMatrix.X2Trans(ref shared[1280 + (lane * 8)]);
+        F4 none = default;
+        none.Y = lane;
+        F4 bf16 = Mma.Bf16(a0, b0, none), f16 = Mma.F16(a1, b1, none);
+        a.Output[at] = Interop.FloatAsInt(bf16.X);
+        a.Output[at + 1] = Interop.FloatAsInt(bf16.Y);
+        a.Output[at + 2] = Interop.FloatAsInt(bf16.Z);
+        a.Output[at + 3] = Interop.FloatAsInt(bf16.W);
+        a.Output[at + 4] = Interop.FloatAsInt(f16.X);
+        a.Output[at + 5] = Interop.FloatAsInt(f16.Y);
+        a.Output[at + 6] = Interop.FloatAsInt(f16.Z);
+        a.Output[at + 7] = Interop.FloatAsInt(f16.W);
+        a.Output[at + 8] = LdMatrix.X1(ref shared[512 + (lane * 8)]);
+        a.Output[at + 9] = LdMatrix.X1Trans(ref shared[512 + (lane * 8)]);
+    }
+
+    /// <summary>Bits, conversions, exact arithmetic and the warp's collectives.</summary>
+    internal static void Exact(Args a)
+    {
+        int lane = Group.IdxX, at = lane * Words;
+        uint u = a.Input[at], v = a.Input[at + 1], w = a.Input[at + 2];
+        float x = Interop.IntAsFloat(a.Input[at + 3]), y = Interop.IntAsFloat(a.Input[at + 4]), z = Interop.IntAsFloat(a.Input[at + 5]);
+        a.Output[at] = Bits.Prmt(u, v, w);
+        a.Output[at + 1] = Bits.Lop3(u, v, w, 0xCA);
+        a.Output[at + 2] = (uint)(Bits.PopCount(u) + (Bits.LeadingZeros(v >> (lane & 31)) << 8));
+        a.Output[at + 3] = Cvt.Bf16x2(x, y);
+        a.Output[at + 4] = Cvt.Bf16(z);
+        a.Output[at + 5] = Cvt.F16x2(x, y);
+        a.Output[at + 6] = Interop.FloatAsInt(Cvt.F16Low(u));
+        a.Output[at + 7] = Interop.FloatAsInt(Cvt.F16High(u));
+        a.Output[at + 8] = Cvt.F16x2FromE4M3x2((ushort)(u & 0xFFFF));
+        a.Output[at + 9] = Cvt.E4M3x2LowToF16x2(u);
+        a.Output[at + 10] = Cvt.E4M3x2HighToF16x2(u);
+        a.Output[at + 11] = Cvt.E4M3x2(x, y);
+        a.Output[at + 12] = Cvt.FmaBf16x2(u, v, w);
+        a.Output[at + 13] = (uint)Cvt.RoundToInt(x);
+        a.Output[at + 14] = Interop.FloatAsInt(Fast.Fma(x, y, z));
+        a.Output[at + 15] = Interop.FloatAsInt(Fast.Div(x, y));
+        a.Output[at + 16] = Interop.FloatAsInt(Fast.Sqrt(x * x));
+        a.Output[at + 17] = Interop.FloatAsInt(Fast.RoundEven(x));
+        a.Output[at + 18] = Interop.FloatAsInt(WarpOps.Sum(x));
+        a.Output[at + 19] = Interop.FloatAsInt(WarpOps.Max(y));
+        ArgMaxResult best = WarpOps.ArgMax(z, lane ^ 7);
+        a.Output[at + 20] = Interop.FloatAsInt(best.Value);
+        a.Output[at + 21] = (uint)best.Index;
+        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u);
+        a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
+        a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
+        a.Output[at + 25] = WarpOps.LaneId();
+        WarpOps.Barrier();
+    }
+
+    /// <summary>Approximations of positive numbers.</summary>
+    internal static void Near(Args a)
+    {
+        int at = Group.IdxX * Words;
+        float x = Interop.IntAsFloat(a.Input[at]);
+        a.Output[at] = Interop.FloatAsInt(Fast.Ex2(x));
+        a.Output[at + 1] = Interop.FloatAsInt(Fast.Lg2(x));
+        a.Output[at + 2] = Interop.FloatAsInt(Fast.Rcp(x));
+        a.Output[at + 3] = Interop.FloatAsInt(Fast.Rsqrt(x));
+    }
+
+    private static readonly KernelDefinition<Args>[] Kernels =
+    [
+        new(Memory, new KernelTraits(Lanes)), new(Matrices, new KernelTraits(Lanes)), new(Exact, new KernelTraits(Lanes)), new(Near, new KernelTraits(Lanes)),
+    ];
+
+    public static TheoryData<string> Targets => [.. PtxTarget.All.Select(t => t.ToString())];
+
+    [Theory]
+    [MemberData(nameof(Targets))]
+    public void Compiles(string name)
+    {
+        PtxTarget target = PtxTarget.Parse(name);
+        string text = string.Concat(PtxCompiler.CompileAll(Kernels, target).Select(k => k.Text));
+        Assert.False(PtxText.UsesLocalMemory(text));
+        foreach (MethodInfo method in PtxIntrinsics.All)
+        {
+            var attribute = method.GetCustomAttribute<PtxAttribute>()!;
+            if (attribute.MinArch > target.Number || attribute.ExactArch is not null)
+                continue;
+            foreach (Match instruction in Mnemonic().Matches(attribute.Text))
+                Assert.True(text.Contains(instruction.Value, StringComparison.Ordinal), $"{method.DeclaringType!.Name}.{method.Name}: no kernel here has {instruction.Value}");
+        }
+    }
+
+    public static TheoryData<int> Indices => [.. Enumerable.Range(0, 4)];
+
+    [Theory]
+    [MemberData(nameof(Indices))]
+    public void A_card_does_what_the_emulation_does(int kernel)
+    {
+        GpuDevice card = TestDevices.Get(TestDevice.Cuda);
+        uint[] input = Input(kernel), expected = Run(TestDevices.Get(TestDevice.CpuWarp32), kernel, input), actual = Run(card, kernel, input);
+        for (int i = 0; i < expected.Length; i++)
+        {
+            if (Kernels[kernel].Method.Name == nameof(Near))
+                Assert.Equal(Interop.IntAsFloat(expected[i]), Interop.IntAsFloat(actual[i]), Math.Abs(Interop.IntAsFloat(expected[i])) * 1e-6 + 1e-6);
+            else
+                Assert.True(expected[i] == actual[i], $"lane {i / Words}, word {i % Words}: 0x{expected[i]:X8} emulated, 0x{actual[i]:X8} on the card");
+        }
+    }
+
+    private static uint[] Run(GpuDevice device, int kernel, uint[] input)
+    {
+        using DeviceBuffer<uint> source = device.Upload<uint>(input), result = device.Allocate<uint>(input.Length);
+        result.Fill(device.DefaultStream, 0);
+        device.Launch(Kernels[kernel], device.DefaultStream, (1, 1, 1), Lanes, 0, new Args { Input = source, Output = result });
+        return result.ToArray(device.DefaultStream);
+    }
+
+    private static uint[] Input(int kernel)
+    {
+        var random = new Random(kernel);
+        var words = new uint[Lanes * Words];
+        for (int i = 0; i < words.Length; i++)
+            words[i] = Kernels[kernel].Method.Name switch
+            {
+                nameof(Memory) => (uint)random.NextInt64(1L << 32),
+                nameof(Matrices) => i < words.Length / 2 ? Pair(() => ((BFloat16)random.Next(-8, 9)).Bits) : Pair(() => BitConverter.HalfToUInt16Bits((System.Half)random.Next(-8, 9))),
+                nameof(Near) => Interop.FloatAsInt(random.NextSingle() * 20 + 0.01f),
+                _ => (i % Words) switch
+                {
+                    2 => Pair(() => (ushort)random.Next(0x3F00, 0x4000)), // finite as BF16, any digits as a selector
+                    >= 3 => Interop.FloatAsInt((random.NextSingle() - 0.5f) * 1000),
+                    _ => Pair(() => (ushort)random.Next(0x3000, 0x4700)), // finite as BF16, F16 and E4M3
+                },
+            };
+        return words;
+    }
+
+    private static uint Pair(Func<ushort> half) => half() | (uint)half() << 16;
+
+    // What begins a statement; moves of temporaries are no instruction of interest.
+    [GeneratedRegex(@"(?<![\w.%])(?!mov\.)[a-z]\w*(\.[\w:]+)+(?= )")]
+    private static partial Regex Mnemonic();
+}
