@@ -32,9 +32,9 @@ internal static class RmsNorm
     public static void Run(Args a)
     {
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
-        for (int row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
+        for (long row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
         {
-            long start = (long)row * a.Width;
+            long start = row * a.Width;
             float squares = 0;
             for (int i = Group.IdxX; i < a.Width; i += Group.DimX)
             {
@@ -48,9 +48,9 @@ internal static class RmsNorm
     public static void RunAdd(Args a)
     {
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
-        for (int row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
+        for (long row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
         {
-            long start = (long)row * a.Width;
+            long start = row * a.Width;
             float squares = 0;
             for (int i = Group.IdxX; i < a.Width; i += Group.DimX)
             {

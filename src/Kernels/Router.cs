@@ -41,16 +41,16 @@ internal static class Router
         ArrayView<float> logits = SharedMemory.Allocate<float>(MaxExperts);
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
         ArrayView<int> indices = SharedMemory.Allocate<int>(BlockOps.MaxWarps);
-        for (int token = Grid.IdxX; token < a.Tokens; token += Grid.DimX)
+        for (long token = Grid.IdxX; token < a.Tokens; token += Grid.DimX)
         {
-            float max = Load(a, (long)token * a.Experts, logits);
+            float max = Load(a, token * a.Experts, logits);
             max = BlockOps.Max(max, scratch);
             float sum = 0;
             for (int e = Group.IdxX; e < a.Experts; e += Group.DimX)
                 sum += Mass(logits[e], max);
             sum = BlockOps.Sum(sum, scratch);
 
-            long first = (long)token * a.TopK;
+            long first = token * a.TopK;
             float chosen = 0;
             for (int j = 0; j < a.TopK; j++)
             {

@@ -2,7 +2,7 @@ using System.Numerics;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>The part of a matrix that shares one scale: rows × columns, both powers of two, edge blocks may be partial.</summary>
+/// <summary>The part of a matrix that shares one scale: rows × columns, both powers of two, edge blocks may be partial. The default value is 128 × 128.</summary>
 public readonly record struct ScaleBlock
 {
     /// <summary>The block of published FP8 checkpoints.</summary>
@@ -11,6 +11,14 @@ public readonly record struct ScaleBlock
     // A step of the tensor-core kernel must not cross a block's edge.
     private const int LeastColumns = Kernels.Gemm.TileK;
     private const int Most = 1 << 20;
+    private const int Log128 = 7;
+
+    // Kernels and host count a block's elements in an int.
+    private const long MostElements = 1 << 30;
+
+    // Differences, so that the value without a constructor is a usable block.
+    private readonly int rowShiftFrom128;
+    private readonly int columnShiftFrom128;
 
     /// <summary>A block shape.</summary>
     /// <param name="rows">Rows (output features) that share a scale: a power of two from 1.</param>
@@ -18,25 +26,25 @@ public readonly record struct ScaleBlock
     /// <exception cref="ArgumentException">Not powers of two in range.</exception>
     public ScaleBlock(int rows, int columns)
     {
-        if (!BitOperations.IsPow2(rows) || !BitOperations.IsPow2(columns) || columns < LeastColumns || rows > Most || columns > Most)
-            throw new ArgumentException($"Scale blocks of {rows}×{columns} are not supported: both sides must be powers of two up to {Most}, columns from {LeastColumns}.");
-        Rows = rows;
-        Columns = columns;
+        if (!BitOperations.IsPow2(rows) || !BitOperations.IsPow2(columns) || columns < LeastColumns || rows > Most || columns > Most || (long)rows * columns > MostElements)
+            throw new ArgumentException($"Scale blocks of {rows}×{columns} are not supported: both sides must be powers of two up to {Most}, columns from {LeastColumns}, {MostElements} elements at most.");
+        rowShiftFrom128 = BitOperations.Log2((uint)rows) - Log128;
+        columnShiftFrom128 = BitOperations.Log2((uint)columns) - Log128;
     }
 
     /// <summary>Rows that share a scale.</summary>
-    public int Rows { get; }
+    public int Rows => 1 << RowShift;
 
     /// <summary>Columns that share a scale.</summary>
-    public int Columns { get; }
+    public int Columns => 1 << ColumnShift;
 
     /// <summary>Blocks along N for a matrix of <paramref name="n"/> rows.</summary>
-    public int RowBlocks(int n) => (n + Rows - 1) / Rows;
+    public int RowBlocks(int n) => (int)(((long)n + Rows - 1) / Rows);
 
     /// <summary>Blocks along K for a matrix of <paramref name="k"/> columns.</summary>
-    public int ColumnBlocks(int k) => (k + Columns - 1) / Columns;
+    public int ColumnBlocks(int k) => (int)(((long)k + Columns - 1) / Columns);
 
-    internal int RowShift => BitOperations.Log2((uint)Rows);
+    internal int RowShift => rowShiftFrom128 + Log128;
 
-    internal int ColumnShift => BitOperations.Log2((uint)Columns);
+    internal int ColumnShift => columnShiftFrom128 + Log128;
 }

@@ -102,8 +102,23 @@ public sealed class QuantizerTests
     [InlineData(128, 16)]
     [InlineData(128, 100)]
     [InlineData(-128, 128)]
+    [InlineData(1 << 20, 1 << 20)]
     public void BlocksThatNoKernelReadsAreRefused(int rows, int columns) =>
         Assert.Throws<ArgumentException>(() => new ScaleBlock(rows, columns));
+
+    [Fact]
+    public void TheDefaultBlockIs128And128AndLargeMatricesHaveBlocks()
+    {
+        Assert.Equal(ScaleBlock.Square128, default);
+        Assert.Equal((128, 128), (default(ScaleBlock).Rows, default(ScaleBlock).Columns));
+        Assert.Equal((1 << 24, 1 << 24), (default(ScaleBlock).RowBlocks(int.MaxValue), default(ScaleBlock).ColumnBlocks(int.MaxValue)));
+        GpuDevice device = TestDevices.Get(TestDevice.Cpu);
+        using QuantizedMatrix matrix = QuantizedMatrix.Upload(device, new HostMatrix(WeightFormat.Bf16, 1, 1, [0x00, 0x40], [], default));
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>([(BFloat16)3f]);
+        using DeviceBuffer<float> y = device.Allocate<float>(1);
+        Linear.Multiply(device.DefaultStream, matrix, x, y, 1);
+        Assert.Equal([6f], y.ToArray(device.DefaultStream));
+    }
 
     // Zeros, denormals, a huge outlier, infinities: what a quantiser meets in the wild.
     private static float[] Awkward(int count)
