@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Runtime.Driver;
+using GpuKit.Ilgpu.Runtime.Ptx;
 using ILGPU;
 using ILGPU.Runtime.Cuda;
 
@@ -29,6 +30,18 @@ public static class DeviceCatalog
 
     /// <summary>Why CUDA cannot be used here, in a few words, or null when it can.</summary>
     public static string? CudaUnavailable() => Found.Value.Unavailable;
+
+    /// <summary>
+    /// Why <see cref="DeviceKind.Auto"/> takes the CPU and not this card, or null when it takes the card. A card that is too
+    /// old for the kernels counts as none; a number that no card has is left to <see cref="GpuDevice.Open"/>, which refuses it.
+    /// </summary>
+    /// <param name="ordinal">Which card, counted from 0.</param>
+    public static string? AutoTakesCpu(int ordinal = 0) => CudaUnavailable() ?? TooOld(CudaDevices, ordinal);
+
+    internal static string? TooOld(IReadOnlyList<CudaDeviceInfo> cards, int ordinal) =>
+        ordinal < cards.Count && cards[ordinal] is { } card && card.ComputeCapability < PtxTarget.Least
+            ? $"{card.Name} has compute capability {card.ComputeCapability} and the kernels need {PtxTarget.Least}"
+            : null;
 
     private static (IReadOnlyList<CudaDeviceInfo>, string?) Enumerate()
     {

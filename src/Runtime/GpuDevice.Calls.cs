@@ -20,6 +20,18 @@ public sealed partial class GpuDevice
             own.Bind();
     }
 
+    /// <summary>
+    /// <see cref="Bind"/> for disposing: false where there is nothing to release any more, because the device is closed or lost
+    /// (the driver has dropped all it held then).
+    /// </summary>
+    internal bool TryBind()
+    {
+        if (IsClosed || IsLost)
+            return false;
+        Bind();
+        return true;
+    }
+
     /// <summary>Queues one kernel. Allocates nothing once the kernel is loaded.</summary>
     /// <param name="definition">What to run.</param>
     /// <param name="stream">Where; must belong to this device.</param>
@@ -100,7 +112,10 @@ public sealed partial class GpuDevice
     }
 
     private GpuException Translate(CudaException e, string doing) =>
-        Fault(Enum.TryParse(e.Error, out CudaError status) ? status : CudaError.CUDA_ERROR_UNKNOWN, doing, e);
+        Fault(Status(e), doing, e);
+
+    private static CudaError Status(CudaException e) =>
+        Enum.TryParse(e.Error, out CudaError status) ? status : CudaError.CUDA_ERROR_UNKNOWN;
 
     private GpuException Fault(CudaError status, string doing, Exception? inner)
     {

@@ -72,10 +72,7 @@ public sealed class GpuEvent : IDisposable
         if (disposed)
             return;
         disposed = true;
-        if (Device.IsCuda && !Device.IsClosed)
-        {
-            Device.Bind();
+        if (Device.IsCuda && Device.TryBind())
             _ = CudaDriver.cuEventDestroy_v2(handle);
-        }
     }
 }

@@ -82,9 +82,7 @@ public sealed class GpuGraph : IDisposable
     public void Dispose()
     {
         nint handle = Interlocked.Exchange(ref executable, 0);
-        if (handle == 0 || device.IsClosed)
-            return;
-        device.Bind();
-        _ = CudaDriver.cuGraphExecDestroy(handle);
+        if (handle != 0 && device.TryBind())
+            _ = CudaDriver.cuGraphExecDestroy(handle);
     }
 }

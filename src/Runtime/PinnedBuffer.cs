@@ -57,9 +57,8 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         {
             NativeMemory.AlignedFree((void*)own);
         }
-        else if (!device.IsClosed)
+        else if (device.TryBind())
         {
-            device.Bind();
             _ = CudaDriver.cuMemFreeHost(own);
         }
     }

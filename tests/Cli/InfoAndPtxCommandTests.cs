@@ -16,7 +16,7 @@ public sealed class InfoAndPtxCommandTests
         Assert.Equal(DeviceCatalog.CudaDevices.Count + 1, devices.Length);
         Assert.Equal("cpu", devices[^1].GetProperty("kind").GetString());
         Assert.All(devices, d => Assert.True(d.GetProperty("memory_bytes").GetInt64() > 0));
-        Assert.StartsWith(DeviceCatalog.CudaUnavailable() is null ? "cuda" : "cpu", json.RootElement.GetProperty("auto_takes").GetString(), StringComparison.Ordinal);
+        Assert.StartsWith(DeviceCatalog.AutoTakesCpu() is null ? "cuda" : "cpu", json.RootElement.GetProperty("auto_takes").GetString(), StringComparison.Ordinal);
     }
 
     [Fact]

@@ -9,7 +9,7 @@ public sealed class DeviceTests
     public void AutoTakesTheCardWhenThereIsOneAndSaysSo()
     {
         using GpuDevice device = GpuDevice.Open();
-        Assert.Equal(DeviceCatalog.CudaUnavailable() is null, device.IsCuda);
+        Assert.Equal(DeviceCatalog.AutoTakesCpu() is null, device.IsCuda);
         Assert.Contains(device.IsCuda ? "CUDA" : "CPU", device.Choice, StringComparison.Ordinal);
         Assert.Equal(device.IsCuda, device.ComputeCapability is not null);
     }

@@ -139,6 +139,15 @@ public sealed class PtxPipelineTests
         Assert.Equal("sm_90a", PtxTarget.Parse("90a").ToString());
     }
 
+    [Fact]
+    public void AutoTakesTheCpuWhenTheCardIsTooOld()
+    {
+        CudaDeviceInfo[] cards = [new(0, "RTX 2080", new Version(7, 5), 1, 1), new(1, "A100", new Version(8, 0), 1, 1)];
+        Assert.Equal("RTX 2080 has compute capability 7.5 and the kernels need 8.0", DeviceCatalog.TooOld(cards, 0));
+        Assert.Null(DeviceCatalog.TooOld(cards, 1));
+        Assert.Null(DeviceCatalog.TooOld(cards, 2));
+    }
+
     private static void AssertCompiles(Action<Args> kernel, string arch, bool has, string error)
     {
         if (has)

@@ -35,12 +35,12 @@ internal static class InfoCommand
 
     private static int Run(bool json)
     {
-        string? unavailable = DeviceCatalog.CudaUnavailable();
+        string? unavailable = DeviceCatalog.CudaUnavailable(), notTheCard = DeviceCatalog.AutoTakesCpu();
         List<DeviceResult> devices = [.. DeviceCatalog.CudaDevices.Select(Describe)];
         using (GpuDevice cpu = GpuDevice.Open(DeviceKind.Cpu))
             devices.Add(Describe("cpu", cpu));
         var result = new InfoResult(
-            DeviceCatalog.DriverVersion?.ToString(), unavailable, unavailable is null ? "cuda 0" : "cpu", unavailable ?? "there is a card", devices);
+            DeviceCatalog.DriverVersion?.ToString(), unavailable, notTheCard is null ? "cuda 0" : "cpu", notTheCard ?? "there is a card", devices);
         if (json)
             JsonOutput.WriteLine(result);
         else

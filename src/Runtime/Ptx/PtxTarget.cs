@@ -23,6 +23,9 @@ internal readonly record struct PtxTarget(string Name, CudaArchitecture Architec
         new("120a", CudaArchitecture.SM_120, CudaInstructionSet.ISA_87),
     ];
 
+    /// <summary>The compute capability that every kernel needs (Ampere).</summary>
+    public static readonly Version Least = new(Sm80.Architecture.Major, Sm80.Architecture.Minor);
+
     /// <summary>Major·10 + minor, the form of <see cref="Kernels.Isa.PtxAttribute.MinArch"/>.</summary>
     public int Number => (Architecture.Major * 10) + Architecture.Minor;
 
@@ -49,7 +52,7 @@ internal readonly record struct PtxTarget(string Name, CudaArchitecture Architec
                 return target;
         if (device < CudaArchitecture.SM_80)
             throw new GpuException(GpuFault.NotSupported,
-                $"The device has compute capability {device.Major}.{device.Minor}; the kernels need 8.0 (Ampere) or newer.");
+                $"The device has compute capability {device.Major}.{device.Minor}; the kernels need {Least} (Ampere) or newer.");
         PtxTarget below = All.Last(t => t.Architecture < device);
         return below with { Name = below.Name.TrimEnd('a'), Architecture = device };
     }
