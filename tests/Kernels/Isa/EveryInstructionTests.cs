@@ -198,6 +198,6 @@ public sealed partial class EveryInstructionTests
     private static uint Pair(Func<ushort> half) => half() | (uint)half() << 16;
 
     // What begins a statement; moves of temporaries are no instruction of interest.
-    [GeneratedRegex(@"(?<![\w.%])(?!mov\.)[a-z]\w*(\.[\w:]+)+(?= )")]
+    [GeneratedRegex(@"(?<![\w.%])(?!mov\.)[a-z]\w*(\.[\w:]+)+(?=[ ;])")]
     private static partial Regex Mnemonic();
 }
