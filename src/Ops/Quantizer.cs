@@ -67,6 +67,9 @@ public static class Quantizer
         var values = new float[checked(matrix.N * matrix.K)];
         if (matrix.Codes.Length != (long)values.Length * matrix.Format.Info().BitsPerCode / 8)
             throw new ArgumentException($"{matrix.Codes.Length} bytes of codes do not fit [{matrix.N}, {matrix.K}] in {matrix.Format.Info().Name}.", nameof(matrix));
+        int scales = matrix.Format.Info().IsScaled ? matrix.Block.RowBlocks(matrix.N) * matrix.Block.ColumnBlocks(matrix.K) : 0;
+        if (matrix.Scales.Length != scales)
+            throw new ArgumentException($"{matrix.Scales.Length} scales do not fit [{matrix.N}, {matrix.K}] in {matrix.Format.Info().Name}, which needs {scales}.", nameof(matrix));
         ReadOnlySpan<ushort> halves = MemoryMarshal.Cast<byte, ushort>(matrix.Codes);
         for (int n = 0, i = 0; n < matrix.N; n++)
         {

@@ -107,6 +107,15 @@ public sealed class QuantizerTests
         Assert.Throws<ArgumentException>(() => new ScaleBlock(rows, columns));
 
     [Fact]
+    public void DequantisingRefusesCodesAndScalesThatDoNotFit()
+    {
+        HostMatrix fp8 = Quantizer.Quantize([1, 2], 1, 2, WeightFormat.Fp8Block);
+        Assert.Equal([1f, 2f], Quantizer.Dequantize(fp8));
+        Assert.Throws<ArgumentException>(() => Quantizer.Dequantize(fp8 with { Scales = [] }));
+        Assert.Throws<ArgumentException>(() => Quantizer.Dequantize(fp8 with { Codes = [0] }));
+    }
+
+    [Fact]
     public void TheDefaultBlockIs128And128AndLargeMatricesHaveBlocks()
     {
         Assert.Equal(ScaleBlock.Square128, default);
