@@ -18,7 +18,7 @@ internal static class ErrorLine
             Console.Error.WriteLine(e);
         return e switch
         {
-            OperationCanceledException => ExitCodes.Cancelled,
+            OperationCanceledException => ExitCodes.Failure,
             ArgumentException => ExitCodes.Usage,
             _ => ExitCodes.Failure,
         };

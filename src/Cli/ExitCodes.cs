@@ -5,12 +5,9 @@ internal static class ExitCodes
 {
     public const int Ok = 0;
 
-    /// <summary>The work failed, or an evaluation missed its bar.</summary>
+    /// <summary>The work failed or was stopped by Ctrl-C, or an evaluation missed its bar.</summary>
     public const int Failure = 1;
 
     /// <summary>The command line asks for something that cannot be.</summary>
     public const int Usage = 2;
-
-    /// <summary>Ctrl-C: 128 + SIGINT, as shells have it.</summary>
-    public const int Cancelled = 130;
 }

@@ -8,20 +8,23 @@ namespace GpuKit.Ilgpu;
 /// </summary>
 public sealed class QuantizedMatrix : IDisposable
 {
+    // Kernels count along N and K in 32 bits, a tile or a few beyond the end.
+    private const int MostExtent = 1 << 30;
+
     /// <summary>Allocates a matrix whose contents are written with <see cref="Write"/>.</summary>
     /// <param name="device">Device to hold it.</param>
     /// <param name="format">Storage format.</param>
-    /// <param name="n">Output features (rows), at least 1.</param>
-    /// <param name="k">Input features (columns), at least 1.</param>
+    /// <param name="n">Output features (rows), 1 to 2³⁰.</param>
+    /// <param name="k">Input features (columns), 1 to 2³⁰.</param>
     /// <param name="count">Matrices in the stack.</param>
     /// <param name="block">Scale block of a scaled format; 128 × 128 when omitted.</param>
-    /// <exception cref="ArgumentException">A size is not positive.</exception>
+    /// <exception cref="ArgumentException">A size is out of range.</exception>
     /// <exception cref="GpuException">Device memory is exhausted.</exception>
     public QuantizedMatrix(GpuDevice device, WeightFormat format, int n, int k, int count = 1, ScaleBlock? block = null)
     {
         ArgumentNullException.ThrowIfNull(device);
-        ArgumentOutOfRangeException.ThrowIfLessThan(n, 1);
-        ArgumentOutOfRangeException.ThrowIfLessThan(k, 1);
+        Shape.RequireRange(n, 1, MostExtent, nameof(n));
+        Shape.RequireRange(k, 1, MostExtent, nameof(k));
         ArgumentOutOfRangeException.ThrowIfLessThan(count, 1);
         Format = format;
         N = n;

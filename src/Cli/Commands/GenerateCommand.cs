@@ -70,10 +70,10 @@ internal sealed class GenerateCommand
     // The line break that ends a typed or echoed line is not part of the prompt.
     private static string ReadPrompt(string prompt)
     {
-        if (prompt != "-")
-            return prompt;
-        string text = Console.In.ReadToEnd();
-        return text.EndsWith('\n') ? text[..^(text.EndsWith("\r\n", StringComparison.Ordinal) ? 2 : 1)] : text;
+        string text = prompt == "-" ? Console.In.ReadToEnd() : prompt;
+        if (prompt == "-" && text.EndsWith('\n'))
+            text = text[..^(text.EndsWith("\r\n", StringComparison.Ordinal) ? 2 : 1)];
+        return text.Length > 0 ? text : throw new ArgumentException("The prompt is empty; give a text, or - and a text on stdin.");
     }
 
     private static List<ChatMessage> Messages(string? system, string user)
