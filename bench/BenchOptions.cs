@@ -15,6 +15,9 @@ internal sealed record BenchOptions
 
     public int Runs { get; private init; } = 5;
 
+    /// <summary>Rows of x that products are timed with.</summary>
+    public IReadOnlyList<int> Rows { get; private init; } = [1, 8, 16];
+
     /// <summary>Where results are appended; null when they are only printed.</summary>
     public string? ResultFolder { get; private init; }
 
@@ -39,6 +42,7 @@ internal sealed record BenchOptions
                 "--model" => options with { Model = value },
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
+                "--rows" => options with { Rows = [.. value.Split(',').Select(v => Number(option, v, 1))] },
                 "--out" => options with { ResultFolder = value },
                 _ => throw new ArgumentException($"There is no option {option}."),
             };

@@ -32,7 +32,7 @@ public class HostBenchOperators
         y = device.Allocate<BFloat16>(N);
         shape = new LinearShape(1, N, K, WeightFormat.Bf16, true, 0);
         limits = LinearDevice.Of(device);
-        kernel = LinearKernels.Get(LinearPlan.Choose(shape, limits), WeightFormat.Bf16, float32: false, grouped: false);
+        kernel = LinearKernels.Get(LinearPlan.Choose(shape, limits), WeightFormat.Bf16, shape.M, float32: false, grouped: false);
         OperatorCall();
     }
 

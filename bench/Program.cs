@@ -5,12 +5,14 @@ const string Usage = """
     usage: GpuKit.Ilgpu.Bench BENCH [options]
 
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
+    gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth
     decode    tokens a second of a model, batch 1, greedy
 
     --device auto|cuda|cpu   default auto
     --ordinal N              which card, default 0
     --model DIR              default: models/tiny-moe-fp8 of the repository
     --tokens N               decode: tokens a run, default 256
+    --rows M[,M…]            gemv: rows of x, default 1,8,16
     --runs N                 decode: runs after a warm-up, default 5
     --write                  append the results to docs/results
     --out DIR                write them there instead
@@ -27,6 +29,7 @@ try
     IReadOnlyList<ResultRecord> results = args[0] switch
     {
         "host" => HostBench.Run(options),
+        "gemv" => GemvBench.Run(options),
         "decode" => DecodeBench.Run(options),
         _ => throw new ArgumentException($"'{args[0]}' is no benchmark."),
     };

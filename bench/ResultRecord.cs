@@ -23,6 +23,14 @@ internal sealed record ResultRecord
 
     public string? Model { get; init; }
 
+    public string? Format { get; init; }
+
+    public int? M { get; init; }
+
+    public int? N { get; init; }
+
+    public int? K { get; init; }
+
     public int? Batch { get; init; }
 
     /// <summary>Positions of the KV cache that are filled at the end.</summary>
@@ -34,6 +42,25 @@ internal sealed record ResultRecord
     public double? UsMin { get; init; }
 
     public double? UsMax { get; init; }
+
+    public double? Gbps { get; init; }
+
+    /// <summary>Read bandwidth measured in the same run.</summary>
+    public double? ReadGbps { get; init; }
+
+    public double? ReadRatio { get; init; }
+
+    public double? CublasUs { get; init; }
+
+    /// <summary>cuBLAS's time over ours: above 1 we are faster.</summary>
+    public double? CublasRatio { get; init; }
+
+    /// <summary>Against the dequantised operands in double precision.</summary>
+    public double? RelError { get; init; }
+
+    public int? Registers { get; init; }
+
+    public int? LocalBytes { get; init; }
 
     public long? AllocatedBytes { get; init; }
 

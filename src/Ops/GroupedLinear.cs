@@ -63,7 +63,7 @@ public static class GroupedLinear
         args.Offsets = routing.Offsets;
         args.ExpertCount = weights.Count;
         args.RowsPerInput = size.RowsPerInput;
-        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, float32, grouped: true), stream, (plan.GridX, plan.GridY, 1), plan.Threads, 0, args);
+        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: true), stream, (plan.GridX, plan.GridY, 1), plan.Threads, 0, args);
     }
 }
 

@@ -7,10 +7,10 @@ namespace GpuKit.Ilgpu;
 /// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32.
 /// </summary>
 /// <remarks>
-/// Few rows run as dot products (one warp each; on the CPU one thread each), 16 and more on tensor cores. Bitwise
-/// repeatable. Below 16 rows a row's bits do not depend on M or on the other rows; between the paths bits may differ
-/// within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte aligned, or a K
-/// that does not fill 16-byte words, take a slower path.
+/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
+/// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
+/// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
+/// aligned, or a K that does not fill 16-byte words, take a slower path: dot products by warps, tiles from 16 rows.
 /// </remarks>
 public static class Linear
 {
@@ -51,10 +51,11 @@ public static class Linear
         if (size.M == 0)
             return;
         bool aligned = IsAligned(weights, x);
-        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0);
+        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block.Columns);
         LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding);
         LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride);
-        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, 0, args);
+        int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : 0;
+        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);
     }
 
     internal static bool IsAligned(QuantizedMatrix weights, ArrayView<BFloat16> x) =>

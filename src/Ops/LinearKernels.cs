@@ -16,19 +16,24 @@ internal static class LinearKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped);
+    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped, bool TwoTiles = false);
 
-    public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, bool float32, bool grouped) =>
-        ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
+    /// <summary>The kernel of a plan for products of one matrix with <paramref name="m"/> rows, or of experts' matrices.</summary>
+    public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, int m, bool float32, bool grouped) =>
+        plan.Path == LinearPath.SkinnyGemm
+            ? ByKey[new Key(plan.Path, format, default, true, float32, false, m > SkinnyGemm.Columns)]
+            : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
-        foreach (LinearPath path in Enum.GetValues<LinearPath>())
+        foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.Gemm })
             foreach (bool vectorised in new[] { false, true })
                 foreach (bool float32 in new[] { false, true })
                     foreach (bool grouped in new[] { false, true })
                         AddFormats(kernels, new Key(path, default, default, vectorised, float32, grouped));
+        AddSkinny<StreamedBf16>(kernels, WeightFormat.Bf16);
+        AddSkinny<StreamedFp8>(kernels, WeightFormat.Fp8Block);
         return kernels;
     }
 
@@ -66,4 +71,15 @@ internal static class LinearKernels
             LinearPath.Gemv => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, WarpLanes>, new KernelTraits(MostThreads)),
             _ => new(Gemm.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(Gemm.Threads, NeedsWarp32: true)),
         };
+
+    private static void AddSkinny<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
+        where TFormat : struct, IStreamedFormat
+    {
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true);
+        var key = new Key(LinearPath.SkinnyGemm, format, default, true, false, false);
+        kernels.Add(key, new(SkinnyGemm.Run<TFormat, Bf16Output, OneTile>, traits));
+        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Bf16Output, TwoTiles>, traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, Float32Output, OneTile>, traits));
+        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Float32Output, TwoTiles>, traits));
+    }
 }

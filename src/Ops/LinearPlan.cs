@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Formats;
 
 namespace GpuKit.Ilgpu;
 
@@ -11,7 +12,10 @@ internal enum LinearPath
     /// <summary>One warp a dot product.</summary>
     Gemv,
 
-    /// <summary>Tensor cores.</summary>
+    /// <summary>Tensor cores with the weights as the wide operand, for at most 16 rows.</summary>
+    SkinnyGemm,
+
+    /// <summary>Tensor cores in tiles of 64 × 64.</summary>
     Gemm,
 }
 
@@ -30,7 +34,13 @@ internal enum Fp8Decoding
 /// <param name="Format">Weight format.</param>
 /// <param name="Aligned">Whether every row of x and W starts on a 16-byte boundary and is whole 16-byte words long.</param>
 /// <param name="Experts">Matrices to choose from, or 0 when there is no choice.</param>
-internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts);
+/// <param name="BlockColumns">Columns that share a scale.</param>
+internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts, int BlockColumns = 128)
+{
+    /// <summary>Whether the skinny kernel can run it: whole 16-byte words, one scale a chunk, at most 16 rows, no experts.</summary>
+    public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs
+        && (Format != WeightFormat.Fp8Block || BlockColumns >= StreamedFp8.ChunkCodes);
+}
 
 /// <summary>What the plan must know of a device.</summary>
 /// <param name="IsCuda">A card, not the CPU.</param>
@@ -50,6 +60,11 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     /// <summary>Rows from which a tensor-core tile beats reading the weights once a row (the tile is 64 rows, of which 16 pay for it).</summary>
     public const int GemmFromRows = 16;
 
+    // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM; where
+    // the tiles of rows alone are that many, a few warps a tile still win, since a wide format's rows are long.
+    private const int WarpsWanted = 2048;
+    private const int ManyTiles = 1024;
+
     // A grid's y extent is 16 bits; the kernel strides over the rest.
     private const int MostRowTiles = 65_535;
 
@@ -65,6 +80,11 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
             decode = Fp8Decoding.Table;
         if (path == LinearPath.Gemm)
             return new LinearPlan(path, decode, shape.Aligned, Tiles(shape.N, Gemm.TileN), RowTiles(shape), Gemm.Threads);
+        if (path == LinearPath.SkinnyGemm)
+        {
+            int tiles = Tiles(shape.N, SkinnyGemm.Rows);
+            return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape, tiles), device.MaxThreads / 32));
+        }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
         int perBlock = path == LinearPath.Gemv ? threads / device.WarpSize : threads;
         long blocks = (((long)shape.M * shape.N) + perBlock - 1) / perBlock;
@@ -76,9 +96,26 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     {
         if (!device.IsCuda)
             return LinearPath.Scalar;
+        if (shape.CanStream)
+            return LinearPath.SkinnyGemm;
         // Among experts the rows spread: one expert must get enough of them on average.
         long rows = shape.Experts == 0 ? shape.M : shape.M / shape.Experts;
         return rows >= GemmFromRows ? LinearPath.Gemm : LinearPath.Gemv;
+    }
+
+    // Depends on N and K only, never on M: a row's sums have one order for every M.
+    private static int SkinnyWarps(in LinearShape shape, int tiles)
+    {
+        bool wide = shape.Format == WeightFormat.Bf16;
+        if (tiles >= ManyTiles)
+            return wide ? 4 : 2;
+        int chunks = Tiles(shape.K, wide ? StreamedBf16.ChunkCodes : StreamedFp8.ChunkCodes);
+        // Two chunks a warp at least, but where K is so short that this leaves the card idle.
+        int most = Math.Clamp(chunks / 2, SkinnyGemm.MostWarps / 2, SkinnyGemm.MostWarps);
+        int warps = 2;
+        while (2 * warps * tiles <= WarpsWanted && 2 * warps <= most)
+            warps *= 2;
+        return warps;
     }
 
     // Each expert's rows start a tile of their own: at most one partial tile an expert beyond the full ones.

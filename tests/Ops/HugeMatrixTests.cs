@@ -34,5 +34,5 @@ public sealed class HugeMatrixTests
         }
     }
 
-    private static IEnumerable<(LinearPath Path, int M)> Paths => [(LinearPath.Gemv, 1), (LinearPath.Scalar, 1), (LinearPath.Gemm, 17)];
+    private static IEnumerable<(LinearPath Path, int M)> Paths => [(LinearPath.Gemv, 1), (LinearPath.Scalar, 1), (LinearPath.SkinnyGemm, 9), (LinearPath.Gemm, 17)];
 }

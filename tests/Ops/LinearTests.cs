@@ -20,6 +20,12 @@ public sealed class LinearTests
         (16, 64, 32), (17, 9, 33), (1, 65, 48), (65, 63, 31), (64, 66, 160), (63, 1, 8),
     ];
 
+    // K in whole 16-byte words: full chunks for some warps, partial ones, fewer chunks than warps.
+    private static readonly (int M, int N, int K)[] SkinnyShapes =
+    [
+        (1, 1, 16), (1, 17, 48), (2, 16, 128), (7, 33, 144), (8, 15, 400), (9, 31, 1040), (16, 48, 656), (16, 1, 2064),
+    ];
+
     public static TheoryData<TestDevice, WeightFormat, int> Cases()
     {
         var data = new TheoryData<TestDevice, WeightFormat, int>();
@@ -37,9 +43,9 @@ public sealed class LinearTests
         GpuDevice device = TestDevices.Get(which);
         if (!CanRun(device, (LinearPath)path))
             return;
-        foreach ((int m, int n, int k) in (LinearPath)path == LinearPath.Gemm ? TileShapes : SmallShapes)
+        foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => TileShapes, LinearPath.SkinnyGemm => SkinnyShapes, _ => SmallShapes })
             foreach (Fp8Decoding decoding in Decodings(format))
-                Check(device, format, (LinearPath)path, decoding, new ScaleBlock(32, 64), (m, n, k));
+                Check(device, format, (LinearPath)path, decoding, (LinearPath)path == LinearPath.SkinnyGemm ? new ScaleBlock(4, 128) : new ScaleBlock(32, 64), (m, n, k));
     }
 
     [Theory]
@@ -48,7 +54,7 @@ public sealed class LinearTests
     {
         GpuDevice device = TestDevices.Get(which);
         foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32) })
-            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p)))
+            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p) && (p != LinearPath.SkinnyGemm || block.Columns >= 128)))
                 Check(device, WeightFormat.Fp8Block, path, Fp8Decoding.BitMove, block, (2, 130, 272));
     }
 
@@ -62,10 +68,13 @@ public sealed class LinearTests
         {
             BFloat16[] x = RandomData.SmallIntegersBf16(M * K, 1);
             HostMatrix w = IntegerWeights(format, N, K);
-            double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K);
+            float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), v => (float)v);
             foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p)))
+            {
+                int m = path == LinearPath.SkinnyGemm ? 16 : M;
                 foreach (Fp8Decoding decoding in Decodings(format))
-                    Assert.Equal(Array.ConvertAll(expected, v => (float)v), Run(device, w, x, M, path, decoding));
+                    Assert.Equal(expected[..(m * N)], Run(device, w, x[..(m * K)], m, path, decoding));
+            }
         }
     }
 
@@ -81,14 +90,19 @@ public sealed class LinearTests
             x[(k * K) + k] = (BFloat16)1f;
         foreach (WeightFormat format in WeightFormats.All)
         {
-            HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 7), N, K, format, new ScaleBlock(32, 32));
+            HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 7), N, K, format, new ScaleBlock(32, 128));
             double[] values = MatrixOracle.Values(w);
             foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p)))
             {
-                float[] y = Run(device, w, x, K, path, Fp8Decoding.BitMove);
-                for (int k = 0; k < K; k++)
-                    for (int n = 0; n < N; n++)
-                        Assert.Equal((float)values[(n * K) + k], y[(k * N) + n]);
+                // The skinny kernel takes 16 rows at a time.
+                int rows = path == LinearPath.SkinnyGemm ? 16 : K;
+                for (int first = 0; first < K; first += rows)
+                {
+                    float[] y = Run(device, w, x[(first * K)..((first + rows) * K)], rows, path, Fp8Decoding.BitMove);
+                    for (int k = 0; k < rows; k++)
+                        for (int n = 0; n < N; n++)
+                            Assert.Equal((float)values[(n * K) + first + k], y[(k * N) + n]);
+                }
             }
         }
     }
@@ -104,7 +118,7 @@ public sealed class LinearTests
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x, misalignment: 2);
         using var output = GuardedBuffer<float>.Output(device, M * N);
-        foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p)))
+        foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p) && p != LinearPath.SkinnyGemm))
         {
             Linear.Launch(device.DefaultStream, weights, input.View, output.View.Cast<byte>(), true, (M, 0), path);
             Compare.Close(output.ToArray(), MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), Float32Tolerance);
@@ -116,12 +130,12 @@ public sealed class LinearTests
     public void ARowHasTheSameBitsAloneAndAmongOthers(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        const int M = 15, N = 20, K = 96;
+        const int M = 16, N = 20, K = 1296;
         HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 5), N, K, WeightFormat.Fp8Block);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
         float[] together = Run(device, w, x, M, null, null);
-        for (int row = 0; row < M; row += 7)
-            Assert.Equal(together.AsSpan(row * N, N).ToArray(), Run(device, w, x.AsSpan(row * K, K).ToArray(), 1, null, null));
+        foreach ((int row, int count) in new[] { (0, 1), (7, 1), (15, 1), (3, 8), (2, 9) })
+            Assert.Equal(together.AsSpan(row * N, count * N).ToArray(), Run(device, w, x.AsSpan(row * K, count * K).ToArray(), count, null, null));
         Assert.Equal(together, Run(device, w, x, M, null, null));
     }
 
@@ -176,7 +190,7 @@ public sealed class LinearTests
 
     internal static bool CanRun(GpuDevice device, LinearPath path) => path switch
     {
-        LinearPath.Gemm => device.WarpSize == 32 && device.MaxThreadsPerBlock >= 128,
+        LinearPath.Gemm or LinearPath.SkinnyGemm => device.WarpSize == 32 && device.MaxThreadsPerBlock >= 128,
         _ => true,
     };
 
@@ -188,9 +202,9 @@ public sealed class LinearTests
         // A maximum of 448 in every block makes its scale 1: the codes are the integers themselves.
         float[] values = Array.ConvertAll(RandomData.SmallIntegersBf16(n * k, 2), v => (float)v);
         for (int row = 0; row < n; row += 32)
-            for (int column = 0; column < k; column += 32)
+            for (int column = 0; column < k; column += 128)
                 values[(row * k) + column] = 448;
-        return Quantizer.Quantize(values, n, k, format, new ScaleBlock(32, 32));
+        return Quantizer.Quantize(values, n, k, format, new ScaleBlock(32, 128));
     }
 
     private static void Check(GpuDevice device, WeightFormat format, LinearPath path, Fp8Decoding decoding, ScaleBlock block, (int M, int N, int K) shape)

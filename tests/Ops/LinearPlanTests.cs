@@ -1,0 +1,47 @@
+using Xunit;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>The plan is a pure function; these are its decisions, on devices that need not be here.</summary>
+public sealed class LinearPlanTests
+{
+    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132), A100 = new(true, 80, 32, 1024, 108), Cpu = new(false, 0, 2, 2, 8);
+
+    [Theory]
+    // Few rows stream through tensor cores: 16 rows of W a block, warps by the number of blocks.
+    [InlineData("H200", 1, 768, 2048, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 48×1 of 256")]
+    [InlineData("H200", 1, 768, 2048, WeightFormat.Bf16, true, 0, "SkinnyGemm Table 48×1 of 512")]
+    [InlineData("H200", 16, 4096, 4096, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 256×1 of 256")]
+    [InlineData("H200", 1, 14336, 4096, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 896×1 of 64")]
+    [InlineData("H200", 8, 151936, 2048, WeightFormat.Bf16, true, 0, "SkinnyGemm Table 9496×1 of 128")]
+    [InlineData("H200", 1, 29568, 8192, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 1848×1 of 64")]
+    // What cannot be read in 16-byte words runs as dot products, then in tiles.
+    [InlineData("H200", 1, 100, 77, WeightFormat.Fp8Block, false, 0, "Gemv Hardware 13×1 of 256 by elements")]
+    [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "Gemm Table 2×1 of 128 by elements")]
+    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 80×1 of 128")]
+    [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm Hardware 80×128 of 128")]
+    // Experts: dot products until each has 16 rows on average, then tiles and a partial one an expert.
+    [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
+    [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm Hardware 24×192 of 128")]
+    [InlineData("A100", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 1×2 of 128")]
+    [InlineData("Cpu", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Scalar Table 8×1 of 2")]
+    [InlineData("Cpu", 1, 3, 64, WeightFormat.Bf16, true, 0, "Scalar Table 2×1 of 2")]
+    public void Chooses(string device, int m, int n, int k, WeightFormat format, bool aligned, int experts, string expected)
+    {
+        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, _ => Cpu };
+        LinearPlan plan = LinearPlan.Choose(new LinearShape(m, n, k, format, aligned, experts), limits);
+        Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}");
+    }
+
+    [Fact]
+    public void TheSkinnyPlanDoesNotLookAtM()
+    {
+        foreach ((int n, int k) in new[] { (768, 2048), (2048, 768), (4096, 4096), (151936, 2048), (16, 64) })
+            foreach (WeightFormat format in WeightFormats.All)
+                Assert.Single(Enumerable.Range(1, 16).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200)).Distinct());
+    }
+
+    [Fact]
+    public void NarrowScaleBlocksDoNotStream() =>
+        Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(new LinearShape(1, 64, 256, WeightFormat.Fp8Block, true, 0, BlockColumns: 64), H200).Path);
+}
