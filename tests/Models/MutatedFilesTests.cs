@@ -6,6 +6,7 @@ using Xunit;
 namespace GpuKit.Ilgpu.Tests.Models;
 
 /// <summary>JSON files of a model folder, broken at random: they are read, or refused with the one typed exception.</summary>
+[Collection(nameof(Alone))]
 public sealed class MutatedFilesTests
 {
     private const int Seed = 20260802;

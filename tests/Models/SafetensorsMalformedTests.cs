@@ -6,6 +6,7 @@ using Xunit;
 namespace GpuKit.Ilgpu.Tests.Models;
 
 /// <summary>Whatever a file holds, opening it gives a checked file or one typed exception, soon and without much memory.</summary>
+[Collection(nameof(Alone))]
 public sealed class SafetensorsMalformedTests
 {
     private const int HostileHeaderBytes = 99_999_992;

@@ -7,6 +7,7 @@ using Xunit;
 namespace GpuKit.Ilgpu.Tests.Models;
 
 /// <summary>tokenizer.json: whatever would change ids and is not done is refused by name.</summary>
+[Collection(nameof(Alone))]
 public sealed class TokenizerFileTests
 {
     private static readonly byte[] Good = File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, "tokenizer.json"));
