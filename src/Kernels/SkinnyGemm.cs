@@ -92,13 +92,13 @@ internal static class SkinnyGemm
             // What is left of K is the turn of the warp after the last full chunk.
             if (chunks * TFormat.ChunkCodes < a.K && chunks % warps == warp)
                 MultiplyRest<TFormat, TTiles>(a, place, chunks, column, ref sum0, ref sum1);
-            Publish<TTiles>(partials, warp, lane, sum0, 0);
+            SkinnySums.Publish<TTiles>(partials, warp, lane, sum0, 0);
             if (TTiles.Count == 2)
-                Publish<TTiles>(partials, warp, lane, sum1, 1);
+                SkinnySums.Publish<TTiles>(partials, warp, lane, sum1, 1);
             // All warps' sums of this tile are there before they are added.
             Group.Barrier();
             for (int i = Group.IdxX; i < Rows * Columns * TTiles.Count; i += Group.DimX)
-                StoreSum<TOutput, TTiles>(a, partials, i, warps, tile);
+                SkinnySums.Store<TOutput, TTiles>(a, partials, i, warps, tile);
             // They are read before the next tile overwrites them.
             Group.Barrier();
         }
@@ -263,46 +263,4 @@ internal static class SkinnyGemm
         sum.W = Fast.Fma(part.W, lower, sum.W);
         return sum;
     }
-
-    // partials[warp][tile of x][row][column]
-    private static void Publish<TTiles>(ArrayView<float> partials, int warp, int lane, F4 sum, int tile)
-        where TTiles : struct, ITiles
-    {
-        int start = ((warp * TTiles.Count) + tile) * Rows * Columns;
-        partials[start + (MmaFragment.CRow(lane, 0) * Columns) + MmaFragment.CColumn(lane, 0)] = sum.X;
-        partials[start + (MmaFragment.CRow(lane, 1) * Columns) + MmaFragment.CColumn(lane, 1)] = sum.Y;
-        partials[start + (MmaFragment.CRow(lane, 2) * Columns) + MmaFragment.CColumn(lane, 2)] = sum.Z;
-        partials[start + (MmaFragment.CRow(lane, 3) * Columns) + MmaFragment.CColumn(lane, 3)] = sum.W;
-    }
-
-    private static void StoreSum<TOutput, TTiles>(LinearArgs a, ArrayView<float> partials, int index, int warps, int tile)
-        where TOutput : struct, IOutput
-        where TTiles : struct, ITiles
-    {
-        int m = ((index >> 7) * Columns) + (index & 7), n = (tile * Rows) + ((index >> 3) & 15);
-        if (n >= a.N || m >= a.M)
-            return;
-        float sum = 0;
-        for (int warp = 0; warp < warps; warp++)
-            sum += partials[(warp * TTiles.Count * Rows * Columns) + index];
-        TOutput.Store(a.Y, ((long)m * a.YStride) + n, sum);
-    }
-}
-
-/// <summary>Tiles of 8 rows of x that share the decoded weights.</summary>
-internal interface ITiles
-{
-    static abstract int Count { get; }
-}
-
-/// <summary>1..8 rows.</summary>
-internal readonly struct OneTile : ITiles
-{
-    public static int Count => 1;
-}
-
-/// <summary>9..16 rows.</summary>
-internal readonly struct TwoTiles : ITiles
-{
-    public static int Count => 2;
 }
