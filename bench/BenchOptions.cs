@@ -21,6 +21,9 @@ internal sealed record BenchOptions
     /// <summary>Where results are appended; null when they are only printed.</summary>
     public string? ResultFolder { get; private init; }
 
+    /// <summary>Only compare what a report would write.</summary>
+    public bool Check { get; private init; }
+
     public GpuDevice OpenDevice() => GpuDevice.Open(Device, Ordinal);
 
     public static BenchOptions Parse(string[] args)
@@ -32,6 +35,11 @@ internal sealed record BenchOptions
             if (option == "--write")
             {
                 options = options with { ResultFolder = options.ResultFolder ?? Path.Combine(RepositoryRoot(), "docs", "results") };
+                continue;
+            }
+            if (option == "--check")
+            {
+                options = options with { Check = true };
                 continue;
             }
             string value = ++i < args.Length ? args[i] : throw new ArgumentException($"{option} needs a value.");
@@ -56,7 +64,7 @@ internal sealed record BenchOptions
             : throw new ArgumentException($"{option} needs a number of at least {least}, not '{value}'.");
 
     // The program runs from the repository's artifacts, or published into a checkout.
-    private static string RepositoryRoot()
+    public static string RepositoryRoot()
     {
         for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
             if (File.Exists(Path.Combine(folder.FullName, "GpuKit.Ilgpu.sln")))

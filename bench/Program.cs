@@ -7,6 +7,7 @@ const string Usage = """
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
     gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth
     decode    tokens a second of a model, batch 1, greedy
+    report    docs/results as tables and a chart in the documents; no card needed
 
     --device auto|cuda|cpu   default auto
     --ordinal N              which card, default 0
@@ -14,6 +15,7 @@ const string Usage = """
     --tokens N               decode: tokens a run, default 256
     --rows M[,M…]            gemv: rows of x, default 1,8,16
     --runs N                 decode: runs after a warm-up, default 5
+    --check                  report: write nothing, exit 1 when a document is not up to date
     --write                  append the results to docs/results
     --out DIR                write them there instead
     """;
@@ -26,6 +28,8 @@ if (args.Length == 0 || args[0] is "list" or "-h" or "--help")
 try
 {
     BenchOptions options = BenchOptions.Parse(args[1..]);
+    if (args[0] == "report")
+        return Report.Run(BenchOptions.RepositoryRoot(), options.Check);
     IReadOnlyList<ResultRecord> results = args[0] switch
     {
         "host" => HostBench.Run(options),

@@ -70,11 +70,24 @@ internal sealed record ResultRecord
 
     public string? Driver { get; init; }
 
-    public string Commit { get; } = BuiltCommit();
+    public string Commit { get; init; } = BuiltCommit();
 
-    public string Date { get; } = DateTime.UtcNow.ToString("yyyy-MM-ddTHH:mm:ssZ", CultureInfo.InvariantCulture);
+    public string Date { get; init; } = DateTime.UtcNow.ToString("yyyy-MM-ddTHH:mm:ssZ", CultureInfo.InvariantCulture);
 
     public string ToJson() => JsonSerializer.Serialize(this, Json);
+
+    /// <exception cref="IOException">The line is no result.</exception>
+    public static ResultRecord FromJson(string line)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize<ResultRecord>(line, Json) ?? throw new IOException($"No result: {line}");
+        }
+        catch (JsonException e)
+        {
+            throw new IOException($"No result: {line}: {e.Message}", e);
+        }
+    }
 
     /// <summary>The driver's CUDA version, or null on the CPU.</summary>
     public static string? DriverOf(GpuDevice device) => device.IsCuda ? DeviceCatalog.DriverVersion?.ToString() : null;
@@ -89,7 +102,7 @@ internal sealed record ResultRecord
     }
 
     // "NVIDIA GeForce RTX 4090" → "rtx4090", "CPU (2 × 2 threads, …)" → "cpu".
-    private static string ShortName(string device) => new(
+    public static string ShortName(string device) => new(
         device.Split('(')[0].Replace("NVIDIA", "", StringComparison.Ordinal).Replace("GeForce", "", StringComparison.Ordinal)
             .ToLowerInvariant().Where(char.IsAsciiLetterOrDigit).ToArray());
 

@@ -4,7 +4,7 @@ using System.Text.RegularExpressions;
 
 namespace GpuKit.Ilgpu.Tests.Samples;
 
-/// <summary>The example of the README is the sample, and the sample computes what it says.</summary>
+/// <summary>The example of the README is the sample, the sample computes what it says, and figures are those of docs/results.</summary>
 public sealed class ReadmeTests
 {
     private const string Sample = "MultiplyQuantized";
@@ -33,6 +33,14 @@ public sealed class ReadmeTests
         Assert.Equal(expected, double.Parse(match.Groups[2].Value, CultureInfo.InvariantCulture), 2e-3 * Math.Abs(expected));
     }
 
+    [Fact]
+    public async Task FiguresInTheDocumentsAreTheMeasuredOnes()
+    {
+        _ = Checkout();
+        (int exitCode, _, string error) = await RunAsync("GpuKit.Ilgpu.Bench", "report", "--check");
+        Assert.True(exitCode == 0, error);
+    }
+
     private static string Checkout()
     {
         DirectoryInfo? folder = new(AppContext.BaseDirectory);
@@ -49,9 +57,11 @@ public sealed class ReadmeTests
         return Enumerable.Range(0, k).Sum(i => (double)weights[(row * k) + i] * (float)(BFloat16)MathF.Cos(i));
     }
 
-    private static async Task<(int ExitCode, string Output, string Error)> RunAsync(string sample)
+    private static async Task<(int ExitCode, string Output, string Error)> RunAsync(string program, params string[] arguments)
     {
-        ProcessStartInfo start = Command(sample);
+        ProcessStartInfo start = Command(program);
+        foreach (string argument in arguments)
+            start.ArgumentList.Add(argument);
         start.RedirectStandardOutput = true;
         start.RedirectStandardError = true;
         // Numbers with a point, whatever the machine's language.
@@ -64,13 +74,13 @@ public sealed class ReadmeTests
     }
 
     // Beside the tests when both were published into one folder, else in the artifacts of the same configuration.
-    private static ProcessStartInfo Command(string sample)
+    private static ProcessStartInfo Command(string program)
     {
-        string beside = Path.Combine(AppContext.BaseDirectory, sample + (OperatingSystem.IsWindows() ? ".exe" : ""));
+        string beside = Path.Combine(AppContext.BaseDirectory, program + (OperatingSystem.IsWindows() ? ".exe" : ""));
         if (File.Exists(beside))
             return new ProcessStartInfo(beside);
         var configuration = new DirectoryInfo(AppContext.BaseDirectory);
-        string built = Path.Combine(Checkout(), "artifacts", "bin", sample, configuration.Name, sample + ".dll");
+        string built = Path.Combine(Checkout(), "artifacts", "bin", program, configuration.Name, program + ".dll");
         Assert.True(File.Exists(built), $"{built} was not built.");
         return new ProcessStartInfo("dotnet", [built]);
     }

@@ -52,7 +52,7 @@ internal readonly struct StreamedBf16 : IStreamedFormat
 /// E4M3 codes by bit moves alone: a code's seven magnitude bits below BF16's upper exponent bits and its sign on top are the
 /// value times 2⁻¹²⁰, subnormals included. The pairs are codes (0, 2) and (1, 3): a byte is then already in the half that it
 /// is moved within. Inputs are multiplied by 2⁶⁰, since products of 2⁻¹²⁰ would be float32 subnormals; that overflows for
-/// |x| ≥ 2⁶⁷, far beyond any activation. The rest of the power, 2⁶⁰, goes with the scale.
+/// |x| ≥ 2⁶⁸, far beyond any activation. The rest of the power, 2⁶⁰, goes with the scale.
 /// </summary>
 internal readonly struct StreamedFp8 : IStreamedFormat
 {
