@@ -13,6 +13,8 @@ internal static class GemvBench
 {
     private const int CheckedRows = 48;
 
+    private static readonly double[] E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6];
+
     private static readonly (int K, int N)[] Shapes =
     [
         (2048, 768), (768, 2048), (2048, 2048), (2048, 5120), (2048, 8192), (4096, 4096),
@@ -95,17 +97,20 @@ internal static class GemvBench
     private static QuantizedMatrix[] Weights(GpuStream stream, WeightFormat format, int n, int k)
     {
         GpuDevice device = stream.Device;
-        long bytes = (long)n * k * format.Info().BitsPerCode / 8;
+        long bytes = n * format.Info().RowBytes(k);
         int count = (int)(4 * device.L2Bytes / bytes) + 2;
         var matrices = new QuantizedMatrix[count];
         for (int i = 0; i < count; i++)
         {
             matrices[i] = new QuantizedMatrix(device, format, n, k);
-            // BF16: ±[0.5, 1). FP8: any sign and fraction, exponents 0..7 (up to 1.875), no NaN.
-            (uint keep, uint set) = format == WeightFormat.Bf16 ? (0x807F807Fu, 0x3F003F00u) : (0xBFBFBFBFu, 0u);
+            // BF16: ±[0.5, 1). FP8: any sign and fraction, exponents 0..7 (up to 1.875), no NaN. Four bits: every code is a number.
+            (uint keep, uint set) = format switch { WeightFormat.Bf16 => (0x807F807Fu, 0x3F003F00u), WeightFormat.Fp8Block => (0xBFBFBFBFu, 0u), _ => (uint.MaxValue, 0u) };
             RandomBits.Fill(stream, matrices[i].Codes.View.Cast<uint>(), (uint)(i + 1), keep, set);
             if (matrices[i].Scales.Length > 0)
                 matrices[i].Scales.CopyFrom(stream, Enumerable.Range(0, (int)matrices[i].Scales.Length).Select(s => 0.5f + (s % 13 * 0.125f)).ToArray());
+            // E4M3 from 0.5 to 1.875.
+            if (matrices[i].GroupScales.Length > 0)
+                RandomBits.Fill(stream, matrices[i].GroupScales.View.Cast<uint>(), (uint)(i + 1001), 0x0F0F0F0Fu, 0x30303030u);
         }
         stream.Synchronize();
         return matrices;
@@ -134,21 +139,40 @@ internal static class GemvBench
             int row = (int)((long)i * (n - 1) / (CheckedRows - 1));
             var codes = new byte[rowBytes];
             w.Codes.CopyTo(stream, codes, (long)row * rowBytes);
-            ReadOnlySpan<ushort> halves = MemoryMarshal.Cast<byte, ushort>(codes.AsSpan());
+            double[] values = DecodeRow(stream, w, row, codes, scales);
             for (int j = 0; j < m; j++)
             {
                 double sum = 0;
                 for (int c = 0; c < k; c++)
-                {
-                    double value = w.Format == WeightFormat.Bf16 ? Bf16.ToFloat(halves[c]) : E4M3(codes[c]) * scales[(row / 128 * w.Block.ColumnBlocks(k)) + (c / 128)];
-                    sum += value * (float)inputs[(j * k) + c];
-                }
+                    sum += values[c] * (float)inputs[(j * k) + c];
                 double actual = (float)outputs[((long)j * n) + row];
                 difference += (actual - sum) * (actual - sum);
                 norm += sum * sum;
             }
         }
         return Math.Sqrt(difference / norm);
+    }
+
+    private static double[] DecodeRow(GpuStream stream, QuantizedMatrix w, int row, byte[] codes, float[] scales)
+    {
+        int columnBlocks = w.Block.ColumnBlocks(w.K);
+        var groups = new byte[w.GroupScales.Length > 0 ? columnBlocks : 0];
+        w.GroupScales.CopyTo(stream, groups, (long)row * groups.Length);
+        var values = new double[w.K];
+        for (int c = 0; c < w.K; c++)
+        {
+            int block = (row / w.Block.Rows * columnBlocks) + (c / w.Block.Columns);
+            int nibble = (codes[c / 2] >> (c % 2 * 4)) & 15;
+            values[c] = w.Format switch
+            {
+                WeightFormat.Bf16 => Bf16.ToFloat(MemoryMarshal.Cast<byte, ushort>(codes.AsSpan())[c]),
+                WeightFormat.Fp8Block => E4M3(codes[c]) * scales[block],
+                WeightFormat.Nvfp4 => E2M1[nibble] * E4M3(groups[c / 16]) * scales[0],
+                WeightFormat.Int4 => (nibble > 7 ? nibble - 16 : nibble) * (double)scales[block],
+                _ => throw new NotSupportedException($"No check for {w.Format}."),
+            };
+        }
+        return values;
     }
 
     private static double E4M3(byte code)

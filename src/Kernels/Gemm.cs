@@ -12,6 +12,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// K at a time. Both tiles are staged in shared memory as BF16 (weights decoded on the way), rows padded to 80 bytes: an
 /// odd number of 16-byte units, so the eight rows that <c>ldmatrix</c> reads lie in different banks. Products of one
 /// scale block are summed apart and folded into the total with the block's multiplier, so codes are multiplied exactly.
+/// NVFP4's groups are narrower than a step: the tile holds code times group scale, exact too, and only the matrix's scale is folded.
 /// Rows, columns and k beyond the matrices are staged as zeros. The order of summation depends on K only.
 /// </remarks>
 internal static class Gemm
@@ -126,10 +127,10 @@ internal static class Gemm
             Step(tileX, tileW, 16, ref block);
             // Fragments are read before the next step overwrites the tiles.
             Group.Barrier();
-            bool blockEnds = ((k + TileK) & ((1 << a.ColumnShift) - 1)) == 0 || k + TileK >= a.K;
+            bool blockEnds = k + TileK >= a.K || (!TFormat.HasGroupScales && ((k + TileK) & ((1 << a.ColumnShift) - 1)) == 0);
             if (TFormat.IsScaled && blockEnds)
             {
-                Fold(a, ref total, block, slab, firstColumn, k);
+                Fold<TFormat>(a, ref total, block, slab, firstColumn, k);
                 block = default;
             }
         }
@@ -170,18 +171,20 @@ internal static class Gemm
     private static int Column(int firstColumn, int fragment) =>
         firstColumn + (((Group.IdxX >> 5) & 1) * 32) + (fragment * 8) + MmaFragment.CColumn(Warp.LaneIdx, 0);
 
-    private static void Fold(LinearArgs a, ref Accumulators total, Accumulators block, int slab, int firstColumn, int k)
+    private static void Fold<TFormat>(LinearArgs a, ref Accumulators total, Accumulators block, int slab, int firstColumn, int k)
+        where TFormat : struct, IWeightFormat
     {
-        FoldColumns(a, ref total.M0N0, ref total.M1N0, block.M0N0, block.M1N0, slab, Column(firstColumn, 0), k);
-        FoldColumns(a, ref total.M0N1, ref total.M1N1, block.M0N1, block.M1N1, slab, Column(firstColumn, 1), k);
-        FoldColumns(a, ref total.M0N2, ref total.M1N2, block.M0N2, block.M1N2, slab, Column(firstColumn, 2), k);
-        FoldColumns(a, ref total.M0N3, ref total.M1N3, block.M0N3, block.M1N3, slab, Column(firstColumn, 3), k);
+        FoldColumns<TFormat>(a, ref total.M0N0, ref total.M1N0, block.M0N0, block.M1N0, slab, Column(firstColumn, 0), k);
+        FoldColumns<TFormat>(a, ref total.M0N1, ref total.M1N1, block.M0N1, block.M1N1, slab, Column(firstColumn, 1), k);
+        FoldColumns<TFormat>(a, ref total.M0N2, ref total.M1N2, block.M0N2, block.M1N2, slab, Column(firstColumn, 2), k);
+        FoldColumns<TFormat>(a, ref total.M0N3, ref total.M1N3, block.M0N3, block.M1N3, slab, Column(firstColumn, 3), k);
     }
 
-    private static void FoldColumns(LinearArgs a, ref F4 upper, ref F4 lower, F4 upperBlock, F4 lowerBlock, int slab, int n, int k)
+    private static void FoldColumns<TFormat>(LinearArgs a, ref F4 upper, ref F4 lower, F4 upperBlock, F4 lowerBlock, int slab, int n, int k)
+        where TFormat : struct, IWeightFormat
     {
-        float even = n < a.N ? a.Scales[a.ScaleIndex(slab, n, k)] : 0;
-        float odd = n + 1 < a.N ? a.Scales[a.ScaleIndex(slab, n + 1, k)] : 0;
+        float even = n < a.N ? SumScale<TFormat>(a, slab, n, k) : 0;
+        float odd = n + 1 < a.N ? SumScale<TFormat>(a, slab, n + 1, k) : 0;
         upper.X = Fast.Fma(upperBlock.X, even, upper.X);
         upper.Y = Fast.Fma(upperBlock.Y, odd, upper.Y);
         upper.Z = Fast.Fma(upperBlock.Z, even, upper.Z);
@@ -191,6 +194,10 @@ internal static class Gemm
         lower.Z = Fast.Fma(lowerBlock.Z, even, lower.Z);
         lower.W = Fast.Fma(lowerBlock.W, odd, lower.W);
     }
+
+    private static float SumScale<TFormat>(LinearArgs a, int slab, int n, int k)
+        where TFormat : struct, IWeightFormat =>
+        TFormat.HasGroupScales ? TFormat.MatrixScale(a.ScaleTable, slab) : TFormat.Scale(a.ScaleTable, slab, n, k);
 
     private static void Store<TOutput>(LinearArgs a, Accumulators c, ArrayView<int> rows, int firstColumn)
         where TOutput : struct, IOutput

@@ -31,7 +31,7 @@ internal static class GemmTiles
         }
     }
 
-    /// <summary>Rows of W from <paramref name="firstColumn"/>, decoded to BF16, columns from <paramref name="k"/>.</summary>
+    /// <summary>Rows of W from <paramref name="firstColumn"/>, decoded to BF16 and times their group scale if any, columns from <paramref name="k"/>.</summary>
     public static void StageWeights<TFormat, TAccess>(LinearArgs a, ArrayView<ushort> table, ArrayView<ushort> tileW, int slab, int firstColumn, int k)
         where TFormat : struct, IWeightFormat
         where TAccess : struct, IAccess
@@ -43,8 +43,10 @@ internal static class GemmTiles
             U4 value = default;
             if (n < a.N && column < a.K)
             {
-                long start = ((((long)slab * a.N) + n) * a.K) + column;
+                long start = ((((long)slab * a.N) + n) * TFormat.RowCodes(a.K)) + column;
                 value = TAccess.IsVectorised ? DecodeOctet<TFormat>(a, table, start) : GatherWeights<TFormat>(a, table, start, a.K - column);
+                if (TFormat.HasGroupScales)
+                    value = Scaled(value, TFormat.Scale(a.ScaleTable, slab, n, column));
             }
             Mem.StoreShared(ref tileW.Cast<uint>()[((row * Stride) + ((unit & 3) * 8)) >> 1], value);
         }
@@ -57,12 +59,33 @@ internal static class GemmTiles
         ArrayView<uint> words = a.Codes.Cast<uint>();
         if (TFormat.CodesPerWordShift == 1)
             return Mem.LoadReadOnly(ref words[start >> 1]);
-        U2 codes = Mem.LoadStream2(ref words[start >> 2]);
         U4 value;
+        if (TFormat.CodesPerWordShift == 3)
+        {
+            uint nibbles = Mem.LoadStream1(ref words[start >> 3]);
+            value.X = TFormat.DecodePair(nibbles, 0, table);
+            value.Y = TFormat.DecodePair(nibbles, 1, table);
+            value.Z = TFormat.DecodePair(nibbles, 2, table);
+            value.W = TFormat.DecodePair(nibbles, 3, table);
+            return value;
+        }
+        U2 codes = Mem.LoadStream2(ref words[start >> 2]);
         value.X = TFormat.DecodePair(codes.X, 0, table);
         value.Y = TFormat.DecodePair(codes.X, 1, table);
         value.Z = TFormat.DecodePair(codes.Y, 0, table);
         value.W = TFormat.DecodePair(codes.Y, 1, table);
+        return value;
+    }
+
+    // Eight values of one group times its scale: exact, since a format with group scales has few bits in both.
+    private static U4 Scaled(U4 value, float scale)
+    {
+        const uint MinusZero = 0x80008000;
+        uint pair = Bf16.Pack(scale, scale);
+        value.X = Cvt.FmaBf16x2(value.X, pair, MinusZero);
+        value.Y = Cvt.FmaBf16x2(value.Y, pair, MinusZero);
+        value.Z = Cvt.FmaBf16x2(value.Z, pair, MinusZero);
+        value.W = Cvt.FmaBf16x2(value.W, pair, MinusZero);
         return value;
     }
 

@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <remarks>
 /// One dot product a worker (a warp, or a single thread where warps are emulated). A lane takes every Count-th 16-byte
 /// word of the weight row, so a warp reads 512 consecutive bytes at once, and multiplies each word's sum by its block
-/// scale. Rows of x vary fastest among workers: neighbours read the same weights, from cache. The order of summation
+/// scale (in NVFP4 each half's by its group's, and the whole sum by the matrix's). Rows of x vary fastest among workers: neighbours read the same weights, from cache. The order of summation
 /// depends on K and the lane count only, so a row has the same bits whatever M is.
 /// </remarks>
 internal static class Gemv
@@ -41,6 +41,8 @@ internal static class Gemv
                 partial = TAccess.IsVectorised
                     ? DotWords<TFormat, TLanes>(a, table, slab, n, x)
                     : DotElements<TFormat, TLanes>(a, table, slab, n, x);
+                if (TFormat.HasGroupScales)
+                    partial *= TFormat.MatrixScale(a.ScaleTable, slab);
             }
             float sum = TLanes.Sum(partial);
             if (TLanes.Index == 0)
@@ -52,20 +54,30 @@ internal static class Gemv
         where TFormat : struct, IWeightFormat
         where TLanes : struct, ILanes
     {
-        // A 16-byte word of weights holds 8 BF16 or 16 FP8 codes.
+        // A 16-byte word of weights holds 8 BF16, 16 FP8 or 32 four-bit codes.
         int codesPerLoad = 4 << TFormat.CodesPerWordShift;
         ArrayView<uint> words = a.Codes.Cast<uint>();
         ArrayView<uint> inputs = a.X.Cast<uint>();
-        long row = (((long)slab * a.N) + n) * a.K;
+        long row = (((long)slab * a.N) + n) * TFormat.RowCodes(a.K);
         float sum = 0;
         for (int k = TLanes.Index * codesPerLoad; k < a.K; k += TLanes.Count * codesPerLoad)
         {
             U4 w = Mem.LoadStream(ref words[(row + k) >> TFormat.CodesPerWordShift]);
             long input = (x + k) >> 1;
+            if (TFormat.CodesPerWordShift == 3)
+            {
+                float first = DotNibbles<TFormat>(w.X, w.Y, Mem.LoadReadOnly(ref inputs[input]), Mem.LoadReadOnly(ref inputs[input + 4]), table);
+                float second = DotNibbles<TFormat>(w.Z, w.W, Mem.LoadReadOnly(ref inputs[input + 8]), Mem.LoadReadOnly(ref inputs[input + 12]), table);
+                float scale = TFormat.Scale(a.ScaleTable, slab, n, k);
+                sum = TFormat.HasGroupScales
+                    ? Fast.Fma(second, TFormat.Scale(a.ScaleTable, slab, n, k + 16), Fast.Fma(first, scale, sum))
+                    : Fast.Fma(first + second, scale, sum);
+                continue;
+            }
             float part = TFormat.CodesPerWordShift == 1
                 ? Dot8<TFormat>(w, Mem.LoadReadOnly(ref inputs[input]), table)
                 : Dot16<TFormat>(w, Mem.LoadReadOnly(ref inputs[input]), Mem.LoadReadOnly(ref inputs[input + 4]), table);
-            sum = TFormat.IsScaled ? Fast.Fma(part, a.Scales[a.ScaleIndex(slab, n, k)], sum) : sum + part;
+            sum = TFormat.IsScaled ? Fast.Fma(part, TFormat.Scale(a.ScaleTable, slab, n, k), sum) : sum + part;
         }
         return sum;
     }
@@ -74,13 +86,13 @@ internal static class Gemv
         where TFormat : struct, IWeightFormat
         where TLanes : struct, ILanes
     {
-        long row = (((long)slab * a.N) + n) * a.K;
+        long row = (((long)slab * a.N) + n) * TFormat.RowCodes(a.K);
         float sum = 0;
         for (int k = TLanes.Index; k < a.K; k += TLanes.Count)
         {
             float w = Bf16.ToFloat(TFormat.DecodeOne(a.Codes, row + k, table));
             if (TFormat.IsScaled)
-                w *= a.Scales[a.ScaleIndex(slab, n, k)];
+                w *= TFormat.Scale(a.ScaleTable, slab, n, k);
             sum = Fast.Fma(w, Bf16.ToFloat(a.X[x + k]), sum);
         }
         return sum;
@@ -108,6 +120,21 @@ internal static class Gemv
         odd = DotPair<TFormat>(w.Z, 1, x1.Y, odd, table);
         even = DotPair<TFormat>(w.W, 0, x1.Z, even, table);
         odd = DotPair<TFormat>(w.W, 1, x1.W, odd, table);
+        return even + odd;
+    }
+
+    // Sixteen four-bit codes: one group of NVFP4.
+    private static float DotNibbles<TFormat>(uint w0, uint w1, U4 x0, U4 x1, ArrayView<ushort> table)
+        where TFormat : struct, IWeightFormat
+    {
+        float even = DotPair<TFormat>(w0, 0, x0.X, 0, table);
+        float odd = DotPair<TFormat>(w0, 1, x0.Y, 0, table);
+        even = DotPair<TFormat>(w0, 2, x0.Z, even, table);
+        odd = DotPair<TFormat>(w0, 3, x0.W, odd, table);
+        even = DotPair<TFormat>(w1, 0, x1.X, even, table);
+        odd = DotPair<TFormat>(w1, 1, x1.Y, odd, table);
+        even = DotPair<TFormat>(w1, 2, x1.Z, even, table);
+        odd = DotPair<TFormat>(w1, 3, x1.W, odd, table);
         return even + odd;
     }
 

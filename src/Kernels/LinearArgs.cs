@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
@@ -9,11 +10,11 @@ namespace GpuKit.Ilgpu.Kernels;
 /// </summary>
 internal struct LinearArgs
 {
-    /// <summary>[Slabs, N, K] codes.</summary>
+    /// <summary>[Slabs, N, K] codes; rows start on whole bytes.</summary>
     public ArrayView<byte> Codes;
 
-    /// <summary>[Slabs, ⌈N / 2^RowShift⌉, ScaleColumns] multipliers; empty for unscaled formats.</summary>
-    public ArrayView<float> Scales;
+    /// <summary>The multipliers of the codes.</summary>
+    public ScaleTable ScaleTable;
 
     /// <summary>[M / RowsPerInput, K] BF16.</summary>
     public ArrayView<ushort> X;
@@ -37,26 +38,19 @@ internal struct LinearArgs
     /// <summary>Elements between rows of Y.</summary>
     public int YStride;
 
-    /// <summary>log2 of the rows that share a scale.</summary>
-    public int RowShift;
-
-    /// <summary>log2 of the columns that share a scale.</summary>
-    public int ColumnShift;
-
-    /// <summary>⌈K / 2^ColumnShift⌉.</summary>
-    public int ScaleColumns;
-
-    /// <summary>Scales of one matrix.</summary>
-    public int ScalesPerSlab;
-
     /// <summary>Rows of Y that read the same row of X: top-k for the first projection of experts, else 1.</summary>
     public int RowsPerInput;
 
     public int ExpertCount;
 
-    /// <summary>Index of the multiplier of row <paramref name="n"/> and column <paramref name="k"/>.</summary>
-    public readonly long ScaleIndex(int slab, int n, int k) =>
-        ((long)slab * ScalesPerSlab) + ((long)(n >> RowShift) * ScaleColumns) + (k >> ColumnShift);
+    /// <inheritdoc cref="ScaleTable.Blocks"/>
+    public readonly ArrayView<float> Scales => ScaleTable.Blocks;
+
+    /// <inheritdoc cref="ScaleTable.ColumnShift"/>
+    public readonly int ColumnShift => ScaleTable.ColumnShift;
+
+    /// <inheritdoc cref="ScaleTable.Index"/>
+    public readonly long ScaleIndex(int slab, int n, int k) => ScaleTable.Index(slab, n, k);
 }
 
 /// <summary>Whether rows choose among several matrices.</summary>

@@ -28,75 +28,58 @@ internal struct QuantizeArgs
     /// <summary>[N, K] unquantised values.</summary>
     public ArrayView<byte> Values;
 
-    /// <summary>[N, K] codes.</summary>
+    /// <summary>[N, K] codes; rows start on whole bytes.</summary>
     public ArrayView<byte> Codes;
 
-    /// <summary>[RowBlocks, ColumnBlocks].</summary>
-    public ArrayView<float> Scales;
+    /// <summary>[RowBlocks, Columns] in a format with block scales; group scales and one for the matrix in NVFP4.</summary>
+    public ScaleTable Scales;
 
     public int N;
     public int K;
-    public int RowShift;
-    public int ColumnShift;
-    public int ColumnBlocks;
+
+    /// <summary>Blocks along N.</summary>
     public int RowBlocks;
 }
 
 /// <summary>
-/// The arithmetic of FP8 blocks, one definition for device and host: scale = amax / 448 in float32 over the finite values,
-/// code = RNE(x / scale) with IEEE division. A block without finite non-zero values, or whose scale would underflow, has
-/// scale 1. Infinities saturate to ±448, NaN stays NaN.
-/// </summary>
-internal static class Fp8Arithmetic
-{
-    private const float MaxCode = 448f;
-
-    /// <summary>|x| where it counts for the largest magnitude, else 0.</summary>
-    public static float Magnitude(float x)
-    {
-        uint bits = Interop.FloatAsInt(x) & 0x7FFFFFFFu;
-        return bits < 0x7F800000u ? Interop.IntAsFloat(bits) : 0f;
-    }
-
-    public static float Scale(float largest)
-    {
-        float scale = Fast.Div(largest, MaxCode);
-        return scale > 0f ? scale : 1f;
-    }
-
-    public static byte Encode(float x, float scale) => (byte)(Cvt.E4M3x2(0f, Fast.Div(x, scale)) & 0xFF);
-}
-
-/// <summary>
-/// Quantises W[N, K] to FP8 with one scale a block. A thread block takes a scale block at a time: first the largest
+/// Quantises W[N, K] to codes with one scale a block. A thread block takes a scale block at a time: first the largest
 /// magnitude (a maximum, so its order does not matter), then the codes.
 /// </summary>
-internal static class QuantizeFp8
+internal static class QuantizeBlocks
 {
     public const int Threads = 256;
 
-    public static void Run<TSource>(QuantizeArgs a)
+    public static void Run<TCode, TSource>(QuantizeArgs a)
+        where TCode : struct, IBlockCode
         where TSource : struct, ISource
     {
         ArrayView<float> warpMaxima = SharedMemory.Allocate<float>(Threads);
-        long blocks = (long)a.RowBlocks * a.ColumnBlocks;
+        long blocks = (long)a.RowBlocks * a.Scales.Columns;
         for (long block = Grid.IdxX; block < blocks; block += Grid.DimX)
         {
-            int rowBlock = (int)(block / a.ColumnBlocks);
-            int columnBlock = (int)(block - ((long)rowBlock * a.ColumnBlocks));
-            int firstRow = rowBlock << a.RowShift, firstColumn = columnBlock << a.ColumnShift;
-            int rows = IntrinsicMath.Min(1 << a.RowShift, a.N - firstRow);
-            int columns = IntrinsicMath.Min(1 << a.ColumnShift, a.K - firstColumn);
+            int rowBlock = (int)(block / a.Scales.Columns);
+            int columnBlock = (int)(block - ((long)rowBlock * a.Scales.Columns));
+            int firstRow = rowBlock << a.Scales.RowShift, firstColumn = columnBlock << a.Scales.ColumnShift;
+            int rows = IntrinsicMath.Min(1 << a.Scales.RowShift, a.N - firstRow);
+            int columns = IntrinsicMath.Min(1 << a.Scales.ColumnShift, a.K - firstColumn);
             float largest = 0;
             for (int i = Group.IdxX; i < rows * columns; i += Group.DimX)
-                largest = IntrinsicMath.Max(largest, Fp8Arithmetic.Magnitude(TSource.Load(a.Values, Index(a, firstRow, firstColumn, columns, i))));
-            float scale = Fp8Arithmetic.Scale(BlockMax(warpMaxima, largest));
+                largest = IntrinsicMath.Max(largest, Float32.FiniteMagnitude(TSource.Load(a.Values, Index(a, firstRow, firstColumn, columns, i))));
+            float scale = TCode.Scale(BlockMax(warpMaxima, largest));
             if (Group.IdxX == 0)
-                a.Scales[block] = scale;
-            for (int i = Group.IdxX; i < rows * columns; i += Group.DimX)
+                a.Scales.Blocks[block] = scale;
+            // A thread writes whole bytes, so that no two write the same one.
+            int bytes = (columns + (1 << TCode.CodesPerByteShift) - 1) >> TCode.CodesPerByteShift;
+            for (int i = Group.IdxX; i < rows * bytes; i += Group.DimX)
             {
-                long index = Index(a, firstRow, firstColumn, columns, i);
-                a.Codes[index] = Fp8Arithmetic.Encode(TSource.Load(a.Values, index), scale);
+                int row = i / bytes, unit = i - (row * bytes);
+                int column = unit << TCode.CodesPerByteShift;
+                long index = ((long)(firstRow + row) * a.K) + firstColumn + column;
+                uint code = TCode.Encode(TSource.Load(a.Values, index), scale);
+                if (TCode.CodesPerByteShift == 1 && column + 1 < columns)
+                    code |= (uint)TCode.Encode(TSource.Load(a.Values, index + 1), scale) << 4;
+                long rowBytes = ((long)a.K + (1 << TCode.CodesPerByteShift) - 1) >> TCode.CodesPerByteShift;
+                a.Codes[((firstRow + row) * rowBytes) + (firstColumn >> TCode.CodesPerByteShift) + unit] = (byte)code;
             }
         }
     }
@@ -107,7 +90,8 @@ internal static class QuantizeFp8
         return ((long)(firstRow + row) * a.K) + firstColumn + (i - (row * columns));
     }
 
-    private static float BlockMax(ArrayView<float> warpMaxima, float value)
+    /// <summary>The largest of a block's values, known to every thread.</summary>
+    public static float BlockMax(ArrayView<float> warpMaxima, float value)
     {
         int warps = (Group.DimX + Warp.WarpSize - 1) / Warp.WarpSize;
         float largest = WarpOps.Max(value);
@@ -136,7 +120,7 @@ internal static class QuantizeBf16
     }
 }
 
-/// <summary>value[n, k] = code · scale: one rounding to the output type. One thread an element.</summary>
+/// <summary>value[n, k] = code · scale, rounded to float32 and to the output type. One thread an element.</summary>
 internal static class Dequantize
 {
     public static void Run<TFormat, TOutput>(QuantizeArgs a)
@@ -147,13 +131,19 @@ internal static class Dequantize
         long stride = (long)Grid.DimX * Group.DimX;
         for (long i = ((long)Grid.IdxX * Group.DimX) + Group.IdxX; i < (long)a.N * a.K; i += stride)
         {
-            float value = Bf16.ToFloat(TFormat.DecodeOne(a.Codes, i, table));
+            int n = 0, k = 0;
+            long code = i;
             if (TFormat.IsScaled)
             {
-                int n = (int)(i / a.K);
-                int k = (int)(i - ((long)n * a.K));
-                value *= a.Scales[((long)(n >> a.RowShift) * a.ColumnBlocks) + (k >> a.ColumnShift)];
+                n = (int)(i / a.K);
+                k = (int)(i - ((long)n * a.K));
+                code = ((long)n * TFormat.RowCodes(a.K)) + k;
             }
+            float value = Bf16.ToFloat(TFormat.DecodeOne(a.Codes, code, table));
+            if (TFormat.IsScaled)
+                value *= TFormat.Scale(a.Scales, 0, n, k);
+            if (TFormat.HasGroupScales)
+                value *= TFormat.MatrixScale(a.Scales, 0);
             TOutput.Store(a.Values, i, value);
         }
     }

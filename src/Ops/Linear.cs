@@ -10,7 +10,8 @@ namespace GpuKit.Ilgpu;
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
 /// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
-/// aligned, or a K that does not fill 16-byte words, take a slower path: dot products by warps, tiles from 16 rows.
+/// aligned, a K that does not fill 16-byte words, and the four-bit formats take another path: dot products by warps, tiles from
+/// 16 rows, between which bits may differ.
 /// </remarks>
 public static class Linear
 {
@@ -64,17 +65,13 @@ public static class Linear
     internal static LinearArgs CreateArgs(QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, int m, int yStride) => new()
     {
         Codes = weights.Codes,
-        Scales = weights.Scales,
+        ScaleTable = weights.ScaleTable,
         X = x.Cast<ushort>(),
         Y = y,
         M = m,
         N = weights.N,
         K = weights.K,
         YStride = yStride == 0 ? weights.N : yStride,
-        RowShift = weights.Block.RowShift,
-        ColumnShift = weights.Block.ColumnShift,
-        ScaleColumns = weights.Block.ColumnBlocks(weights.K),
-        ScalesPerSlab = weights.ScalesPerMatrix,
         RowsPerInput = 1,
     };
 

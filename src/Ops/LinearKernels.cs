@@ -45,6 +45,8 @@ internal static class LinearKernels
         kernels.Add(fp8 with { Decoding = Fp8Decoding.Table }, Access<Fp8Block<Fp8Table>>(key));
         kernels.Add(fp8 with { Decoding = Fp8Decoding.BitMove }, Access<Fp8Block<Fp8BitMove>>(key));
         kernels.Add(fp8 with { Decoding = Fp8Decoding.Hardware }, Access<Fp8Block<Fp8Hardware>>(key));
+        kernels.Add(key with { Format = WeightFormat.Nvfp4 }, Access<Nvfp4>(key));
+        kernels.Add(key with { Format = WeightFormat.Int4 }, Access<Int4>(key));
     }
 
     private static KernelDefinition<LinearArgs> Access<TFormat>(Key key)

@@ -37,9 +37,9 @@ internal enum Fp8Decoding
 /// <param name="BlockColumns">Columns that share a scale.</param>
 internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts, int BlockColumns = 128)
 {
-    /// <summary>Whether the skinny kernel can run it: whole 16-byte words, one scale a chunk, at most 16 rows, no experts.</summary>
+    /// <summary>Whether the skinny kernel can run it: BF16 or FP8 in whole 16-byte words, one scale a chunk, at most 16 rows, no experts.</summary>
     public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs
-        && (Format != WeightFormat.Fp8Block || BlockColumns >= StreamedFp8.ChunkCodes);
+        && (Format == WeightFormat.Bf16 || (Format == WeightFormat.Fp8Block && BlockColumns >= StreamedFp8.ChunkCodes));
 }
 
 /// <summary>What the plan must know of a device.</summary>

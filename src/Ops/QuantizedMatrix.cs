@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using GpuKit.Ilgpu.Kernels.Formats;
 
 namespace GpuKit.Ilgpu;
 
@@ -11,13 +11,13 @@ public sealed class QuantizedMatrix : IDisposable
     // Kernels count along N and K in 32 bits, a tile or a few beyond the end.
     private const int MostExtent = 1 << 30;
 
-    /// <summary>Allocates a matrix whose contents are written with <see cref="Write"/>.</summary>
+    /// <summary>Allocates a matrix whose contents are written with <see cref="Write(int, int, HostMatrix, string)"/>.</summary>
     /// <param name="device">Device to hold it.</param>
     /// <param name="format">Storage format.</param>
     /// <param name="n">Output features (rows), 1 to 2³⁰.</param>
     /// <param name="k">Input features (columns), 1 to 2³⁰.</param>
     /// <param name="count">Matrices in the stack.</param>
-    /// <param name="block">Scale block of a scaled format; 128 × 128 when omitted.</param>
+    /// <param name="block">Scale block; when omitted 128 × 128 in FP8, 1 × 128 in INT4. NVFP4 has its own.</param>
     /// <exception cref="ArgumentException">A size is out of range.</exception>
     /// <exception cref="GpuException">Device memory is exhausted.</exception>
     public QuantizedMatrix(GpuDevice device, WeightFormat format, int n, int k, int count = 1, ScaleBlock? block = null)
@@ -30,17 +30,21 @@ public sealed class QuantizedMatrix : IDisposable
         N = n;
         K = k;
         Count = count;
-        Block = block ?? ScaleBlock.Square128;
-        BytesPerMatrix = checked((long)n * k * format.Info().BitsPerCode / 8);
-        ScalesPerMatrix = format.Info().IsScaled ? checked(Block.RowBlocks(n) * Block.ColumnBlocks(k)) : 0;
+        WeightFormatInfo info = format.Info();
+        Block = format.BlockOr(block);
+        BytesPerMatrix = checked(n * info.RowBytes(k));
+        int scales = info.IsScaled ? checked(Block.RowBlocks(n) * Block.ColumnBlocks(k)) : 0;
+        (ScalesPerMatrix, GroupScalesPerMatrix) = info.HasGroupScales ? (1, scales) : (scales, 0);
         Codes = device.Allocate<byte>(checked(BytesPerMatrix * count));
         try
         {
             Scales = device.Allocate<float>((long)ScalesPerMatrix * count);
+            GroupScales = device.Allocate<byte>((long)GroupScalesPerMatrix * count);
         }
         catch
         {
             Codes.Dispose();
+            Scales?.Dispose();
             throw;
         }
     }
@@ -57,11 +61,11 @@ public sealed class QuantizedMatrix : IDisposable
     /// <summary>Matrices in the stack.</summary>
     public int Count { get; }
 
-    /// <summary>Scale block of a scaled format.</summary>
+    /// <summary>Scale block of a scaled format: 1 × 16 in NVFP4.</summary>
     public ScaleBlock Block { get; }
 
     /// <summary>Bytes of codes and scales.</summary>
-    public long Bytes => Codes.Bytes + Scales.Bytes;
+    public long Bytes => Codes.Bytes + Scales.Bytes + GroupScales.Bytes;
 
     /// <summary>The device that holds the matrix.</summary>
     public GpuDevice Device => Codes.Device;
@@ -70,9 +74,23 @@ public sealed class QuantizedMatrix : IDisposable
 
     internal DeviceBuffer<float> Scales { get; }
 
+    internal DeviceBuffer<byte> GroupScales { get; }
+
     internal long BytesPerMatrix { get; }
 
     internal int ScalesPerMatrix { get; }
+
+    internal int GroupScalesPerMatrix { get; }
+
+    internal ScaleTable ScaleTable => new()
+    {
+        Blocks = Scales,
+        Groups = GroupScales,
+        RowShift = Block.RowShift,
+        ColumnShift = Block.ColumnShift,
+        Columns = Block.ColumnBlocks(K),
+        PerSlab = Math.Max(ScalesPerMatrix, GroupScalesPerMatrix),
+    };
 
     /// <summary>Uploads one matrix with checked contents.</summary>
     /// <param name="device">Device to hold it.</param>
@@ -85,7 +103,7 @@ public sealed class QuantizedMatrix : IDisposable
         var matrix = new QuantizedMatrix(device, host.Format, host.N, host.K, 1, host.Block);
         try
         {
-            matrix.Write(0, 0, host.N, host.Codes, host.Scales, name);
+            matrix.Write(0, 0, host, name);
             return matrix;
         }
         catch
@@ -98,52 +116,38 @@ public sealed class QuantizedMatrix : IDisposable
     /// <summary>Writes rows of one matrix of the stack, on the device's default stream.</summary>
     /// <param name="matrix">Which matrix of the stack.</param>
     /// <param name="row">First row; a multiple of the block's rows in a scaled format.</param>
+    /// <param name="rows">Rows <c>[rows, K]</c> in this matrix's format and block, ending on a block edge or at N. NVFP4: all N rows, since one multiplier is all rows'.</param>
+    /// <param name="name">Name for error messages, e.g. the tensor's.</param>
+    /// <exception cref="ArgumentException">A range, size, format or block is wrong, or a code or scale is NaN. Nothing is written then.</exception>
+    public void Write(int matrix, int row, HostMatrix rows, string name = "weights")
+    {
+        ArgumentNullException.ThrowIfNull(rows);
+        if (rows.Format != Format || rows.K != K || (Format.Info().IsScaled && Format.BlockOr(rows.Block) != Block))
+            throw new ArgumentException($"{name}: {rows.Format.Info().Name} rows of {rows.K} with {rows.Block.Rows}×{rows.Block.Columns} blocks do not fit a {Format.Info().Name} matrix of {K} columns with {Block.Rows}×{Block.Columns} blocks.");
+        Write(matrix, (row, rows.N), rows.Codes, rows.Scales, rows.GroupScales, name);
+    }
+
+    /// <summary>Writes rows of one matrix of the stack, on the device's default stream; for formats without group scales.</summary>
+    /// <param name="matrix">Which matrix of the stack.</param>
+    /// <param name="row">First row; a multiple of the block's rows in a scaled format.</param>
     /// <param name="rows">Number of rows; ends on a block edge or at N.</param>
     /// <param name="codes"><c>[rows, K]</c> codes.</param>
     /// <param name="scales"><c>[⌈rows / block rows⌉, ⌈K / block columns⌉]</c> float32; empty for an unscaled format.</param>
     /// <param name="name">Name for error messages, e.g. the tensor's.</param>
     /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN. Nothing is written then.</exception>
-    public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights")
-    {
-        if ((uint)matrix >= (uint)Count || row < 0 || rows < 0 || row > N - rows)
-            throw new ArgumentException($"{name}: rows {row}..{row + rows} of matrix {matrix} are outside {Count} matrices of [{N}, {K}].");
-        long rowBytes = BytesPerMatrix / N;
-        if (codes.Length != rows * rowBytes)
-            throw new ArgumentException($"{name}: {codes.Length} bytes of codes for [{rows}, {K}] in {Format.Info().Name}, which needs {rows * rowBytes}.");
-        int firstScale = 0;
-        if (Format.Info().IsScaled)
-        {
-            if (row % Block.Rows != 0 || (rows % Block.Rows != 0 && row + rows != N))
-                throw new ArgumentException($"{name}: rows {row}..{row + rows} do not lie on the edges of {Block.Rows}-row scale blocks.");
-            firstScale = row / Block.Rows * Block.ColumnBlocks(K);
-        }
-        int needed = Format.Info().IsScaled ? Block.RowBlocks(rows) * Block.ColumnBlocks(K) : 0;
-        if (scales.Length != needed)
-            throw new ArgumentException($"{name}: {scales.Length} scales for [{rows}, {K}]; {Block.Rows}×{Block.Columns} blocks need [{Block.RowBlocks(rows)}, {Block.ColumnBlocks(K)}] = {needed}.");
-        RejectNaN(codes, scales, name);
-        Codes.CopyFrom(Device.DefaultStream, codes, (BytesPerMatrix * matrix) + (row * rowBytes));
-        Scales.CopyFrom(Device.DefaultStream, scales, ((long)ScalesPerMatrix * matrix) + firstScale);
-    }
+    public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights") =>
+        Write(matrix, (row, rows), codes, scales, [], name);
 
-    // A NaN weight makes every output NaN, and the bit-move decoder would even read it as a number: refused at the door.
-    private void RejectNaN(ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name)
+    private void Write(int matrix, (int First, int Count) rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, ReadOnlySpan<byte> groupScales, string name)
     {
-        long bad = Format == WeightFormat.Fp8Block
-            ? codes.IndexOfAny((byte)0x7F, (byte)0xFF)
-            : IndexOfNaN(MemoryMarshal.Cast<byte, ushort>(codes));
-        if (bad >= 0)
-            throw new ArgumentException($"{name}: the weight at row {bad / K}, column {bad % K} is NaN.");
-        for (int i = 0; i < scales.Length; i++)
-            if (!float.IsFinite(scales[i]))
-                throw new ArgumentException($"{name}: scale {i} is {scales[i]}; scales must be finite.");
-    }
-
-    private static int IndexOfNaN(ReadOnlySpan<ushort> bits)
-    {
-        for (int i = 0; i < bits.Length; i++)
-            if ((bits[i] & 0x7FFF) > 0x7F80)
-                return i;
-        return -1;
+        (int row, int count) = rows;
+        if ((uint)matrix >= (uint)Count || row < 0 || count < 0 || row > N - count)
+            throw new ArgumentException($"{name}: rows {row}..{row + count} of matrix {matrix} are outside {Count} matrices of [{N}, {K}].");
+        MatrixContents.Check(this, rows, codes, scales, groupScales, name);
+        Codes.CopyFrom(Device.DefaultStream, codes, (BytesPerMatrix * matrix) + (row * Format.Info().RowBytes(K)));
+        long firstScale = Format.Info().HasGroupScales ? 0 : (long)(row / Block.Rows) * Block.ColumnBlocks(K);
+        Scales.CopyFrom(Device.DefaultStream, scales, ((long)ScalesPerMatrix * matrix) + (ScalesPerMatrix == 0 ? 0 : firstScale));
+        GroupScales.CopyFrom(Device.DefaultStream, groupScales, (long)GroupScalesPerMatrix * matrix);
     }
 
     /// <summary>Returns the memory to the device.</summary>
@@ -151,5 +155,6 @@ public sealed class QuantizedMatrix : IDisposable
     {
         Codes.Dispose();
         Scales.Dispose();
+        GroupScales.Dispose();
     }
 }

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Runtime;
@@ -8,34 +7,41 @@ namespace GpuKit.Ilgpu;
 
 /// <summary>
 /// Turns float weights into a storage format and back, on the host and on the device; both give the same bits. Rounding is
-/// to nearest even, values beyond the range saturate, NaN stays NaN, a zero block has scale 1 and zero codes.
+/// to nearest even, values beyond the range saturate, a block without finite non-zero values has scale 1 (an NVFP4 group: 0
+/// and zero codes, which makes its infinities 0 too). NaN stays NaN in BF16 and FP8. NVFP4 and INT4 have none: the host
+/// refuses it, the device, which cannot throw, writes code 0.
 /// </summary>
 public static class Quantizer
 {
     private const int Threads = 256;
 
-    internal static readonly KernelDefinition<QuantizeArgs> Fp8FromFloat32 = new(QuantizeFp8.Run<Float32Source>, new KernelTraits(QuantizeFp8.Threads));
-    internal static readonly KernelDefinition<QuantizeArgs> Fp8FromBf16 = new(QuantizeFp8.Run<Bf16Source>, new KernelTraits(QuantizeFp8.Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> Fp8FromFloat32 = Blocks<Fp8Code, Float32Source>();
+    internal static readonly KernelDefinition<QuantizeArgs> Fp8FromBf16 = Blocks<Fp8Code, Bf16Source>();
+    internal static readonly KernelDefinition<QuantizeArgs> Int4FromFloat32 = Blocks<Int4Code, Float32Source>();
+    internal static readonly KernelDefinition<QuantizeArgs> Int4FromBf16 = Blocks<Int4Code, Bf16Source>();
     internal static readonly KernelDefinition<QuantizeArgs> Bf16FromFloat32 = new(QuantizeBf16.Run<Float32Source>, new KernelTraits(Threads));
     internal static readonly KernelDefinition<QuantizeArgs> Bf16FromBf16 = new(QuantizeBf16.Run<Bf16Source>, new KernelTraits(Threads));
-    internal static readonly KernelDefinition<QuantizeArgs> Fp8ToFloat32 = new(Kernels.Dequantize.Run<Fp8Block<Fp8Table>, Float32Output>, new KernelTraits(Threads));
-    internal static readonly KernelDefinition<QuantizeArgs> Fp8ToBf16 = new(Kernels.Dequantize.Run<Fp8Block<Fp8Table>, Bf16Output>, new KernelTraits(Threads));
-    internal static readonly KernelDefinition<QuantizeArgs> Bf16ToFloat32 = new(Kernels.Dequantize.Run<Bf16Weights, Float32Output>, new KernelTraits(Threads));
-    internal static readonly KernelDefinition<QuantizeArgs> Bf16ToBf16 = new(Kernels.Dequantize.Run<Bf16Weights, Bf16Output>, new KernelTraits(Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> LargestOfFloat32 = new(QuantizeNvfp4.FindLargest<Float32Source>, new KernelTraits(QuantizeNvfp4.Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> LargestOfBf16 = new(QuantizeNvfp4.FindLargest<Bf16Source>, new KernelTraits(QuantizeNvfp4.Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> Nvfp4Scale = new(QuantizeNvfp4.SetScale, new KernelTraits(Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> Nvfp4FromFloat32 = new(QuantizeNvfp4.Encode<Float32Source>, new KernelTraits(Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> Nvfp4FromBf16 = new(QuantizeNvfp4.Encode<Bf16Source>, new KernelTraits(Threads));
+    internal static readonly IReadOnlyDictionary<WeightFormat, KernelDefinition<QuantizeArgs>> ToFloat32 = Dequantizers<Float32Output>();
+    internal static readonly IReadOnlyDictionary<WeightFormat, KernelDefinition<QuantizeArgs>> ToBf16 = Dequantizers<Bf16Output>();
+    internal static readonly IEnumerable<KernelDefinition> AllDequantizers = [.. ToFloat32.Values, .. ToBf16.Values];
 
     /// <summary>Quantises on the host.</summary>
     /// <param name="values"><c>[n, k]</c> float32, row-major.</param>
     /// <param name="n">Output features (rows).</param>
     /// <param name="k">Input features (columns).</param>
     /// <param name="format">Target format.</param>
-    /// <param name="block">Scale block of a scaled format; 128 × 128 when omitted.</param>
-    /// <exception cref="ArgumentException">The number of values is not n·k.</exception>
+    /// <param name="block">Scale block; when omitted 128 × 128 in FP8, 1 × 128 in INT4. NVFP4 has its own.</param>
+    /// <exception cref="ArgumentException">The number of values is not n·k, or one is NaN and the format has none.</exception>
     public static HostMatrix Quantize(ReadOnlySpan<float> values, int n, int k, WeightFormat format, ScaleBlock? block = null)
     {
         if (n < 0 || k < 0 || values.Length != (long)n * k)
             throw new ArgumentException($"[{n}, {k}] needs {(long)n * k} values, got {values.Length}.", nameof(values));
-        ScaleBlock shape = block ?? ScaleBlock.Square128;
-        return format == WeightFormat.Bf16 ? ToBf16(values, n, k, shape) : ToFp8(values, n, k, shape);
+        return HostQuantizer.Quantize(values, n, k, format, format.BlockOr(block));
     }
 
     /// <summary>Quantises on the device into an allocated matrix.</summary>
@@ -47,7 +53,13 @@ public static class Quantizer
     {
         RequireOne(stream, target);
         Shape.Require(stream, values, target.N, target.K, nameof(values));
-        Launch(stream, target.Format == WeightFormat.Bf16 ? Bf16FromFloat32 : Fp8FromFloat32, values.Cast<byte>(), target, blockwise: target.Format != WeightFormat.Bf16);
+        switch (target.Format)
+        {
+            case WeightFormat.Bf16: LaunchElements(stream, Bf16FromFloat32, values.Cast<byte>(), target); break;
+            case WeightFormat.Nvfp4: LaunchNvfp4(stream, LargestOfFloat32, Nvfp4FromFloat32, values.Cast<byte>(), target); break;
+            case WeightFormat.Int4: LaunchBlocks(stream, Int4FromFloat32, values.Cast<byte>(), target); break;
+            default: LaunchBlocks(stream, Fp8FromFloat32, values.Cast<byte>(), target); break;
+        }
     }
 
     /// <summary>Quantises BF16 values on the device into an allocated matrix.</summary>
@@ -56,7 +68,13 @@ public static class Quantizer
     {
         RequireOne(stream, target);
         Shape.Require(stream, values, target.N, target.K, nameof(values));
-        Launch(stream, target.Format == WeightFormat.Bf16 ? Bf16FromBf16 : Fp8FromBf16, values.Cast<byte>(), target, blockwise: target.Format != WeightFormat.Bf16);
+        switch (target.Format)
+        {
+            case WeightFormat.Bf16: LaunchElements(stream, Bf16FromBf16, values.Cast<byte>(), target); break;
+            case WeightFormat.Nvfp4: LaunchNvfp4(stream, LargestOfBf16, Nvfp4FromBf16, values.Cast<byte>(), target); break;
+            case WeightFormat.Int4: LaunchBlocks(stream, Int4FromBf16, values.Cast<byte>(), target); break;
+            default: LaunchBlocks(stream, Fp8FromBf16, values.Cast<byte>(), target); break;
+        }
     }
 
     /// <summary>The values that a quantised matrix stands for, in float32: code · scale, rounded once.</summary>
@@ -64,24 +82,7 @@ public static class Quantizer
     public static float[] Dequantize(HostMatrix matrix)
     {
         ArgumentNullException.ThrowIfNull(matrix);
-        var values = new float[checked(matrix.N * matrix.K)];
-        if (matrix.Codes.Length != (long)values.Length * matrix.Format.Info().BitsPerCode / 8)
-            throw new ArgumentException($"{matrix.Codes.Length} bytes of codes do not fit [{matrix.N}, {matrix.K}] in {matrix.Format.Info().Name}.", nameof(matrix));
-        int scales = matrix.Format.Info().IsScaled ? matrix.Block.RowBlocks(matrix.N) * matrix.Block.ColumnBlocks(matrix.K) : 0;
-        if (matrix.Scales.Length != scales)
-            throw new ArgumentException($"{matrix.Scales.Length} scales do not fit [{matrix.N}, {matrix.K}] in {matrix.Format.Info().Name}, which needs {scales}.", nameof(matrix));
-        ReadOnlySpan<ushort> halves = MemoryMarshal.Cast<byte, ushort>(matrix.Codes);
-        for (int n = 0, i = 0; n < matrix.N; n++)
-        {
-            for (int k = 0; k < matrix.K; k++, i++)
-            {
-                values[i] = matrix.Format == WeightFormat.Bf16
-                    ? Bf16.ToFloat(halves[i])
-                    : Bf16.ToFloat((ushort)Fp8Hardware.ToBf16Pair(Kernels.Isa.Cvt.E4M3x2LowToF16x2Software(matrix.Codes[i])))
-                        * matrix.Scales[(n / matrix.Block.Rows * matrix.Block.ColumnBlocks(matrix.K)) + (k / matrix.Block.Columns)];
-            }
-        }
-        return values;
+        return HostQuantizer.Dequantize(matrix);
     }
 
     /// <summary>Writes the values of a matrix as float32, on the device.</summary>
@@ -93,7 +94,7 @@ public static class Quantizer
     {
         RequireOne(stream, source);
         Shape.Require(stream, values, source.N, source.K, nameof(values));
-        Launch(stream, source.Format == WeightFormat.Bf16 ? Bf16ToFloat32 : Fp8ToFloat32, values.Cast<byte>(), source, blockwise: false);
+        LaunchElements(stream, ToFloat32[source.Format], values.Cast<byte>(), source);
     }
 
     /// <summary>Writes the values of a matrix rounded to BF16, on the device.</summary>
@@ -102,38 +103,21 @@ public static class Quantizer
     {
         RequireOne(stream, source);
         Shape.Require(stream, values, source.N, source.K, nameof(values));
-        Launch(stream, source.Format == WeightFormat.Bf16 ? Bf16ToBf16 : Fp8ToBf16, values.Cast<byte>(), source, blockwise: false);
+        LaunchElements(stream, ToBf16[source.Format], values.Cast<byte>(), source);
     }
 
-    private static HostMatrix ToBf16(ReadOnlySpan<float> values, int n, int k, ScaleBlock block)
-    {
-        var codes = new byte[2 * values.Length];
-        Span<ushort> halves = MemoryMarshal.Cast<byte, ushort>(codes.AsSpan());
-        for (int i = 0; i < values.Length; i++)
-            halves[i] = Bf16.FromFloat(values[i]);
-        return new HostMatrix(WeightFormat.Bf16, n, k, codes, [], block);
-    }
+    private static KernelDefinition<QuantizeArgs> Blocks<TCode, TSource>()
+        where TCode : struct, IBlockCode
+        where TSource : struct, ISource => new(QuantizeBlocks.Run<TCode, TSource>, new KernelTraits(QuantizeBlocks.Threads));
 
-    private static HostMatrix ToFp8(ReadOnlySpan<float> values, int n, int k, ScaleBlock block)
-    {
-        var codes = new byte[values.Length];
-        int columnBlocks = block.ColumnBlocks(k);
-        var scales = new float[block.RowBlocks(n) * columnBlocks];
-        for (int row = 0; row < n; row++)
+    private static Dictionary<WeightFormat, KernelDefinition<QuantizeArgs>> Dequantizers<TOutput>()
+        where TOutput : struct, IOutput => new()
         {
-            for (int column = 0; column < k; column++)
-            {
-                ref float largest = ref scales[(row / block.Rows * columnBlocks) + (column / block.Columns)];
-                largest = MathF.Max(largest, Fp8Arithmetic.Magnitude(values[(row * k) + column]));
-            }
-        }
-        for (int i = 0; i < scales.Length; i++)
-            scales[i] = Fp8Arithmetic.Scale(scales[i]);
-        for (int row = 0; row < n; row++)
-            for (int column = 0; column < k; column++)
-                codes[(row * k) + column] = Fp8Arithmetic.Encode(values[(row * k) + column], scales[(row / block.Rows * columnBlocks) + (column / block.Columns)]);
-        return new HostMatrix(WeightFormat.Fp8Block, n, k, codes, scales, block);
-    }
+            [WeightFormat.Bf16] = new(Kernels.Dequantize.Run<Bf16Weights, TOutput>, new KernelTraits(Threads)),
+            [WeightFormat.Fp8Block] = new(Kernels.Dequantize.Run<Fp8Block<Fp8Table>, TOutput>, new KernelTraits(Threads)),
+            [WeightFormat.Nvfp4] = new(Kernels.Dequantize.Run<Nvfp4, TOutput>, new KernelTraits(Threads)),
+            [WeightFormat.Int4] = new(Kernels.Dequantize.Run<Int4, TOutput>, new KernelTraits(Threads)),
+        };
 
     private static void RequireOne(GpuStream stream, QuantizedMatrix matrix)
     {
@@ -144,25 +128,32 @@ public static class Quantizer
             throw new ArgumentException($"The matrix is a stack of {matrix.Count}; only single matrices are quantised.", nameof(matrix));
     }
 
-    private static void Launch(GpuStream stream, KernelDefinition<QuantizeArgs> kernel, ArrayView<byte> values, QuantizedMatrix matrix, bool blockwise)
+    private static void LaunchElements(GpuStream stream, KernelDefinition<QuantizeArgs> kernel, ArrayView<byte> values, QuantizedMatrix matrix) =>
+        Launch(stream, kernel, values, matrix, (long)matrix.N * matrix.K, LaunchShape.Threads(stream.Device, Threads));
+
+    private static void LaunchBlocks(GpuStream stream, KernelDefinition<QuantizeArgs> kernel, ArrayView<byte> values, QuantizedMatrix matrix) =>
+        Launch(stream, kernel, values, matrix, (long)matrix.Block.RowBlocks(matrix.N) * matrix.Block.ColumnBlocks(matrix.K), 1);
+
+    private static void LaunchNvfp4(GpuStream stream, KernelDefinition<QuantizeArgs> largest, KernelDefinition<QuantizeArgs> encode, ArrayView<byte> values, QuantizedMatrix matrix)
+    {
+        matrix.Scales.Fill(stream, 0);
+        LaunchElements(stream, largest, values, matrix);
+        Launch(stream, Nvfp4Scale, values, matrix, 1, 1);
+        Launch(stream, encode, values, matrix, matrix.GroupScalesPerMatrix, LaunchShape.Threads(stream.Device, Threads));
+    }
+
+    private static void Launch(GpuStream stream, KernelDefinition<QuantizeArgs> kernel, ArrayView<byte> values, QuantizedMatrix matrix, long items, int perBlock)
     {
         GpuDevice device = stream.Device;
-        int threads = LaunchShape.Threads(device, Threads);
         var args = new QuantizeArgs
         {
             Values = values,
             Codes = matrix.Codes,
-            Scales = matrix.Scales,
+            Scales = matrix.ScaleTable,
             N = matrix.N,
             K = matrix.K,
-            RowShift = matrix.Block.RowShift,
-            ColumnShift = matrix.Block.ColumnShift,
-            ColumnBlocks = matrix.Block.ColumnBlocks(matrix.K),
             RowBlocks = matrix.Block.RowBlocks(matrix.N),
         };
-        int blocks = blockwise
-            ? LaunchShape.Blocks(device, (long)args.RowBlocks * args.ColumnBlocks, 1)
-            : LaunchShape.Blocks(device, (long)matrix.N * matrix.K, threads);
-        device.Launch(kernel, stream, (blocks, 1, 1), threads, 0, args);
+        device.Launch(kernel, stream, (LaunchShape.Blocks(device, items, perBlock), 1, 1), LaunchShape.Threads(device, Threads), 0, args);
     }
 }

@@ -8,6 +8,12 @@ public readonly record struct ScaleBlock
     /// <summary>The block of published FP8 checkpoints.</summary>
     public static readonly ScaleBlock Square128 = new(128, 128);
 
+    /// <summary>The usual group of INT4 weights: 128 columns of one row.</summary>
+    public static readonly ScaleBlock Group128 = new(1, 128);
+
+    /// <summary>The group of NVFP4, which its kernels know; no other format's may be as narrow.</summary>
+    internal static readonly ScaleBlock Group16 = new((-Log128, 4 - Log128));
+
     // A step of the tensor-core kernel must not cross a block's edge.
     private const int LeastColumns = Kernels.Gemm.TileK;
     private const int Most = 1 << 20;
@@ -31,6 +37,9 @@ public readonly record struct ScaleBlock
         rowShiftFrom128 = BitOperations.Log2((uint)rows) - Log128;
         columnShiftFrom128 = BitOperations.Log2((uint)columns) - Log128;
     }
+
+    // Nothing is checked: for blocks that one format's own kernels read.
+    private ScaleBlock((int Row, int Column) shiftsFrom128) => (rowShiftFrom128, columnShiftFrom128) = shiftsFrom128;
 
     /// <summary>Rows that share a scale.</summary>
     public int Rows => 1 << RowShift;

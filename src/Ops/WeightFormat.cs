@@ -10,6 +10,18 @@ public enum WeightFormat
 
     /// <summary>E4M3 codes, one byte a weight, with one float32 multiplier a block (128 × 128 in published checkpoints).</summary>
     Fp8Block,
+
+    /// <summary>
+    /// E2M1 codes, two a byte (even column in the low half, rows of ⌈K / 2⌉ bytes), with one E4M3 multiplier a group of 16
+    /// columns and one float32 multiplier a matrix.
+    /// </summary>
+    Nvfp4,
+
+    /// <summary>
+    /// Signed codes −8..7, two a byte (even column in the low half, rows of ⌈K / 2⌉ bytes), symmetric, with one multiplier a
+    /// group of columns (usually 1 × 128; 32 columns at least).
+    /// </summary>
+    Int4,
 }
 
 /// <summary>The list of formats: what it names is tested, benchmarked and documented.</summary>
@@ -23,6 +35,16 @@ internal static class WeightFormats
     {
         WeightFormat.Bf16 => Bf16Weights.Info,
         WeightFormat.Fp8Block => Fp8Block<Fp8Table>.Info,
+        WeightFormat.Nvfp4 => Nvfp4.Info,
+        WeightFormat.Int4 => Int4.Info,
         _ => throw new ArgumentOutOfRangeException(nameof(format), format, "Not a weight format."),
+    };
+
+    /// <summary>The block of a matrix in this format: NVFP4 has one, others the caller's, or their usual one.</summary>
+    public static ScaleBlock BlockOr(this WeightFormat format, ScaleBlock? block) => format switch
+    {
+        WeightFormat.Nvfp4 => ScaleBlock.Group16,
+        WeightFormat.Int4 => block ?? ScaleBlock.Group128,
+        _ => block ?? ScaleBlock.Square128,
     };
 }

@@ -41,7 +41,7 @@ public sealed class LinearTests
     public void EveryPathMatchesTheOracle(TestDevice which, WeightFormat format, int path)
     {
         GpuDevice device = TestDevices.Get(which);
-        if (!CanRun(device, (LinearPath)path))
+        if (!CanRun(device, (LinearPath)path, format))
             return;
         foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => TileShapes, LinearPath.SkinnyGemm => SkinnyShapes, _ => SmallShapes })
             foreach (Fp8Decoding decoding in Decodings(format))
@@ -53,9 +53,10 @@ public sealed class LinearTests
     public void BlocksOfEveryShapeAndEdgeAreScaledRight(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32) })
-            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p) && (p != LinearPath.SkinnyGemm || block.Columns >= 128)))
-                Check(device, WeightFormat.Fp8Block, path, Fp8Decoding.BitMove, block, (2, 130, 272));
+        foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(1, 128), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32) })
+            foreach (WeightFormat format in new[] { WeightFormat.Fp8Block, WeightFormat.Int4 })
+                foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format) && (p != LinearPath.SkinnyGemm || block.Columns >= 128)))
+                    Check(device, format, path, Fp8Decoding.BitMove, block, (2, 130, 288));
     }
 
     [Theory]
@@ -69,7 +70,7 @@ public sealed class LinearTests
             BFloat16[] x = RandomData.SmallIntegersBf16(M * K, 1);
             HostMatrix w = IntegerWeights(format, N, K);
             float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), v => (float)v);
-            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p)))
+            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format)))
             {
                 int m = path == LinearPath.SkinnyGemm ? 16 : M;
                 foreach (Fp8Decoding decoding in Decodings(format))
@@ -83,7 +84,7 @@ public sealed class LinearTests
     public void OneHotInputsReadEachWeightFromItsPlace(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        const int N = 72, K = 80;
+        const int N = 72, K = 96;
         // Row k of x selects column k: y[k, n] must be W[n, k], a value that names its place.
         var x = new BFloat16[K * K];
         for (int k = 0; k < K; k++)
@@ -92,7 +93,7 @@ public sealed class LinearTests
         {
             HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 7), N, K, format, new ScaleBlock(32, 128));
             double[] values = MatrixOracle.Values(w);
-            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p)))
+            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format)))
             {
                 // The skinny kernel takes 16 rows at a time.
                 int rows = path == LinearPath.SkinnyGemm ? 16 : K;
@@ -113,15 +114,18 @@ public sealed class LinearTests
     {
         GpuDevice device = TestDevices.Get(which);
         const int M = 2, N = 9, K = 64;
-        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 3), N, K, WeightFormat.Fp8Block);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 4);
-        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x, misalignment: 2);
         using var output = GuardedBuffer<float>.Output(device, M * N);
-        foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p) && p != LinearPath.SkinnyGemm))
+        foreach (WeightFormat format in WeightFormats.All)
         {
-            Linear.Launch(device.DefaultStream, weights, input.View, output.View.Cast<byte>(), true, (M, 0), path);
-            Compare.Close(output.ToArray(), MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), Float32Tolerance);
+            HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 3), N, K, format);
+            using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p) && p != LinearPath.SkinnyGemm))
+            {
+                Linear.Launch(device.DefaultStream, weights, input.View, output.View.Cast<byte>(), true, (M, 0), path);
+                Compare.Close(output.ToArray(), MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), Float32Tolerance);
+            }
         }
     }
 
@@ -188,6 +192,9 @@ public sealed class LinearTests
         public ArrayView<BFloat16> View { get; } = device.Allocate<BFloat16>(length).View;
     }
 
+    internal static bool CanRun(GpuDevice device, LinearPath path, WeightFormat format) =>
+        CanRun(device, path) && (path != LinearPath.SkinnyGemm || format is WeightFormat.Bf16 or WeightFormat.Fp8Block);
+
     internal static bool CanRun(GpuDevice device, LinearPath path) => path switch
     {
         LinearPath.Gemm or LinearPath.SkinnyGemm => device.WarpSize == 32 && device.MaxThreadsPerBlock >= 128,
@@ -199,11 +206,15 @@ public sealed class LinearTests
 
     private static HostMatrix IntegerWeights(WeightFormat format, int n, int k)
     {
-        // A maximum of 448 in every block makes its scale 1: the codes are the integers themselves.
+        // The largest code in every block makes its scale 1: the codes are the integers themselves. In NVFP4 one group's scale
+        // must be the largest, 448, for the matrix's to be 1.
         float[] values = Array.ConvertAll(RandomData.SmallIntegersBf16(n * k, 2), v => (float)v);
-        for (int row = 0; row < n; row += 32)
-            for (int column = 0; column < k; column += 128)
-                values[(row * k) + column] = 448;
+        bool groups = format.Info().HasGroupScales;
+        for (int row = 0; row < n; row += groups ? 1 : 32)
+            for (int column = 0; column < k; column += groups ? 16 : 128)
+                values[(row * k) + column] = format == WeightFormat.Bf16 ? 448 : format.Info().MaxCode;
+        if (groups)
+            values[k] = 448 * format.Info().MaxCode;
         return Quantizer.Quantize(values, n, k, format, new ScaleBlock(32, 128));
     }
 

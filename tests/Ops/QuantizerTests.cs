@@ -21,7 +21,12 @@ public sealed class QuantizerTests
     public void HostAndDeviceAgreeToTheBit(TestDevice which, WeightFormat format, int n, int k)
     {
         GpuDevice device = TestDevices.Get(which);
-        float[] values = Awkward(n * k);
+        AgreeToTheBit(device, format, Awkward(n * k), n, k);
+        AgreeToTheBit(device, format, RandomData.Gaussian(n * k, n, 0.02f), n, k);
+    }
+
+    private static void AgreeToTheBit(GpuDevice device, WeightFormat format, float[] values, int n, int k)
+    {
         var block = new ScaleBlock(16, 32);
         HostMatrix host = Quantizer.Quantize(values, n, k, format, block);
         using var matrix = new QuantizedMatrix(device, format, n, k, 1, block);
@@ -31,6 +36,7 @@ public sealed class QuantizerTests
 
         Assert.Equal(host.Codes, matrix.Codes.ToArray(device.DefaultStream));
         Assert.Equal(host.Scales, matrix.Scales.ToArray(device.DefaultStream));
+        Assert.Equal(host.GroupScales, matrix.GroupScales.ToArray(device.DefaultStream));
         using var output = GuardedBuffer<float>.Output(device, n * k);
         Quantizer.Dequantize(device.DefaultStream, matrix, output.View);
         Assert.Equal(Quantizer.Dequantize(host), output.ToArray());
@@ -42,15 +48,19 @@ public sealed class QuantizerTests
     public void Bf16InputsQuantiseAsTheirFloats(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        BFloat16[] values = RandomData.GaussianBf16(20 * 70, 11);
-        HostMatrix host = Quantizer.Quantize(Compare.ToFloat(values), 20, 70, WeightFormat.Fp8Block);
-        using var matrix = new QuantizedMatrix(device, WeightFormat.Fp8Block, 20, 70);
+        BFloat16[] values = RandomData.GaussianBf16(20 * 71, 11);
         using var input = GuardedBuffer<BFloat16>.Input(device, values);
-        Quantizer.Quantize(device.DefaultStream, input.View, matrix);
-        Assert.Equal(host.Codes, matrix.Codes.ToArray(device.DefaultStream));
-        using var output = GuardedBuffer<BFloat16>.Output(device, 20 * 70);
-        Quantizer.Dequantize(device.DefaultStream, matrix, output.View);
-        Assert.Equal(Array.ConvertAll(Quantizer.Dequantize(host), v => (BFloat16)v), output.ToArray());
+        foreach (WeightFormat format in WeightFormats.All)
+        {
+            HostMatrix host = Quantizer.Quantize(Compare.ToFloat(values), 20, 71, format);
+            using var matrix = new QuantizedMatrix(device, format, 20, 71);
+            Quantizer.Quantize(device.DefaultStream, input.View, matrix);
+            Assert.Equal(host.Codes, matrix.Codes.ToArray(device.DefaultStream));
+            Assert.Equal(host.GroupScales, matrix.GroupScales.ToArray(device.DefaultStream));
+            using var output = GuardedBuffer<BFloat16>.Output(device, 20 * 71);
+            Quantizer.Dequantize(device.DefaultStream, matrix, output.View);
+            Assert.Equal(Array.ConvertAll(Quantizer.Dequantize(host), v => (BFloat16)v), output.ToArray());
+        }
     }
 
     [Fact]

@@ -16,6 +16,12 @@ public static class MatrixOracle
         return code >= 128 ? -magnitude : magnitude;
     })];
 
+    /// <summary>E2M1 by definition: bias 1, one mantissa bit, subnormal ½, the sign in bit 3.</summary>
+    public static readonly double[] E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6];
+
+    /// <summary>Four-bit two's complement.</summary>
+    public static readonly double[] Int4 = [0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1];
+
     /// <summary>The values of a quantised matrix.</summary>
     public static double[] Values(HostMatrix w)
     {
@@ -26,10 +32,14 @@ public static class MatrixOracle
             for (int k = 0; k < w.K; k++)
             {
                 int i = (n * w.K) + k;
+                // Four-bit formats: rows of whole bytes, the even column in the low half.
+                int nibble = w.Format is WeightFormat.Nvfp4 or WeightFormat.Int4 ? (w.Codes[(n * ((w.K + 1) / 2)) + (k / 2)] >> (k % 2 * 4)) & 15 : 0;
                 values[i] = w.Format switch
                 {
                     WeightFormat.Bf16 => BitConverter.Int32BitsToSingle((w.Codes[2 * i] | (w.Codes[(2 * i) + 1] << 8)) << 16),
                     WeightFormat.Fp8Block => E4M3[w.Codes[i]] * w.Scales[(n / w.Block.Rows * columnBlocks) + (k / w.Block.Columns)],
+                    WeightFormat.Nvfp4 => E2M1[nibble] * E4M3[w.GroupScales[(n * ((w.K + 15) / 16)) + (k / 16)]] * w.Scales[0],
+                    WeightFormat.Int4 => Int4[nibble] * w.Scales[(n / w.Block.Rows * columnBlocks) + (k / w.Block.Columns)],
                     _ => throw new NotSupportedException(),
                 };
             }

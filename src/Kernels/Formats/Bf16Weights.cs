@@ -11,6 +11,14 @@ internal readonly struct Bf16Weights : IWeightFormat
 
     public static bool IsScaled => false;
 
+    public static bool HasGroupScales => false;
+
+    public static int RowCodes(int k) => k;
+
+    public static float Scale(ScaleTable scales, int slab, int n, int k) => 1f;
+
+    public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
     public static ArrayView<ushort> PrepareTable() => default;
 
     public static uint DecodePair(uint word, int pair, ArrayView<ushort> table) => word;

@@ -16,6 +16,14 @@ internal readonly struct Fp8Block<TDecoder> : IWeightFormat
 
     public static bool IsScaled => true;
 
+    public static bool HasGroupScales => false;
+
+    public static int RowCodes(int k) => k;
+
+    public static float Scale(ScaleTable scales, int slab, int n, int k) => scales.Blocks[scales.Index(slab, n, k)];
+
+    public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
     public static ArrayView<ushort> PrepareTable() => TDecoder.PrepareTable();
 
     public static uint DecodePair(uint word, int pair, ArrayView<ushort> table) => TDecoder.DecodePair(word, pair, table);

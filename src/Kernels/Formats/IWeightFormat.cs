@@ -11,11 +11,26 @@ internal interface IWeightFormat
     /// <summary>The format's layout and accuracy, for host code, tests and docs.</summary>
     static abstract WeightFormatInfo Info { get; }
 
-    /// <summary>log2 of the codes in a 32-bit word: 1 for BF16, 2 for FP8.</summary>
+    /// <summary>log2 of the codes in a 32-bit word: 1 for BF16, 2 for FP8, 3 for four bits.</summary>
     static abstract int CodesPerWordShift { get; }
 
-    /// <summary>Whether codes are multiplied by block scales.</summary>
+    /// <summary>Whether codes are multiplied by scales.</summary>
     static abstract bool IsScaled { get; }
+
+    /// <summary>
+    /// Whether scales are of two levels: one for each 16 columns, so few-bit that its product with a code is a BF16 number,
+    /// and one for the matrix. Otherwise a scale covers 32 columns or more.
+    /// </summary>
+    static abstract bool HasGroupScales { get; }
+
+    /// <summary>Codes from the start of a row of <paramref name="k"/> to the next: rows start on whole bytes.</summary>
+    static abstract int RowCodes(int k);
+
+    /// <summary>The multiplier of the codes around row <paramref name="n"/> and column <paramref name="k"/>.</summary>
+    static abstract float Scale(ScaleTable scales, int slab, int n, int k);
+
+    /// <summary>What multiplies a matrix's whole sums where <see cref="HasGroupScales"/>, else 1.</summary>
+    static abstract float MatrixScale(ScaleTable scales, int slab);
 
     /// <summary>
     /// What decoding needs in shared memory, filled by the whole block; every thread must call it once, before anything
@@ -28,6 +43,6 @@ internal interface IWeightFormat
     /// </summary>
     static abstract uint DecodePair(uint word, int pair, ArrayView<ushort> table);
 
-    /// <summary>One code by its index in a row that need not be aligned, as BF16 bits.</summary>
+    /// <summary>One code by its index, which need not be aligned, as BF16 bits.</summary>
     static abstract ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table);
 }
