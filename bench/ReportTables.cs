@@ -15,7 +15,7 @@ internal static class ReportTables
 
     /// <summary>The formats of some records as they are called in documents, in the order of the enumeration.</summary>
     public static IReadOnlyList<(string Key, string Title)> Formats { get; } =
-        [.. WeightFormats.All.Select(f => (f.ToString(), f == WeightFormat.Bf16 ? "BF16" : "FP8 block"))];
+        [.. WeightFormats.All.Select(f => (f.ToString(), f.Info().Name))];
 
     /// <summary>Shapes in the order in which they were measured.</summary>
     public static IEnumerable<(int K, int N)> Shapes(IEnumerable<ResultRecord> records) =>

@@ -10,19 +10,18 @@ namespace GpuKit.Ilgpu;
 internal static class LinearKernels
 {
     private const int MostThreads = 256;
-    private const int FewThreads = 256;
 
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped, bool TwoTiles = false, bool ManyWarps = false);
+    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped, bool TwoTiles = false);
 
     /// <summary>The kernel of a plan for products of one matrix with <paramref name="m"/> rows, or of experts' matrices.</summary>
     public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, int m, bool float32, bool grouped) =>
         plan.Path == LinearPath.SkinnyGemm
-            ? ByKey[new Key(plan.Path, format, default, true, float32, false, m > SkinnyGemm.Columns, plan.Threads > FewThreads)]
+            ? ByKey[new Key(plan.Path, format, default, true, float32, false, m > SkinnyGemm.Columns)]
             : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
@@ -75,19 +74,16 @@ internal static class LinearKernels
             _ => new(Gemm.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(Gemm.Threads, NeedsWarp32: true)),
         };
 
-    // Compiled twice: a bound of 512 threads leaves the compiler 128 registers a thread, too few for the wider variants, and
-    // only small matrices need so many warps.
+    // The bound of 512 threads holds the compiler to 128 registers a thread: a few bytes spilled in the wider variants cost less
+    // than the warps that more registers would (docs/kernels/gemv.md).
     private static void AddSkinny<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        foreach (bool many in new[] { false, true })
-        {
-            var traits = new KernelTraits(many ? 32 * SkinnyGemm.MostWarps : FewThreads, NeedsWarp32: true);
-            var key = new Key(LinearPath.SkinnyGemm, format, default, true, false, false, false, many);
-            kernels.Add(key, new(SkinnyGemm.Run<TFormat, Bf16Output, OneTile>, traits));
-            kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Bf16Output, TwoTiles>, traits));
-            kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, Float32Output, OneTile>, traits));
-            kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Float32Output, TwoTiles>, traits));
-        }
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true);
+        var key = new Key(LinearPath.SkinnyGemm, format, default, true, false, false);
+        kernels.Add(key, new(SkinnyGemm.Run<TFormat, Bf16Output, OneTile>, traits));
+        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Bf16Output, TwoTiles>, traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, Float32Output, OneTile>, traits));
+        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Float32Output, TwoTiles>, traits));
     }
 }
