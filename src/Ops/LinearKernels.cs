@@ -24,6 +24,14 @@ internal static class LinearKernels
             ? ByKey[new Key(plan.Path, format, default, true, float32, false, m > SkinnyGemm.Columns)]
             : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
 
+    /// <summary>Whether the skinny kernel has a format: sums are scaled for 128 columns at once.</summary>
+    public static bool Streams(WeightFormat format, int blockColumns) => format switch
+    {
+        WeightFormat.Bf16 or WeightFormat.Nvfp4 => true,
+        WeightFormat.Fp8Block or WeightFormat.Int4 => blockColumns >= SkinnyGemm.ChunkBytes * 8 / format.Info().BitsPerCode,
+        _ => false,
+    };
+
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
@@ -34,6 +42,8 @@ internal static class LinearKernels
                         AddFormats(kernels, new Key(path, default, default, vectorised, float32, grouped));
         AddSkinny<StreamedBf16>(kernels, WeightFormat.Bf16);
         AddSkinny<StreamedFp8>(kernels, WeightFormat.Fp8Block);
+        AddSkinny<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
+        AddSkinny<StreamedInt4>(kernels, WeightFormat.Int4);
         return kernels;
     }
 
@@ -79,7 +89,7 @@ internal static class LinearKernels
     private static void AddSkinny<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true);
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
         var key = new Key(LinearPath.SkinnyGemm, format, default, true, false, false);
         kernels.Add(key, new(SkinnyGemm.Run<TFormat, Bf16Output, OneTile>, traits));
         kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Bf16Output, TwoTiles>, traits));

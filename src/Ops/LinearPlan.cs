@@ -37,9 +37,8 @@ internal enum Fp8Decoding
 /// <param name="BlockColumns">Columns that share a scale.</param>
 internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts, int BlockColumns = 128)
 {
-    /// <summary>Whether the skinny kernel can run it: BF16 or FP8 in whole 16-byte words, one scale a chunk, at most 16 rows, no experts.</summary>
-    public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs
-        && (Format == WeightFormat.Bf16 || (Format == WeightFormat.Fp8Block && BlockColumns >= StreamedFp8.ChunkCodes));
+    /// <summary>Whether the skinny kernel can run it: whole 16-byte words, block scales of 128 columns at least, at most 16 rows, no experts.</summary>
+    public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && LinearKernels.Streams(Format, BlockColumns);
 }
 
 /// <summary>What the plan must know of a device.</summary>
@@ -55,15 +54,19 @@ internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize
 }
 
 /// <summary>Which kernel runs a multiplication and how it is spread: a pure function of shape and device.</summary>
+/// <param name="Path">Kernel family.</param>
+/// <param name="Decoding">How E4M3 codes are decoded; the skinny kernel has its own way.</param>
+/// <param name="Vectorised">Whether rows are read in 16-byte words.</param>
+/// <param name="GridX">Blocks along N.</param>
+/// <param name="GridY">Blocks along M.</param>
+/// <param name="Threads">Threads a block.</param>
 internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads)
 {
     /// <summary>Rows from which a tensor-core tile beats reading the weights once a row (the tile is 64 rows, of which 16 pay for it).</summary>
     public const int GemmFromRows = 16;
 
-    // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM; where
-    // the tiles of rows alone are that many, a few warps a tile still win, since a wide format's rows are long.
+    // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM.
     private const int WarpsWanted = 2048;
-    private const int ManyTiles = 1024;
 
     // A grid's y extent is 16 bits; the kernel strides over the rest.
     private const int MostRowTiles = 65_535;
@@ -83,7 +86,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         if (path == LinearPath.SkinnyGemm)
         {
             int tiles = Tiles(shape.N, SkinnyGemm.Rows);
-            return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape, tiles), device.MaxThreads / 32));
+            return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32));
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
         int perBlock = path == LinearPath.Gemv ? threads / device.WarpSize : threads;
@@ -103,17 +106,11 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         return rows >= GemmFromRows ? LinearPath.Gemm : LinearPath.Gemv;
     }
 
-    // Depends on N and K only, never on M: a row's sums have one order for every M.
-    private static int SkinnyWarps(in LinearShape shape, int tiles)
+    // Depends on N and format only, never on M: a row's sums have one order for every M.
+    private static int SkinnyWarps(WeightFormat format, int tiles)
     {
-        bool wide = shape.Format == WeightFormat.Bf16;
-        if (tiles >= ManyTiles)
-            return wide ? 4 : 2;
-        int chunks = Tiles(shape.K, wide ? StreamedBf16.ChunkCodes : StreamedFp8.ChunkCodes);
-        // Two chunks a warp at least, but where K is so short that this leaves the card idle.
-        int most = Math.Clamp(chunks / 2, SkinnyGemm.MostWarps / 2, SkinnyGemm.MostWarps);
-        int warps = 2;
-        while (2 * warps * tiles <= WarpsWanted && 2 * warps <= most)
+        int warps = format.Info().BitsPerCode == 4 ? 2 : 4;
+        while (2 * warps * tiles <= WarpsWanted && 2 * warps <= SkinnyGemm.MostWarps)
             warps *= 2;
         return warps;
     }

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Driver;
 
 namespace GpuKit.Ilgpu;
@@ -59,6 +60,7 @@ public sealed class GpuGraph : IDisposable
         {
             nuint nodes = 0;
             device.Check(CudaDriver.cuGraphGetNodes(graph, 0, ref nodes), "counting the nodes of a graph");
+            GraphOverlap.Apply(device, graph);
             device.Check(CudaDriver.cuGraphInstantiateWithFlags(out nint executable, graph, 0), "instantiating a graph");
             return new GpuGraph(device, executable, (int)nodes);
         }

@@ -21,6 +21,7 @@ internal sealed class KernelCache(GpuDevice device)
     private object?[] launchers = new object?[64];
     private readonly List<Kernel> loaded = [];
     private readonly Dictionary<int, (Kernel Kernel, int DynamicShared)> byId = [];
+    private readonly HashSet<nint> overlapping = [];
 
     /// <summary>Number of kernels compiled so far.</summary>
     public int CompiledCount
@@ -61,6 +62,8 @@ internal sealed class KernelCache(GpuDevice device)
                 Kernel kernel = Load(definition);
                 loaded.Add(kernel);
                 byId[definition.Id] = (kernel, 0);
+                if (definition.Traits.Overlaps && kernel is CudaKernel cuda)
+                    overlapping.Add(cuda.FunctionPtr);
                 Volatile.Write(ref launchers[definition.Id], KernelDefinition<TArgs>.CreateLauncher(kernel));
             }
             AllowDynamicShared(definition, dynamicShared);
@@ -80,6 +83,13 @@ internal sealed class KernelCache(GpuDevice device)
             device.Bind();
             return new KernelResources(Attribute(cuda, FunctionAttribute.Registers), Attribute(cuda, FunctionAttribute.LocalBytes), Attribute(cuda, FunctionAttribute.StaticSharedBytes));
         }
+    }
+
+    /// <summary>Whether a loaded function is of a kernel that may overlap its neighbours.</summary>
+    public bool Overlaps(nint function)
+    {
+        lock (compilation)
+            return overlapping.Contains(function);
     }
 
     private int Attribute(CudaKernel kernel, FunctionAttribute attribute)
@@ -127,6 +137,7 @@ internal sealed class KernelCache(GpuDevice device)
                 device.DisposeSilently(kernel);
             loaded.Clear();
             byId.Clear();
+            overlapping.Clear();
             Array.Clear(launchers);
         }
     }

@@ -77,4 +77,8 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// <param name="MinArch">The lowest architecture (major·10 + minor) that has all its instructions.</param>
 /// <param name="ExactArch">The one architecture ("90a") whose instructions it uses, or null.</param>
 /// <param name="NeedsWarp32">Whether its threads are mapped to lanes of a 32-wide warp (tensor-core kernels).</param>
-internal readonly record struct KernelTraits(int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false);
+/// <param name="Overlaps">
+/// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights, and it
+/// writes none.
+/// </param>
+internal readonly record struct KernelTraits(int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool Overlaps = false);

@@ -88,7 +88,7 @@ public sealed class FourBitWeightsTests
             }
             HostMatrix dirty = clean with { Codes = codes };
             Assert.Equal(Quantizer.Dequantize(clean), Quantizer.Dequantize(dirty));
-            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => LinearTests.CanRun(device, p, format)))
+            foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => LinearTests.CanRun(device, p) && p != LinearPath.SkinnyGemm))
                 Assert.Equal(LinearTests.Run(device, clean, x, 1, path, null), LinearTests.Run(device, dirty, x, 1, path, null));
         }
     }

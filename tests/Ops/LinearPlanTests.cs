@@ -8,21 +8,21 @@ public sealed class LinearPlanTests
     private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132), A100 = new(true, 80, 32, 1024, 108), Cpu = new(false, 0, 2, 2, 8);
 
     [Theory]
-    // Few rows stream through tensor cores: 16 rows of W a block, warps by the number of blocks.
-    [InlineData("H200", 1, 768, 2048, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 48×1 of 256")]
-    [InlineData("H200", 1, 768, 2048, WeightFormat.Bf16, true, 0, "SkinnyGemm Table 48×1 of 512")]
-    [InlineData("H200", 16, 4096, 4096, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 256×1 of 256")]
-    [InlineData("H200", 1, 14336, 4096, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 896×1 of 64")]
-    [InlineData("H200", 8, 151936, 2048, WeightFormat.Bf16, true, 0, "SkinnyGemm Table 9496×1 of 128")]
-    [InlineData("H200", 1, 29568, 8192, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 1848×1 of 64")]
+    // Few rows stream through tensor cores: 32 rows of W a block, warps by the number of blocks.
+    [InlineData("H200", 1, 768, 2048, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 24×1 of 512")]
+    [InlineData("H200", 1, 768, 2048, WeightFormat.Bf16, true, 0, "SkinnyGemm Table 24×1 of 512")]
+    [InlineData("H200", 16, 4096, 4096, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 128×1 of 512")]
+    [InlineData("H200", 1, 14336, 4096, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 448×1 of 128")]
+    [InlineData("H200", 8, 151936, 2048, WeightFormat.Bf16, true, 0, "SkinnyGemm Table 4748×1 of 128")]
+    [InlineData("H200", 1, 29568, 8192, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 924×1 of 128")]
     // What cannot be read in 16-byte words runs as dot products, then in tiles.
     [InlineData("H200", 1, 100, 77, WeightFormat.Fp8Block, false, 0, "Gemv Hardware 13×1 of 256 by elements")]
     [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "Gemm Table 2×1 of 128 by elements")]
     [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 80×1 of 128")]
     [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm Hardware 80×128 of 128")]
-    // Four-bit formats do not stream.
-    [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, true, 0, "Gemv Table 512×1 of 256")]
-    [InlineData("H200", 16, 4096, 4096, WeightFormat.Int4, true, 0, "Gemm Table 64×1 of 128")]
+    [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, true, 0, "SkinnyGemm Table 128×1 of 512")]
+    [InlineData("H200", 16, 29568, 8192, WeightFormat.Int4, true, 0, "SkinnyGemm Table 924×1 of 64")]
+    [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, false, 0, "Gemv Table 512×1 of 256 by elements")]
     // Experts: dot products until each has 16 rows on average, then tiles and a partial one an expert.
     [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
     [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm Hardware 24×192 of 128")]
@@ -40,11 +40,11 @@ public sealed class LinearPlanTests
     public void TheSkinnyPlanDoesNotLookAtM()
     {
         foreach ((int n, int k) in new[] { (768, 2048), (2048, 768), (4096, 4096), (151936, 2048), (16, 64) })
-            foreach (WeightFormat format in new[] { WeightFormat.Bf16, WeightFormat.Fp8Block })
+            foreach (WeightFormat format in WeightFormats.All.Where(f => LinearKernels.Streams(f, 128)))
                 Assert.Single(Enumerable.Range(1, 16).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200)).Distinct());
     }
 
     [Fact]
     public void NarrowScaleBlocksDoNotStream() =>
-        Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(new LinearShape(1, 64, 256, WeightFormat.Fp8Block, true, 0, BlockColumns: 64), H200).Path);
+        Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(new LinearShape(1, 64, 256, WeightFormat.Fp8Block, true, 0, BlockColumns: 32), H200).Path);
 }

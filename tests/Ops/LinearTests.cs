@@ -26,6 +26,9 @@ public sealed class LinearTests
         (1, 1, 16), (1, 17, 48), (2, 16, 128), (7, 33, 144), (8, 15, 400), (9, 31, 1040), (16, 48, 656), (16, 1, 2064),
     ];
 
+    private static (int M, int N, int K)[] SkinnyShapesOf(WeightFormat format) =>
+        format.Info().BitsPerCode == 4 ? Array.ConvertAll(SkinnyShapes, s => (s.M, s.N, 2 * s.K)) : SkinnyShapes;
+
     public static TheoryData<TestDevice, WeightFormat, int> Cases()
     {
         var data = new TheoryData<TestDevice, WeightFormat, int>();
@@ -43,7 +46,7 @@ public sealed class LinearTests
         GpuDevice device = TestDevices.Get(which);
         if (!CanRun(device, (LinearPath)path, format))
             return;
-        foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => TileShapes, LinearPath.SkinnyGemm => SkinnyShapes, _ => SmallShapes })
+        foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => TileShapes, LinearPath.SkinnyGemm => SkinnyShapesOf(format), _ => SmallShapes })
             foreach (Fp8Decoding decoding in Decodings(format))
                 Check(device, format, (LinearPath)path, decoding, (LinearPath)path == LinearPath.SkinnyGemm ? new ScaleBlock(4, 128) : new ScaleBlock(32, 64), (m, n, k));
     }
@@ -53,9 +56,9 @@ public sealed class LinearTests
     public void BlocksOfEveryShapeAndEdgeAreScaledRight(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(1, 128), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32) })
+        foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(1, 128), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32), new ScaleBlock(16, 64) })
             foreach (WeightFormat format in new[] { WeightFormat.Fp8Block, WeightFormat.Int4 })
-                foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format) && (p != LinearPath.SkinnyGemm || block.Columns >= 128)))
+                foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format) && (p != LinearPath.SkinnyGemm || LinearKernels.Streams(format, block.Columns))))
                     Check(device, format, path, Fp8Decoding.BitMove, block, (2, 130, 288));
     }
 
@@ -193,7 +196,7 @@ public sealed class LinearTests
     }
 
     internal static bool CanRun(GpuDevice device, LinearPath path, WeightFormat format) =>
-        CanRun(device, path) && (path != LinearPath.SkinnyGemm || format is WeightFormat.Bf16 or WeightFormat.Fp8Block);
+        CanRun(device, path) && (path != LinearPath.SkinnyGemm || LinearKernels.Streams(format, 128));
 
     internal static bool CanRun(GpuDevice device, LinearPath path) => path switch
     {

@@ -11,6 +11,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.v4.u32 %d, [%g0];")]
     public static U4 LoadGlobal(ref uint p) => Load<U4>(ref p, "ld.global.v4.u32");
 
+    /// <summary>Loads 16 bytes of global memory, a constant number of bytes on.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.v4.u32 %d, [%g0+%c1];")]
+    public static U4 LoadGlobalAt(ref uint p, int bytes) => Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.v4.u32");
+
     /// <summary>Loads 8 bytes of global memory.</summary>
     [IntrinsicImplementation, Ptx("ld.global.v2.u32 %d, [%g0];")]
     public static U2 LoadGlobal2(ref uint p) => Load<U2>(ref p, "ld.global.v2.u32");
@@ -34,6 +38,18 @@ internal static class Mem
     /// <summary>Loads 16 bytes that nobody writes while the kernel runs, through the read-only path, kept in L1.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.v4.u32 %d, [%g0];")]
     public static U4 LoadReadOnly(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");
+
+    /// <summary>Loads 4 bytes that nobody writes while the kernel runs.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.nc.u32 %d, [%g0];")]
+    public static uint LoadReadOnly1(ref uint p) => Load<uint>(ref p, "ld.global.nc.u32");
+
+    /// <summary>Loads 2 bytes that nobody writes while the kernel runs, into the low half of the result.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.nc.u16 %d, [%g0];")]
+    public static unsafe uint LoadReadOnlyHalf(ref byte p)
+    {
+        CheckAligned(Unsafe.AsPointer(ref p), sizeof(ushort), "ld.global.nc.u16");
+        return Unsafe.As<byte, ushort>(ref p);
+    }
 
     /// <summary>Stores 16 bytes to global memory.</summary>
     [IntrinsicImplementation, Ptx("st.global.v4.u32 [%g0], %1;")]

@@ -39,4 +39,7 @@ internal sealed class PtxAttribute(string text) : Attribute
     /// the instruction, or null: then compiling a kernel that uses it fails with an error that names both.
     /// </summary>
     public string? Fallback { get; init; }
+
+    /// <summary>Whether the call is nothing at all on architectures that lack the instruction; for methods without a result.</summary>
+    public bool OmittedElsewhere { get; init; }
 }

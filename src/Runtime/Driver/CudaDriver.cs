@@ -13,6 +13,28 @@ internal enum FunctionAttribute
     MaxDynamicSharedBytes = 8,
 }
 
+/// <summary>How one node of a graph waits for another (CUgraphEdgeData): the default value waits for its end.</summary>
+[StructLayout(LayoutKind.Sequential, Size = 8)]
+internal struct GraphEdge
+{
+    /// <summary>1: when every block of the earlier kernel has released its dependents.</summary>
+    public byte FromPort;
+
+    public byte ToPort;
+
+    /// <summary>1: the later kernel waits by itself (programmatic dependent launch).</summary>
+    public byte Type;
+}
+
+/// <summary>A kernel node (CUDA_KERNEL_NODE_PARAMS_v2).</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KernelNode
+{
+    public nint Function;
+    public uint GridX, GridY, GridZ, BlockX, BlockY, BlockZ, SharedBytes;
+    public nint Parameters, Extra, Kernel, Context;
+}
+
 /// <summary>Driver entry points that ILGPU does not bind. Handles are ILGPU's own (stream, function and context pointers).</summary>
 internal static unsafe partial class CudaDriver
 {
@@ -102,6 +124,21 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuGraphGetNodes(nint graph, nint nodes, ref nuint count);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphGetEdges_v2(nint graph, nint* from, nint* to, GraphEdge* edges, ref nuint count);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphRemoveDependencies_v2(nint graph, nint* from, nint* to, GraphEdge* edges, nuint count);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphAddDependencies_v2(nint graph, nint* from, nint* to, GraphEdge* edges, nuint count);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphNodeGetType(nint node, out int type);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuGraphKernelNodeGetParams_v2(nint node, out KernelNode parameters);
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuModuleLoadDataEx(out nint module, byte* image, uint options, int* keys, void** values);

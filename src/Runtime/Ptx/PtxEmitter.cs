@@ -46,6 +46,11 @@ internal sealed class PtxEmitter
         new PtxEmitter(generator, call, (MethodInfo)call.Target.Source).Run();
     }
 
+    /// <summary>Handler for architectures on which the instruction is not needed.</summary>
+    public static void Omit(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+    }
+
     /// <summary>Handler for architectures without the instruction: names it instead of ILGPU's null reference.</summary>
     public static void Reject(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {

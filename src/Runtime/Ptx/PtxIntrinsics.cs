@@ -49,6 +49,8 @@ internal static class PtxIntrinsics
 
     private static PTXIntrinsic Otherwise(MethodInfo method, PtxAttribute attribute, CudaArchitecture? from, CudaArchitecture? before)
     {
+        if (attribute.OmittedElsewhere)
+            return Handler(nameof(PtxEmitter.Omit), from, before);
         if (attribute.Fallback is null)
             return Handler(nameof(PtxEmitter.Reject), from, before);
         MethodInfo fallback = method.DeclaringType!.GetMethod(attribute.Fallback, Declared)

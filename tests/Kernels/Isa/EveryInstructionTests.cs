@@ -29,23 +29,25 @@ public sealed partial class EveryInstructionTests
     {
         ArrayView<uint> shared = SharedMemory.Allocate<U4>(Lanes * Words / 4).Cast<uint>();
         int at = Group.IdxX * Words, other = ((Group.IdxX + 5) & (Lanes - 1)) * Words;
+        GridDependency.Release();
+        GridDependency.Wait();
         CpAsync.Copy16(ref shared[at], ref a.Input[at]);
         CpAsync.Commit();
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
-        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]);
+        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadGlobal(ref a.Input[at]).Y;
         CpAsync.Commit();
         CpAsync.Wait(1);
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
         CpAsync.WaitAll();
-        Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobal(ref a.Input[at + 12]));
+        Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobalAt(ref a.Input[at + 4], 32));
         Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2(ref a.Input[at + 16]));
         Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2(ref a.Input[at + 18]));
         Mem.StoreShared(ref shared[at + 20], Mem.LoadStream(ref a.Input[at + 20]));
         Mem.StoreShared(ref shared[at + 24], Mem.LoadReadOnly(ref a.Input[at + 24]));
         shared[at + 28] = Mem.LoadStream1(ref a.Input[at + 28]);
-        shared[at + 29] = first.X ^ first.W;
+        shared[at + 29] = first.X ^ first.W ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
         Group.Barrier();
         for (int i = 0; i < 24; i += 4)
             Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));

@@ -1,0 +1,115 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+
+namespace GpuKit.Ilgpu.Kernels.Formats;
+
+/// <summary>
+/// Four-bit codes are decoded in the pairs (0, 4), (1, 5), (2, 6) and (3, 7) of a 32-bit word: a nibble is then already in the
+/// half that it is moved within.
+/// </summary>
+internal static class FourBitPairs
+{
+    /// <summary>Eight inputs in that order.</summary>
+    public static U4 Arrange(U4 x)
+    {
+        U4 pairs;
+        pairs.X = Bits.Prmt(x.X, x.Z, 0x5410u);
+        pairs.Y = Bits.Prmt(x.X, x.Z, 0x7632u);
+        pairs.Z = Bits.Prmt(x.Y, x.W, 0x5410u);
+        pairs.W = Bits.Prmt(x.Y, x.W, 0x7632u);
+        return pairs;
+    }
+
+    /// <summary>The 32-bit word of a step.</summary>
+    public static uint Word(U4 word, int step) => step == 0 ? word.X : step == 1 ? word.Y : step == 2 ? word.Z : word.W;
+}
+
+/// <summary>
+/// INT4: below BF16's 128, whose last mantissa bit counts ones, a code with its sign bit turned over makes 136 + c; the 136 is
+/// subtracted exactly. Groups have at least 128 columns, a chunk.
+/// </summary>
+internal readonly struct StreamedInt4 : IStreamedFormat
+{
+    private const uint Nibbles = 0x000F000F, Ones = 0x3F803F80;
+
+    // 128 with the sign bit of a code, and −136, as BF16 pairs.
+    private const uint TurnedBase = 0x43084308, Minus136 = 0xC308C308;
+
+    // (a and b) xor c.
+    private const int AndXor = 0x6A;
+
+    public static int CodesPerWordShift => 3;
+
+    public static bool HasBlockScales => true;
+
+    public static bool HasGroupScales => false;
+
+    public static float Correction => 1f;
+
+    public static uint DecodeGroupScales(uint codes) => 0;
+
+    public static U4 Decode(U4 word, int step, uint groupScales)
+    {
+        uint codes = FourBitPairs.Word(word, step);
+        U4 pairs;
+        pairs.X = Pair(codes);
+        pairs.Y = Pair(codes >> 4);
+        pairs.Z = Pair(codes >> 8);
+        pairs.W = Pair(codes >> 12);
+        return pairs;
+    }
+
+    public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
+
+    private static uint Pair(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, Nibbles, TurnedBase, AndXor), Ones, Minus136);
+}
+
+/// <summary>
+/// NVFP4: a code's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁶, subnormal ½ included. One integer
+/// multiplication moves the magnitude and the sign at once (the two copies of the code do not touch), and the group's scale
+/// times 2¹¹⁹ brings the value into range: code · scale · 2⁻⁷, exactly, since two significant bits times four are at most six.
+/// </summary>
+internal readonly struct StreamedNvfp4 : IStreamedFormat
+{
+    private const uint Nibbles = 0x000F000F, NextNibbles = 0x00F000F0;
+
+    // Copies of a nibble whose magnitude begins at bit 6 and whose sign ends at bit 15.
+    private const uint FromBit0 = (1 << 6) | (1 << 12), FromBit4 = (1 << 2) | (1 << 8);
+    private const uint SignAndMagnitude = 0x81C081C0;
+
+    // BF16 pairs.
+    private const uint TwoTo120 = 0x7B807B80, TwoTo119 = 0x7B007B00, MinusZero = 0x80008000;
+
+    public static int CodesPerWordShift => 3;
+
+    public static bool HasBlockScales => false;
+
+    public static bool HasGroupScales => true;
+
+    public static float Correction => 128f;
+
+    public static uint DecodeGroupScales(uint codes)
+    {
+        // Byte 0 to bits 8–15, byte 1 to bits 24–31; E4M3's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁰.
+        uint spread = Bits.Prmt(codes, 0, 0x1404u);
+        uint moved = ((spread >> 4) & 0x07F007F0u) | (spread & MinusZero);
+        return Cvt.FmaBf16x2(Cvt.FmaBf16x2(moved, TwoTo120, MinusZero), TwoTo119, MinusZero);
+    }
+
+    public static U4 Decode(U4 word, int step, uint groupScales)
+    {
+        uint codes = FourBitPairs.Word(word, step);
+        uint upper = codes >> 8;
+        uint scale = step < 2 ? Bits.Prmt(groupScales, 0, 0x1010u) : Bits.Prmt(groupScales, 0, 0x3232u);
+        U4 pairs;
+        pairs.X = Pair(codes & Nibbles, FromBit0, scale);
+        pairs.Y = Pair(codes & NextNibbles, FromBit4, scale);
+        pairs.Z = Pair(upper & Nibbles, FromBit0, scale);
+        pairs.W = Pair(upper & NextNibbles, FromBit4, scale);
+        return pairs;
+    }
+
+    public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
+
+    // −0 as the addend keeps the sign of a zero product.
+    private static uint Pair(uint nibbles, uint copies, uint scale) => Cvt.FmaBf16x2((nibbles * copies) & SignAndMagnitude, scale, MinusZero);
+}

@@ -1,0 +1,80 @@
+using GpuKit.Ilgpu.Tests.Support;
+using Xunit;
+
+namespace GpuKit.Ilgpu.Tests.Runtime;
+
+/// <summary>Launches that overlap in a graph read nothing too early.</summary>
+public sealed class GraphOverlapTests
+{
+    private const int Size = 512;
+
+    [Fact]
+    public void AChainOfProductsInAGraphEqualsTheSameLaunches()
+    {
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using GpuStream stream = device.CreateStream();
+        foreach (WeightFormat format in WeightFormats.All)
+        {
+            using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(Scaled(3), Size, Size, format));
+            foreach (int m in new[] { 1, 16 })
+            {
+                BFloat16[] x = RandomData.GaussianBf16(m * Size, 5);
+                using DeviceBuffer<BFloat16> a = device.Upload<BFloat16>(x), b = device.Upload<BFloat16>(x);
+                // Each output is the next input, and overwrites the input of the launch before.
+                void Chain()
+                {
+                    for (int i = 0; i < 50; i++)
+                    {
+                        Linear.Multiply(stream, w, a, b, m);
+                        Linear.Multiply(stream, w, b, a, m);
+                    }
+                }
+                Chain();
+                BFloat16[] expected = a.ToArray(stream);
+                Assert.All(expected, v => Assert.True(float.IsFinite((float)v)));
+                using GpuGraph graph = GpuGraph.Capture(stream, Chain);
+                for (int replay = 0; replay < 20; replay++)
+                {
+                    a.CopyFrom(stream, x);
+                    graph.Replay(stream);
+                    Assert.Equal(expected, a.ToArray(stream));
+                }
+            }
+        }
+    }
+
+    [Fact]
+    public void WeightsThatAGraphWritesAreThereBeforeTheyAreRead()
+    {
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using GpuStream stream = device.CreateStream();
+        float[][] values = [Scaled(7), Scaled(8)];
+        using DeviceBuffer<float> first = device.Upload<float>(values[0]), second = device.Upload<float>(values[1]);
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(Size, 9)), y = device.Allocate<BFloat16>(Size), z = device.Allocate<BFloat16>(Size);
+        foreach (WeightFormat format in WeightFormats.All)
+        {
+            using QuantizedMatrix w = new(device, format, Size, Size);
+            void Requantize()
+            {
+                Quantizer.Quantize(stream, first, w);
+                Linear.Multiply(stream, w, x, y, 1);
+                Linear.Multiply(stream, w, x, y, 1);
+                Quantizer.Quantize(stream, second, w);
+                Linear.Multiply(stream, w, x, z, 1);
+            }
+            Requantize();
+            BFloat16[] expectedY = y.ToArray(stream), expectedZ = z.ToArray(stream);
+            Assert.NotEqual(expectedY, expectedZ);
+            using GpuGraph graph = GpuGraph.Capture(stream, Requantize);
+            for (int replay = 0; replay < 20; replay++)
+            {
+                graph.Replay(stream);
+                Assert.Equal(expectedY, y.ToArray(stream));
+                Assert.Equal(expectedZ, z.ToArray(stream));
+            }
+        }
+    }
+
+    // Products of about the input's size: a long chain neither vanishes nor overflows.
+    private static float[] Scaled(int seed) => Array.ConvertAll(RandomData.Gaussian(Size * Size, seed), v => v / MathF.Sqrt(Size));
+}
