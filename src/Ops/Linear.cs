@@ -60,7 +60,7 @@ public static class Linear
     }
 
     internal static bool IsAligned(QuantizedMatrix weights, ArrayView<BFloat16> x) =>
-        Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.BytesPerMatrix / weights.N);
+        Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(weights.K));
 
     internal static LinearArgs CreateArgs(QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, int m, int yStride) => new()
     {

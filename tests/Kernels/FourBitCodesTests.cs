@@ -16,6 +16,7 @@ public sealed class FourBitCodesTests
         public ArrayView<uint> Words;
         public ArrayView<uint> Pairs;
         public ArrayView<ushort> Singles;
+        public uint Offset;
     }
 
     internal static void Decode<TFormat>(DecodeArgs a)
@@ -24,12 +25,12 @@ public sealed class FourBitCodesTests
         ArrayView<ushort> table = TFormat.PrepareTable();
         for (int i = Group.IdxX; i < a.Words.Length; i += Group.DimX)
         {
-            a.Pairs[4 * i] = TFormat.DecodePair(a.Words[i], 0, table);
-            a.Pairs[(4 * i) + 1] = TFormat.DecodePair(a.Words[i], 1, table);
-            a.Pairs[(4 * i) + 2] = TFormat.DecodePair(a.Words[i], 2, table);
-            a.Pairs[(4 * i) + 3] = TFormat.DecodePair(a.Words[i], 3, table);
+            a.Pairs[4 * i] = TFormat.DecodePair(a.Words[i], 0, a.Offset, table);
+            a.Pairs[(4 * i) + 1] = TFormat.DecodePair(a.Words[i], 1, a.Offset, table);
+            a.Pairs[(4 * i) + 2] = TFormat.DecodePair(a.Words[i], 2, a.Offset, table);
+            a.Pairs[(4 * i) + 3] = TFormat.DecodePair(a.Words[i], 3, a.Offset, table);
             for (int c = 8 * i; c < 8 * (i + 1); c++)
-                a.Singles[c] = TFormat.DecodeOne(a.Words.Cast<byte>(), c, table);
+                a.Singles[c] = TFormat.DecodeOne(a.Words.Cast<byte>(), c, a.Offset, table);
         }
     }
 
