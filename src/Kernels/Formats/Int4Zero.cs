@@ -13,7 +13,7 @@ internal readonly struct Int4Zero : IWeightFormat
     // BF16 from 128 to 255 counts in ones: 0x4300 with a code in its lowest bits is 128 + code, 0xC300 with a zero point −128 − zero.
     private const uint One28 = 0x43004300, Minus128 = 0xC300C300, Ones = 0x3F803F80;
 
-    public static WeightFormatInfo Info => new("INT4 zero point", 4, true, 15f, 2e-3, HasZeroPoints: true);
+    public static WeightFormatInfo Info => new("INT4 zero", 4, true, 15f, 2e-3, HasZeroPoints: true);
 
     public static int CodesPerWordShift => 3;
 
