@@ -8,7 +8,7 @@ internal static class ReportChart
 {
     private const int Width = 760, Left = 130, Right = 60, Top = 64, BarHeight = 13, GroupGap = 10, Bottom = 34;
 
-    private static readonly string[] Colours = ["#4c78a8", "#e07b39", "#54a24b", "#b279a2"];
+    private static readonly string[] Colours = ["#4c78a8", "#e07b39", "#54a24b", "#b279a2", "#d6b656", "#76b7b2"];
 
     /// <summary>Relative to the repository, with slashes.</summary>
     public static string PathOf(string device) => $"docs/results/gemv-{ResultRecord.ShortName(device)}.svg";
@@ -17,17 +17,18 @@ internal static class ReportChart
     {
         IReadOnlyList<ResultRecord> single = [.. records.Where(r => r.M == 1)];
         (int K, int N)[] shapes = [.. ReportTables.Shapes(single)];
-        IReadOnlyList<(string Key, string Title)> formats = ReportTables.Formats;
+        IReadOnlyList<(string Key, string Title)> formats = ReportTables.Formats(single);
         int group = (formats.Count * BarHeight) + GroupGap, bottom = Top + (shapes.Length * group);
         double scale = Width - Left - Right;
         var svg = new StringBuilder();
         Line(svg, $"""<svg xmlns="http://www.w3.org/2000/svg" width="{Width}" height="{bottom + Bottom}" viewBox="0 0 {Width} {bottom + Bottom}" font-family="sans-serif" font-size="12" fill="#222">""");
         Line(svg, $"""<rect width="100%" height="100%" fill="#fff"/>""");
         Line(svg, $"""<text x="{Left}" y="20" font-size="14">Share of the read bandwidth, M = 1, {device}</text>""");
+        int legend = Math.Min(110, (Width - Left) / Math.Max(1, formats.Count));
         for (int f = 0; f < formats.Count; f++)
         {
-            Line(svg, $"""<rect x="{Left + (f * 110)}" y="32" width="12" height="12" fill="{Colours[f % Colours.Length]}"/>""");
-            Line(svg, $"""<text x="{Left + (f * 110) + 18}" y="42">{formats[f].Title}</text>""");
+            Line(svg, $"""<rect x="{Left + (f * legend)}" y="32" width="12" height="12" fill="{Colours[f % Colours.Length]}"/>""");
+            Line(svg, $"""<text x="{Left + (f * legend) + 18}" y="42">{formats[f].Title}</text>""");
         }
         for (int percent = 0; percent <= 100; percent += 20)
         {

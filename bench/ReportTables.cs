@@ -14,8 +14,8 @@ internal static class ReportTables
     private static readonly CultureInfo Culture = CultureInfo.InvariantCulture;
 
     /// <summary>The formats of some records as they are called in documents, in the order of the enumeration.</summary>
-    public static IReadOnlyList<(string Key, string Title)> Formats { get; } =
-        [.. WeightFormats.All.Select(f => (f.ToString(), f.Info().Name))];
+    public static IReadOnlyList<(string Key, string Title)> Formats(IReadOnlyList<ResultRecord> records) =>
+        [.. WeightFormats.All.Select(f => (Key: f.ToString(), f.Info().Name)).Where(f => records.Any(r => r.Format == f.Key))];
 
     /// <summary>Shapes in the order in which they were measured.</summary>
     public static IEnumerable<(int K, int N)> Shapes(IEnumerable<ResultRecord> records) =>
@@ -39,7 +39,7 @@ internal static class ReportTables
             foreach (int m in all.Select(r => r.M!.Value).Distinct().Order())
             {
                 string title = $"| M = {m}, K × N |", rule = "| --- |";
-                foreach ((_, string format) in Formats)
+                foreach ((_, string format) in Formats(all))
                 {
                     title += $" {format}: µs | of read bandwidth | × cuBLAS |";
                     rule += " ---: | ---: | ---: |";
@@ -63,10 +63,11 @@ internal static class ReportTables
             ResultRecord[] all = [.. device];
             Line(text, $"`Linear` with one row, {Report.Origin(all)}: time, share of the card's read bandwidth, speed relative to cuBLAS BF16.");
             Line(text, "");
-            Line(text, "| K × N | " + string.Join(" | ", Formats.Select(f => f.Title + " weights")) + " |");
-            Line(text, "| --- |" + string.Concat(Formats.Select(_ => " --- |")));
+            IReadOnlyList<(string Key, string Title)> formats = Formats(all);
+            Line(text, "| K × N | " + string.Join(" | ", formats.Select(f => f.Title + " weights")) + " |");
+            Line(text, "| --- |" + string.Concat(formats.Select(_ => " --- |")));
             foreach ((int K, int N) shape in SummaryShapes)
-                Line(text, $"| {shape.K} × {shape.N} | " + string.Join(" | ", Formats.Select(f => Cell(Find(all, 1, shape, f.Key)))) + " |");
+                Line(text, $"| {shape.K} × {shape.N} | " + string.Join(" | ", formats.Select(f => Cell(Find(all, 1, shape, f.Key)))) + " |");
             Line(text, "");
         }
         foreach (IGrouping<string, ResultRecord> device in decode.Where(r => r.Model == BuiltInModel).GroupBy(r => r.Device))
@@ -87,7 +88,7 @@ internal static class ReportTables
     {
         string row = $"| {shape.K} × {shape.N} |";
         double? cublas = null;
-        foreach ((string key, _) in Formats)
+        foreach ((string key, _) in Formats(records))
         {
             ResultRecord? r = Find(records, m, shape, key);
             cublas = r?.CublasUs ?? cublas;

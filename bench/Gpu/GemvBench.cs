@@ -97,20 +97,22 @@ internal static class GemvBench
     private static QuantizedMatrix[] Weights(GpuStream stream, WeightFormat format, int n, int k)
     {
         GpuDevice device = stream.Device;
-        long bytes = n * format.Info().RowBytes(k);
+        long bytes = format.Info().Bytes(n, k);
         int count = (int)(4 * device.L2Bytes / bytes) + 2;
         var matrices = new QuantizedMatrix[count];
         for (int i = 0; i < count; i++)
         {
             matrices[i] = new QuantizedMatrix(device, format, n, k);
             // BF16: ±[0.5, 1). FP8: any sign and fraction, exponents 0..7 (up to 1.875), no NaN. Four bits: every code is a number.
-            (uint keep, uint set) = format switch { WeightFormat.Bf16 => (0x807F807Fu, 0x3F003F00u), WeightFormat.Fp8Block => (0xBFBFBFBFu, 0u), _ => (uint.MaxValue, 0u) };
+            (uint keep, uint set) = format switch { WeightFormat.Bf16 => (0x807F807Fu, 0x3F003F00u), WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm => (0xBFBFBFBFu, 0u), _ => (uint.MaxValue, 0u) };
             RandomBits.Fill(stream, matrices[i].Codes.View.Cast<uint>(), (uint)(i + 1), keep, set);
             if (matrices[i].Scales.Length > 0)
                 matrices[i].Scales.CopyFrom(stream, Enumerable.Range(0, (int)matrices[i].Scales.Length).Select(s => 0.5f + (s % 13 * 0.125f)).ToArray());
             // E4M3 from 0.5 to 1.875.
             if (matrices[i].GroupScales.Length > 0)
                 RandomBits.Fill(stream, matrices[i].GroupScales.View.Cast<uint>(), (uint)(i + 1001), 0x0F0F0F0Fu, 0x30303030u);
+            if (matrices[i].ZeroPoints.Length > 0)
+                RandomBits.Fill(stream, matrices[i].ZeroPoints.View.Cast<uint>(), (uint)(i + 2001), uint.MaxValue, 0u);
         }
         stream.Synchronize();
         return matrices;
@@ -132,14 +134,13 @@ internal static class GemvBench
         Linear.Multiply(stream, w, x, y, m);
         BFloat16[] inputs = x.ToArray(stream), outputs = y.ToArray(stream);
         float[] scales = w.Scales.ToArray(stream);
-        int rowBytes = (int)(w.BytesPerMatrix / n);
         double difference = 0, norm = 0;
         for (int i = 0; i < CheckedRows; i++)
         {
             int row = (int)((long)i * (n - 1) / (CheckedRows - 1));
-            var codes = new byte[rowBytes];
-            w.Codes.CopyTo(stream, codes, (long)row * rowBytes);
-            double[] values = DecodeRow(stream, w, row, codes, scales);
+            double[] values = DecodeRow(stream, w, row, scales, term: 0);
+            if (w.Format == WeightFormat.Fp8TwoTerm)
+                values = [.. values.Zip(DecodeRow(stream, w, row, scales, term: 1), (first, second) => first + second)];
             for (int j = 0; j < m; j++)
             {
                 double sum = 0;
@@ -153,22 +154,27 @@ internal static class GemvBench
         return Math.Sqrt(difference / norm);
     }
 
-    private static double[] DecodeRow(GpuStream stream, QuantizedMatrix w, int row, byte[] codes, float[] scales)
+    private static double[] DecodeRow(GpuStream stream, QuantizedMatrix w, int row, float[] scales, int term)
     {
+        var codes = new byte[(int)w.Format.Info().RowBytes(w.K)];
+        w.Codes.CopyTo(stream, codes, (((long)term * w.N) + row) * codes.Length);
         int columnBlocks = w.Block.ColumnBlocks(w.K);
         var groups = new byte[w.GroupScales.Length > 0 ? columnBlocks : 0];
         w.GroupScales.CopyTo(stream, groups, (long)row * groups.Length);
+        var zeros = new byte[w.ZeroPoints.Length > 0 ? (columnBlocks + 1) / 2 : 0];
+        w.ZeroPoints.CopyTo(stream, zeros, (long)(row / w.Block.Rows) * zeros.Length);
         var values = new double[w.K];
         for (int c = 0; c < w.K; c++)
         {
-            int block = (row / w.Block.Rows * columnBlocks) + (c / w.Block.Columns);
+            int group = c / w.Block.Columns, block = (((term * w.Block.RowBlocks(w.N)) + (row / w.Block.Rows)) * columnBlocks) + group;
             int nibble = (codes[c / 2] >> (c % 2 * 4)) & 15;
             values[c] = w.Format switch
             {
                 WeightFormat.Bf16 => Bf16.ToFloat(MemoryMarshal.Cast<byte, ushort>(codes.AsSpan())[c]),
-                WeightFormat.Fp8Block => E4M3(codes[c]) * scales[block],
+                WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm => E4M3(codes[c]) * scales[block],
                 WeightFormat.Nvfp4 => E2M1[nibble] * E4M3(groups[c / 16]) * scales[0],
                 WeightFormat.Int4 => (nibble > 7 ? nibble - 16 : nibble) * (double)scales[block],
+                WeightFormat.Int4Zero => (nibble - ((zeros[group / 2] >> (group % 2 * 4)) & 15)) * (double)scales[block],
                 _ => throw new NotSupportedException($"No check for {w.Format}."),
             };
         }

@@ -13,6 +13,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// odd number of 16-byte units, so the eight rows that <c>ldmatrix</c> reads lie in different banks. Products of one
 /// scale block are summed apart and folded into the total with the block's multiplier, so codes are multiplied exactly.
 /// NVFP4's groups are narrower than a step: the tile holds code times group scale, exact too, and only the matrix's scale is folded.
+/// A format of two terms goes along K twice, once a term, into the same totals.
 /// Rows, columns and k beyond the matrices are staged as zeros. The order of summation depends on K only.
 /// </remarks>
 internal static class Gemm
@@ -61,7 +62,9 @@ internal static class Gemm
                 rows[i] = i >= range.Count ? -1 : TRows.IsGrouped ? ExistingRow(a, range.First + i) : range.First + i;
             // The row list is complete before it is used; the previous tile's reads of it are behind the loop's barriers.
             Group.Barrier();
-            Accumulators total = Multiply<TFormat, TAccess, TRows>(a, table, tileX, tileW, rows, range.Slab, firstColumn);
+            Accumulators total = Multiply<TFormat, TAccess, TRows>(a, table, tileX, tileW, rows, range.Slab * TFormat.Terms, firstColumn, default);
+            if (TFormat.Terms == 2)
+                total = Multiply<TFormat, TAccess, TRows>(a, table, tileX, tileW, rows, (range.Slab * 2) + 1, firstColumn, total);
             Store<TOutput>(a, total, rows, firstColumn);
             // The row list is read to the end before the next tile overwrites it.
             Group.Barrier();
@@ -110,12 +113,11 @@ internal static class Gemm
         return range;
     }
 
-    private static Accumulators Multiply<TFormat, TAccess, TRows>(LinearArgs a, ArrayView<ushort> table, ArrayView<ushort> tileX, ArrayView<ushort> tileW, ArrayView<int> rows, int slab, int firstColumn)
+    private static Accumulators Multiply<TFormat, TAccess, TRows>(LinearArgs a, ArrayView<ushort> table, ArrayView<ushort> tileX, ArrayView<ushort> tileW, ArrayView<int> rows, int slab, int firstColumn, Accumulators total)
         where TFormat : struct, IWeightFormat
         where TAccess : struct, IAccess
         where TRows : struct, IRowMap
     {
-        Accumulators total = default;
         Accumulators block = default;
         for (int k = 0; k < a.K; k += TileK)
         {

@@ -44,7 +44,8 @@ internal static class GemmTiles
             if (n < a.N && column < a.K)
             {
                 long start = ((((long)slab * a.N) + n) * TFormat.RowCodes(a.K)) + column;
-                value = TAccess.IsVectorised ? DecodeOctet<TFormat>(a, table, start) : GatherWeights<TFormat>(a, table, start, a.K - column);
+                uint offset = TFormat.Offset(a.ScaleTable, slab, n, column);
+                value = TAccess.IsVectorised ? DecodeOctet<TFormat>(a, table, start, offset) : GatherWeights<TFormat>(a, table, start, a.K - column, offset);
                 if (TFormat.HasGroupScales)
                     value = Scaled(value, TFormat.Scale(a.ScaleTable, slab, n, column));
             }
@@ -53,7 +54,7 @@ internal static class GemmTiles
     }
 
     // Eight consecutive codes as BF16.
-    private static U4 DecodeOctet<TFormat>(LinearArgs a, ArrayView<ushort> table, long start)
+    private static U4 DecodeOctet<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, uint offset)
         where TFormat : struct, IWeightFormat
     {
         ArrayView<uint> words = a.Codes.Cast<uint>();
@@ -63,17 +64,17 @@ internal static class GemmTiles
         if (TFormat.CodesPerWordShift == 3)
         {
             uint nibbles = Mem.LoadStream1(ref words[start >> 3]);
-            value.X = TFormat.DecodePair(nibbles, 0, table);
-            value.Y = TFormat.DecodePair(nibbles, 1, table);
-            value.Z = TFormat.DecodePair(nibbles, 2, table);
-            value.W = TFormat.DecodePair(nibbles, 3, table);
+            value.X = TFormat.DecodePair(nibbles, 0, offset, table);
+            value.Y = TFormat.DecodePair(nibbles, 1, offset, table);
+            value.Z = TFormat.DecodePair(nibbles, 2, offset, table);
+            value.W = TFormat.DecodePair(nibbles, 3, offset, table);
             return value;
         }
         U2 codes = Mem.LoadStream2(ref words[start >> 2]);
-        value.X = TFormat.DecodePair(codes.X, 0, table);
-        value.Y = TFormat.DecodePair(codes.X, 1, table);
-        value.Z = TFormat.DecodePair(codes.Y, 0, table);
-        value.W = TFormat.DecodePair(codes.Y, 1, table);
+        value.X = TFormat.DecodePair(codes.X, 0, offset, table);
+        value.Y = TFormat.DecodePair(codes.X, 1, offset, table);
+        value.Z = TFormat.DecodePair(codes.Y, 0, offset, table);
+        value.W = TFormat.DecodePair(codes.Y, 1, offset, table);
         return value;
     }
 
@@ -109,25 +110,25 @@ internal static class GemmTiles
         return pair;
     }
 
-    private static U4 GatherWeights<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left)
+    private static U4 GatherWeights<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left, uint offset)
         where TFormat : struct, IWeightFormat
     {
         U4 value;
-        value.X = GatherWeightPair<TFormat>(a, table, start, left);
-        value.Y = GatherWeightPair<TFormat>(a, table, start + 2, left - 2);
-        value.Z = GatherWeightPair<TFormat>(a, table, start + 4, left - 4);
-        value.W = GatherWeightPair<TFormat>(a, table, start + 6, left - 6);
+        value.X = GatherWeightPair<TFormat>(a, table, start, left, offset);
+        value.Y = GatherWeightPair<TFormat>(a, table, start + 2, left - 2, offset);
+        value.Z = GatherWeightPair<TFormat>(a, table, start + 4, left - 4, offset);
+        value.W = GatherWeightPair<TFormat>(a, table, start + 6, left - 6, offset);
         return value;
     }
 
-    private static uint GatherWeightPair<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left)
+    private static uint GatherWeightPair<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left, uint offset)
         where TFormat : struct, IWeightFormat
     {
         uint pair = 0;
         if (left > 0)
-            pair = TFormat.DecodeOne(a.Codes, start, table);
+            pair = TFormat.DecodeOne(a.Codes, start, offset, table);
         if (left > 1)
-            pair |= (uint)TFormat.DecodeOne(a.Codes, start + 1, table) << 16;
+            pair |= (uint)TFormat.DecodeOne(a.Codes, start + 1, offset, table) << 16;
         return pair;
     }
 }

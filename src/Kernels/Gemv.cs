@@ -10,7 +10,8 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <remarks>
 /// One dot product a worker (a warp, or a single thread where warps are emulated). A lane takes every Count-th 16-byte
 /// word of the weight row, so a warp reads 512 consecutive bytes at once, and multiplies each word's sum by its block
-/// scale (in NVFP4 each half's by its group's, and the whole sum by the matrix's). Rows of x vary fastest among workers: neighbours read the same weights, from cache. The order of summation
+/// scale (in NVFP4 each half's by its group's, and the whole sum by the matrix's). A format of two terms takes the same word of
+/// both, with the same x. Rows of x vary fastest among workers: neighbours read the same weights, from cache. The order of summation
 /// depends on K and the lane count only, so a row has the same bits whatever M is.
 /// </remarks>
 internal static class Gemv
@@ -39,8 +40,8 @@ internal static class Gemv
             if (exists)
             {
                 partial = TAccess.IsVectorised
-                    ? DotWords<TFormat, TLanes>(a, table, slab, n, x)
-                    : DotElements<TFormat, TLanes>(a, table, slab, n, x);
+                    ? DotWords<TFormat, TLanes>(a, table, slab * TFormat.Terms, n, x)
+                    : DotElements<TFormat, TLanes>(a, table, slab * TFormat.Terms, n, x);
                 if (TFormat.HasGroupScales)
                     partial *= TFormat.MatrixScale(a.ScaleTable, slab);
             }
@@ -64,20 +65,30 @@ internal static class Gemv
         {
             U4 w = Mem.LoadStream(ref words[(row + k) >> TFormat.CodesPerWordShift]);
             long input = (x + k) >> 1;
+            uint offset = TFormat.Offset(a.ScaleTable, slab, n, k);
             if (TFormat.CodesPerWordShift == 3)
             {
-                float first = DotNibbles<TFormat>(w.X, w.Y, Mem.LoadReadOnly(ref inputs[input]), Mem.LoadReadOnly(ref inputs[input + 4]), table);
-                float second = DotNibbles<TFormat>(w.Z, w.W, Mem.LoadReadOnly(ref inputs[input + 8]), Mem.LoadReadOnly(ref inputs[input + 12]), table);
+                float first = DotNibbles<TFormat>(w.X, w.Y, Mem.LoadReadOnly(ref inputs[input]), Mem.LoadReadOnly(ref inputs[input + 4]), offset, table);
+                float second = DotNibbles<TFormat>(w.Z, w.W, Mem.LoadReadOnly(ref inputs[input + 8]), Mem.LoadReadOnly(ref inputs[input + 12]), offset, table);
                 float scale = TFormat.Scale(a.ScaleTable, slab, n, k);
                 sum = TFormat.HasGroupScales
                     ? Fast.Fma(second, TFormat.Scale(a.ScaleTable, slab, n, k + 16), Fast.Fma(first, scale, sum))
                     : Fast.Fma(first + second, scale, sum);
                 continue;
             }
-            float part = TFormat.CodesPerWordShift == 1
-                ? Dot8<TFormat>(w, Mem.LoadReadOnly(ref inputs[input]), table)
-                : Dot16<TFormat>(w, Mem.LoadReadOnly(ref inputs[input]), Mem.LoadReadOnly(ref inputs[input + 4]), table);
-            sum = TFormat.IsScaled ? Fast.Fma(part, TFormat.Scale(a.ScaleTable, slab, n, k), sum) : sum + part;
+            U4 x0 = Mem.LoadReadOnly(ref inputs[input]);
+            if (TFormat.CodesPerWordShift == 1)
+            {
+                sum += Dot8<TFormat>(w, x0, offset, table);
+                continue;
+            }
+            U4 x1 = Mem.LoadReadOnly(ref inputs[input + 4]);
+            sum = Fast.Fma(Dot16<TFormat>(w, x0, x1, offset, table), TFormat.Scale(a.ScaleTable, slab, n, k), sum);
+            if (TFormat.Terms == 2)
+            {
+                U4 residual = Mem.LoadStream(ref words[(row + ((long)a.N * TFormat.RowCodes(a.K)) + k) >> TFormat.CodesPerWordShift]);
+                sum = Fast.Fma(Dot16<TFormat>(residual, x0, x1, offset, table), TFormat.Scale(a.ScaleTable, slab + 1, n, k), sum);
+            }
         }
         return sum;
     }
@@ -90,58 +101,56 @@ internal static class Gemv
         float sum = 0;
         for (int k = TLanes.Index; k < a.K; k += TLanes.Count)
         {
-            float w = Bf16.ToFloat(TFormat.DecodeOne(a.Codes, row + k, table));
-            if (TFormat.IsScaled)
-                w *= TFormat.Scale(a.ScaleTable, slab, n, k);
+            float w = Weight.Value<TFormat>(a.Codes, a.ScaleTable, table, row + k, (slab, n, k), (long)a.N * TFormat.RowCodes(a.K));
             sum = Fast.Fma(w, Bf16.ToFloat(a.X[x + k]), sum);
         }
         return sum;
     }
 
     // Two accumulators: a dependent chain of half the length.
-    private static float Dot8<TFormat>(U4 w, U4 x, ArrayView<ushort> table)
+    private static float Dot8<TFormat>(U4 w, U4 x, uint offset, ArrayView<ushort> table)
         where TFormat : struct, IWeightFormat
     {
-        float even = DotPair<TFormat>(w.X, 0, x.X, 0, table);
-        float odd = DotPair<TFormat>(w.Y, 0, x.Y, 0, table);
-        even = DotPair<TFormat>(w.Z, 0, x.Z, even, table);
-        odd = DotPair<TFormat>(w.W, 0, x.W, odd, table);
+        float even = DotPair<TFormat>(w.X, 0, x.X, 0, offset, table);
+        float odd = DotPair<TFormat>(w.Y, 0, x.Y, 0, offset, table);
+        even = DotPair<TFormat>(w.Z, 0, x.Z, even, offset, table);
+        odd = DotPair<TFormat>(w.W, 0, x.W, odd, offset, table);
         return even + odd;
     }
 
-    private static float Dot16<TFormat>(U4 w, U4 x0, U4 x1, ArrayView<ushort> table)
+    private static float Dot16<TFormat>(U4 w, U4 x0, U4 x1, uint offset, ArrayView<ushort> table)
         where TFormat : struct, IWeightFormat
     {
-        float even = DotPair<TFormat>(w.X, 0, x0.X, 0, table);
-        float odd = DotPair<TFormat>(w.X, 1, x0.Y, 0, table);
-        even = DotPair<TFormat>(w.Y, 0, x0.Z, even, table);
-        odd = DotPair<TFormat>(w.Y, 1, x0.W, odd, table);
-        even = DotPair<TFormat>(w.Z, 0, x1.X, even, table);
-        odd = DotPair<TFormat>(w.Z, 1, x1.Y, odd, table);
-        even = DotPair<TFormat>(w.W, 0, x1.Z, even, table);
-        odd = DotPair<TFormat>(w.W, 1, x1.W, odd, table);
+        float even = DotPair<TFormat>(w.X, 0, x0.X, 0, offset, table);
+        float odd = DotPair<TFormat>(w.X, 1, x0.Y, 0, offset, table);
+        even = DotPair<TFormat>(w.Y, 0, x0.Z, even, offset, table);
+        odd = DotPair<TFormat>(w.Y, 1, x0.W, odd, offset, table);
+        even = DotPair<TFormat>(w.Z, 0, x1.X, even, offset, table);
+        odd = DotPair<TFormat>(w.Z, 1, x1.Y, odd, offset, table);
+        even = DotPair<TFormat>(w.W, 0, x1.Z, even, offset, table);
+        odd = DotPair<TFormat>(w.W, 1, x1.W, odd, offset, table);
         return even + odd;
     }
 
     // Sixteen four-bit codes: one group of NVFP4.
-    private static float DotNibbles<TFormat>(uint w0, uint w1, U4 x0, U4 x1, ArrayView<ushort> table)
+    private static float DotNibbles<TFormat>(uint w0, uint w1, U4 x0, U4 x1, uint offset, ArrayView<ushort> table)
         where TFormat : struct, IWeightFormat
     {
-        float even = DotPair<TFormat>(w0, 0, x0.X, 0, table);
-        float odd = DotPair<TFormat>(w0, 1, x0.Y, 0, table);
-        even = DotPair<TFormat>(w0, 2, x0.Z, even, table);
-        odd = DotPair<TFormat>(w0, 3, x0.W, odd, table);
-        even = DotPair<TFormat>(w1, 0, x1.X, even, table);
-        odd = DotPair<TFormat>(w1, 1, x1.Y, odd, table);
-        even = DotPair<TFormat>(w1, 2, x1.Z, even, table);
-        odd = DotPair<TFormat>(w1, 3, x1.W, odd, table);
+        float even = DotPair<TFormat>(w0, 0, x0.X, 0, offset, table);
+        float odd = DotPair<TFormat>(w0, 1, x0.Y, 0, offset, table);
+        even = DotPair<TFormat>(w0, 2, x0.Z, even, offset, table);
+        odd = DotPair<TFormat>(w0, 3, x0.W, odd, offset, table);
+        even = DotPair<TFormat>(w1, 0, x1.X, even, offset, table);
+        odd = DotPair<TFormat>(w1, 1, x1.Y, odd, offset, table);
+        even = DotPair<TFormat>(w1, 2, x1.Z, even, offset, table);
+        odd = DotPair<TFormat>(w1, 3, x1.W, odd, offset, table);
         return even + odd;
     }
 
-    private static float DotPair<TFormat>(uint word, int pair, uint x, float sum, ArrayView<ushort> table)
+    private static float DotPair<TFormat>(uint word, int pair, uint x, float sum, uint offset, ArrayView<ushort> table)
         where TFormat : struct, IWeightFormat
     {
-        uint w = TFormat.DecodePair(word, pair, table);
+        uint w = TFormat.DecodePair(word, pair, offset, table);
         return Fast.Fma(Bf16.High(w), Bf16.High(x), Fast.Fma(Bf16.Low(w), Bf16.Low(x), sum));
     }
 }

@@ -41,6 +41,34 @@ internal struct QuantizeArgs
     public int RowBlocks;
 }
 
+/// <summary>The elements of a scale block that lie in the matrix.</summary>
+internal struct BlockPart
+{
+    public int Row;
+    public int Column;
+    public int Rows;
+    public int Columns;
+
+    public readonly int Count => Rows * Columns;
+
+    public static BlockPart Of(QuantizeArgs a, int rowBlock, int columnBlock)
+    {
+        BlockPart part;
+        part.Row = rowBlock << a.Scales.RowShift;
+        part.Column = columnBlock << a.Scales.ColumnShift;
+        part.Rows = IntrinsicMath.Min(1 << a.Scales.RowShift, a.N - part.Row);
+        part.Columns = IntrinsicMath.Min(1 << a.Scales.ColumnShift, a.K - part.Column);
+        return part;
+    }
+
+    /// <summary>Index of element <paramref name="i"/> in a matrix of <paramref name="k"/> columns.</summary>
+    public readonly long Index(int k, int i)
+    {
+        int row = i / Columns;
+        return ((long)(Row + row) * k) + Column + (i - (row * Columns));
+    }
+}
+
 /// <summary>
 /// Quantises W[N, K] to codes with one scale a block. A thread block takes a scale block at a time: first the largest
 /// magnitude (a maximum, so its order does not matter), then the codes.
@@ -58,36 +86,27 @@ internal static class QuantizeBlocks
         for (long block = Grid.IdxX; block < blocks; block += Grid.DimX)
         {
             int rowBlock = (int)(block / a.Scales.Columns);
-            int columnBlock = (int)(block - ((long)rowBlock * a.Scales.Columns));
-            int firstRow = rowBlock << a.Scales.RowShift, firstColumn = columnBlock << a.Scales.ColumnShift;
-            int rows = IntrinsicMath.Min(1 << a.Scales.RowShift, a.N - firstRow);
-            int columns = IntrinsicMath.Min(1 << a.Scales.ColumnShift, a.K - firstColumn);
+            var part = BlockPart.Of(a, rowBlock, (int)(block - ((long)rowBlock * a.Scales.Columns)));
             float largest = 0;
-            for (int i = Group.IdxX; i < rows * columns; i += Group.DimX)
-                largest = IntrinsicMath.Max(largest, Float32.FiniteMagnitude(TSource.Load(a.Values, Index(a, firstRow, firstColumn, columns, i))));
+            for (int i = Group.IdxX; i < part.Count; i += Group.DimX)
+                largest = IntrinsicMath.Max(largest, Float32.FiniteMagnitude(TSource.Load(a.Values, part.Index(a.K, i))));
             float scale = TCode.Scale(BlockMax(warpMaxima, largest));
             if (Group.IdxX == 0)
                 a.Scales.Blocks[block] = scale;
             // A thread writes whole bytes, so that no two write the same one.
-            int bytes = (columns + (1 << TCode.CodesPerByteShift) - 1) >> TCode.CodesPerByteShift;
-            for (int i = Group.IdxX; i < rows * bytes; i += Group.DimX)
+            int bytes = (part.Columns + (1 << TCode.CodesPerByteShift) - 1) >> TCode.CodesPerByteShift;
+            for (int i = Group.IdxX; i < part.Rows * bytes; i += Group.DimX)
             {
                 int row = i / bytes, unit = i - (row * bytes);
                 int column = unit << TCode.CodesPerByteShift;
-                long index = ((long)(firstRow + row) * a.K) + firstColumn + column;
+                long index = ((long)(part.Row + row) * a.K) + part.Column + column;
                 uint code = TCode.Encode(TSource.Load(a.Values, index), scale);
-                if (TCode.CodesPerByteShift == 1 && column + 1 < columns)
+                if (TCode.CodesPerByteShift == 1 && column + 1 < part.Columns)
                     code |= (uint)TCode.Encode(TSource.Load(a.Values, index + 1), scale) << 4;
                 long rowBytes = ((long)a.K + (1 << TCode.CodesPerByteShift) - 1) >> TCode.CodesPerByteShift;
-                a.Codes[((firstRow + row) * rowBytes) + (firstColumn >> TCode.CodesPerByteShift) + unit] = (byte)code;
+                a.Codes[((part.Row + row) * rowBytes) + (part.Column >> TCode.CodesPerByteShift) + unit] = (byte)code;
             }
         }
-    }
-
-    private static long Index(QuantizeArgs a, int firstRow, int firstColumn, int columns, int i)
-    {
-        int row = i / columns;
-        return ((long)(firstRow + row) * a.K) + firstColumn + (i - (row * columns));
     }
 
     /// <summary>The largest of a block's values, known to every thread.</summary>
@@ -120,7 +139,7 @@ internal static class QuantizeBf16
     }
 }
 
-/// <summary>value[n, k] = code · scale, rounded to float32 and to the output type. One thread an element.</summary>
+/// <summary>value[n, k] = code · scale, plus the second term if any, rounded to float32 and to the output type. One thread an element.</summary>
 internal static class Dequantize
 {
     public static void Run<TFormat, TOutput>(QuantizeArgs a)
@@ -139,9 +158,7 @@ internal static class Dequantize
                 k = (int)(i - ((long)n * a.K));
                 code = ((long)n * TFormat.RowCodes(a.K)) + k;
             }
-            float value = Bf16.ToFloat(TFormat.DecodeOne(a.Codes, code, table));
-            if (TFormat.IsScaled)
-                value *= TFormat.Scale(a.Scales, 0, n, k);
+            float value = Weight.Value<TFormat>(a.Codes, a.Scales, table, code, (0, n, k), (long)a.N * TFormat.RowCodes(a.K));
             if (TFormat.HasGroupScales)
                 value *= TFormat.MatrixScale(a.Scales, 0);
             TOutput.Store(a.Values, i, value);

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
@@ -32,6 +33,17 @@ internal readonly struct Fp8Code : IBlockCode
     }
 
     public static byte Encode(float x, float scale) => (byte)(Cvt.E4M3x2(0f, Fast.Div(x, scale)) & 0xFF);
+
+    /// <summary>
+    /// What the code of x leaves over: x − code · scale, the product rounded to float32 before the difference. NaN stays NaN; an
+    /// infinity leaves itself.
+    /// </summary>
+    public static float Residual(float x, float scale)
+    {
+        // A fused multiply-add of −0 is the rounded product, and nothing that a compiler may fuse with the difference.
+        float product = Fast.Fma(Nvfp4.GroupScale(Encode(x, scale)), scale, -0f);
+        return x - product;
+    }
 }
 
 /// <summary>
@@ -51,6 +63,35 @@ internal readonly struct Int4Code : IBlockCode
     {
         int code = Cvt.RoundToInt(Fast.Div(x, scale));
         return (byte)(IntrinsicMath.Clamp(code, -8, 7) & 15);
+    }
+}
+
+/// <summary>
+/// INT4 with a zero point, one definition for device and host: the range [min, max] of a block's finite values, 0 included,
+/// scale = (max − min) / 15 rounded to BF16, zero = RNE(−min / scale) clamped to 0..15, code = RNE(x / scale) + zero clamped to
+/// 0..15. A block whose scale would be 0 has scale 1 and zero point 0. Infinities saturate, NaN becomes the zero point.
+/// </summary>
+internal static class Int4ZeroCode
+{
+    private const float Largest = 3.4028235e38f;
+
+    /// <summary>How far a finite x lies above 0.</summary>
+    public static float Above(float x) => x > 0f ? Float32.FiniteMagnitude(x) : 0f;
+
+    /// <summary>The scale of a block that reaches this far above and below 0; a range beyond float32 counts as its largest number.</summary>
+    public static float Scale(float above, float below)
+    {
+        float scale = Bf16.ToFloat(Bf16.FromFloat(Fast.Div(IntrinsicMath.Min(above + below, Largest), 15f)));
+        return scale > 0f ? scale : 1f;
+    }
+
+    public static int Zero(float below, float scale) => IntrinsicMath.Clamp(Cvt.RoundToInt(Fast.Div(below, scale)), 0, 15);
+
+    public static uint Encode(float x, float scale, int zero)
+    {
+        // Clamped before the sum, too: an infinity rounds to the largest integer.
+        int code = IntrinsicMath.Clamp(Cvt.RoundToInt(Fast.Div(x, scale)), -16, 16) + zero;
+        return (uint)IntrinsicMath.Clamp(code, 0, 15);
     }
 }
 

@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu;
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
 /// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
-/// aligned, a K that does not fill 16-byte words, and the four-bit formats take another path: dot products by warps, tiles from
+/// aligned, a K that does not fill 16-byte words, the four-bit formats and two-term FP8 take another path: dot products by warps, tiles from
 /// 16 rows, between which bits may differ.
 /// </remarks>
 public static class Linear
@@ -60,7 +60,7 @@ public static class Linear
     }
 
     internal static bool IsAligned(QuantizedMatrix weights, ArrayView<BFloat16> x) =>
-        Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.BytesPerMatrix / weights.N);
+        Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(weights.K));
 
     internal static LinearArgs CreateArgs(QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, int m, int yStride) => new()
     {

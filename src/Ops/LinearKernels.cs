@@ -56,6 +56,11 @@ internal static class LinearKernels
         kernels.Add(fp8 with { Decoding = Fp8Decoding.Hardware }, Access<Fp8Block<Fp8Hardware>>(key));
         kernels.Add(key with { Format = WeightFormat.Nvfp4 }, Access<Nvfp4>(key));
         kernels.Add(key with { Format = WeightFormat.Int4 }, Access<Int4>(key));
+        kernels.Add(key with { Format = WeightFormat.Int4Zero }, Access<Int4Zero>(key));
+        Key twoTerm = key with { Format = WeightFormat.Fp8TwoTerm };
+        kernels.Add(twoTerm with { Decoding = Fp8Decoding.Table }, Access<Fp8TwoTerm<Fp8Table>>(key));
+        kernels.Add(twoTerm with { Decoding = Fp8Decoding.BitMove }, Access<Fp8TwoTerm<Fp8BitMove>>(key));
+        kernels.Add(twoTerm with { Decoding = Fp8Decoding.Hardware }, Access<Fp8TwoTerm<Fp8Hardware>>(key));
     }
 
     private static KernelDefinition<LinearArgs> Access<TFormat>(Key key)

@@ -79,7 +79,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         // The table is what an architecture without the conversion uses, and the fastest on the CPU, where every emulated
         // instruction is a call.
         Fp8Decoding decode = decoding ?? (!device.IsCuda ? Fp8Decoding.Table : device.Arch >= 89 ? Fp8Decoding.Hardware : Fp8Decoding.BitMove);
-        if (shape.Format != WeightFormat.Fp8Block)
+        if (shape.Format is not (WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm))
             decode = Fp8Decoding.Table;
         if (path == LinearPath.Gemm)
             return new LinearPlan(path, decode, shape.Aligned, Tiles(shape.N, Gemm.TileN), RowTiles(shape), Gemm.Threads);

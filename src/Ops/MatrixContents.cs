@@ -3,48 +3,70 @@ using GpuKit.Ilgpu.Kernels.Formats;
 
 namespace GpuKit.Ilgpu;
 
+/// <summary>Rows to be written to a <see cref="QuantizedMatrix"/>, laid out as in <see cref="HostMatrix"/>.</summary>
+internal readonly ref struct MatrixRows
+{
+    /// <summary>The first row's number in the matrix.</summary>
+    public int First { get; init; }
+
+    public int Count { get; init; }
+
+    public ReadOnlySpan<byte> Codes { get; init; }
+
+    public ReadOnlySpan<float> Scales { get; init; }
+
+    public ReadOnlySpan<byte> GroupScales { get; init; }
+
+    public ReadOnlySpan<byte> ZeroPoints { get; init; }
+}
+
 /// <summary>What rows must hold before they are written to a <see cref="QuantizedMatrix"/>.</summary>
 internal static class MatrixContents
 {
     /// <summary>Throws unless codes and scales have the right sizes and no NaN.</summary>
-    public static void Check(QuantizedMatrix matrix, (int First, int Count) rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, ReadOnlySpan<byte> groupScales, string name)
+    public static void Check(QuantizedMatrix matrix, in MatrixRows rows, string name)
     {
         WeightFormatInfo info = matrix.Format.Info();
         ScaleBlock block = matrix.Block;
-        (int first, int count) = rows;
+        (int first, int count) = (rows.First, rows.Count);
+        ReadOnlySpan<float> scales = rows.Scales;
         int k = matrix.K;
-        if (codes.Length != count * info.RowBytes(k))
-            throw new ArgumentException($"{name}: {codes.Length} bytes of codes for [{count}, {k}] in {info.Name}, which needs {count * info.RowBytes(k)}.");
+        if (rows.Codes.Length != info.Bytes(count, k))
+            throw new ArgumentException($"{name}: {rows.Codes.Length} bytes of codes for [{count}, {k}] in {info.Name}, which needs {info.Bytes(count, k)}.");
         if (info.IsScaled && (first % block.Rows != 0 || (count % block.Rows != 0 && first + count != matrix.N)))
             throw new ArgumentException($"{name}: rows {first}..{first + count} do not lie on the edges of {block.Rows}-row scale blocks.");
         if (info.HasGroupScales && count != matrix.N)
             throw new ArgumentException($"{name}: rows {first}..{first + count} of [{matrix.N}, {k}]; {info.Name} has one scale for all rows, so they are written at once.");
-        int needed = info.IsScaled ? block.RowBlocks(count) * block.ColumnBlocks(k) : 0;
-        if (groupScales.Length != (info.HasGroupScales ? needed : 0))
-            throw new ArgumentException($"{name}: {groupScales.Length} group scales for [{count}, {k}] in {info.Name}, which needs {(info.HasGroupScales ? needed : 0)}.");
+        int needed = info.IsScaled ? info.Terms * block.RowBlocks(count) * block.ColumnBlocks(k) : 0;
+        if (rows.GroupScales.Length != (info.HasGroupScales ? needed : 0))
+            throw new ArgumentException($"{name}: {rows.GroupScales.Length} group scales for [{count}, {k}] in {info.Name}, which needs {(info.HasGroupScales ? needed : 0)}.");
         if (info.HasGroupScales ? scales.Length != 1 : scales.Length != needed)
             throw new ArgumentException(info.HasGroupScales
                 ? $"{name}: {scales.Length} matrix scales; {info.Name} needs one."
-                : $"{name}: {scales.Length} scales for [{count}, {k}]; {block.Rows}×{block.Columns} blocks need [{block.RowBlocks(count)}, {block.ColumnBlocks(k)}] = {needed}.");
-        RejectNaN(matrix, codes, scales, groupScales, name);
+                : $"{name}: {scales.Length} scales for [{count}, {k}]; {block.Rows}×{block.Columns} blocks need {(info.Terms > 1 ? $"{info.Terms} × " : "")}[{block.RowBlocks(count)}, {block.ColumnBlocks(k)}] = {needed}.");
+        long zeros = info.HasZeroPoints ? block.ZeroPointBytes(count, k) : 0;
+        if (rows.ZeroPoints.Length != zeros)
+            throw new ArgumentException($"{name}: {rows.ZeroPoints.Length} bytes of zero points for [{count}, {k}] in {info.Name} with {block.Rows}×{block.Columns} blocks, which needs {zeros}.");
+        RejectNaN(matrix, rows, name);
     }
 
     // A NaN weight makes every output NaN, and the bit-move decoders would even read it as a number: refused at the door.
-    private static void RejectNaN(QuantizedMatrix matrix, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, ReadOnlySpan<byte> groupScales, string name)
+    private static void RejectNaN(QuantizedMatrix matrix, in MatrixRows rows, string name)
     {
+        ReadOnlySpan<byte> codes = rows.Codes;
         long bad = matrix.Format switch
         {
             WeightFormat.Bf16 => IndexOfNaN(MemoryMarshal.Cast<byte, ushort>(codes)),
-            WeightFormat.Fp8Block => codes.IndexOfAny((byte)0x7F, (byte)0xFF),
+            WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm => codes.IndexOfAny((byte)0x7F, (byte)0xFF),
             // Every four-bit code is a number.
             _ => -1,
         };
         if (bad >= 0)
-            throw new ArgumentException($"{name}: the weight at row {bad / matrix.K}, column {bad % matrix.K} is NaN.");
-        for (int i = 0; i < scales.Length; i++)
-            if (!float.IsFinite(scales[i]))
-                throw new ArgumentException($"{name}: scale {i} is {scales[i]}; scales must be finite.");
-        int group = groupScales.IndexOfAny((byte)0x7F, (byte)0xFF);
+            throw new ArgumentException($"{name}: the weight at row {bad / matrix.K % rows.Count}, column {bad % matrix.K} is NaN.");
+        for (int i = 0; i < rows.Scales.Length; i++)
+            if (!float.IsFinite(rows.Scales[i]))
+                throw new ArgumentException($"{name}: scale {i} is {rows.Scales[i]}; scales must be finite.");
+        int group = rows.GroupScales.IndexOfAny((byte)0x7F, (byte)0xFF);
         if (group >= 0)
             throw new ArgumentException($"{name}: the scale of row {group / matrix.Block.ColumnBlocks(matrix.K)}, group {group % matrix.Block.ColumnBlocks(matrix.K)} is NaN.");
     }

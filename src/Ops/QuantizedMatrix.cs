@@ -4,7 +4,7 @@ namespace GpuKit.Ilgpu;
 
 /// <summary>
 /// A weight matrix <c>[N, K]</c> on a device, row-major as checkpoints store it, or a stack of equally shaped ones (the
-/// experts of a layer). Owns its codes and scales.
+/// experts of a layer). Owns its codes, scales and zero points.
 /// </summary>
 public sealed class QuantizedMatrix : IDisposable
 {
@@ -17,7 +17,7 @@ public sealed class QuantizedMatrix : IDisposable
     /// <param name="n">Output features (rows), 1 to 2³⁰.</param>
     /// <param name="k">Input features (columns), 1 to 2³⁰.</param>
     /// <param name="count">Matrices in the stack.</param>
-    /// <param name="block">Scale block; when omitted 128 × 128 in FP8, 1 × 128 in INT4. NVFP4 has its own.</param>
+    /// <param name="block">Scale block; when omitted 128 × 128 in FP8, 1 × 128 in INT4 (both). NVFP4 has its own.</param>
     /// <exception cref="ArgumentException">A size is out of range.</exception>
     /// <exception cref="GpuException">Device memory is exhausted.</exception>
     public QuantizedMatrix(GpuDevice device, WeightFormat format, int n, int k, int count = 1, ScaleBlock? block = null)
@@ -32,19 +32,22 @@ public sealed class QuantizedMatrix : IDisposable
         Count = count;
         WeightFormatInfo info = format.Info();
         Block = format.BlockOr(block);
-        BytesPerMatrix = checked(n * info.RowBytes(k));
-        int scales = info.IsScaled ? checked(Block.RowBlocks(n) * Block.ColumnBlocks(k)) : 0;
+        BytesPerMatrix = info.Bytes(n, k);
+        int scales = info.IsScaled ? checked(info.Terms * Block.RowBlocks(n) * Block.ColumnBlocks(k)) : 0;
         (ScalesPerMatrix, GroupScalesPerMatrix) = info.HasGroupScales ? (1, scales) : (scales, 0);
+        ZeroBytesPerMatrix = info.HasZeroPoints ? checked((int)Block.ZeroPointBytes(n, k)) : 0;
         Codes = device.Allocate<byte>(checked(BytesPerMatrix * count));
         try
         {
             Scales = device.Allocate<float>((long)ScalesPerMatrix * count);
             GroupScales = device.Allocate<byte>((long)GroupScalesPerMatrix * count);
+            ZeroPoints = device.Allocate<byte>((long)ZeroBytesPerMatrix * count);
         }
         catch
         {
             Codes.Dispose();
             Scales?.Dispose();
+            GroupScales?.Dispose();
             throw;
         }
     }
@@ -64,8 +67,8 @@ public sealed class QuantizedMatrix : IDisposable
     /// <summary>Scale block of a scaled format: 1 × 16 in NVFP4.</summary>
     public ScaleBlock Block { get; }
 
-    /// <summary>Bytes of codes and scales.</summary>
-    public long Bytes => Codes.Bytes + Scales.Bytes + GroupScales.Bytes;
+    /// <summary>Bytes of codes, scales and zero points.</summary>
+    public long Bytes => Codes.Bytes + Scales.Bytes + GroupScales.Bytes + ZeroPoints.Bytes;
 
     /// <summary>The device that holds the matrix.</summary>
     public GpuDevice Device => Codes.Device;
@@ -76,20 +79,26 @@ public sealed class QuantizedMatrix : IDisposable
 
     internal DeviceBuffer<byte> GroupScales { get; }
 
+    internal DeviceBuffer<byte> ZeroPoints { get; }
+
     internal long BytesPerMatrix { get; }
 
     internal int ScalesPerMatrix { get; }
 
     internal int GroupScalesPerMatrix { get; }
 
+    internal int ZeroBytesPerMatrix { get; }
+
     internal ScaleTable ScaleTable => new()
     {
         Blocks = Scales,
         Groups = GroupScales,
+        ZeroPoints = ZeroPoints,
         RowShift = Block.RowShift,
         ColumnShift = Block.ColumnShift,
         Columns = Block.ColumnBlocks(K),
-        PerSlab = Math.Max(ScalesPerMatrix, GroupScalesPerMatrix),
+        PerSlab = Math.Max(ScalesPerMatrix / Format.Info().Terms, GroupScalesPerMatrix),
+        ZeroBytesPerSlab = ZeroBytesPerMatrix,
     };
 
     /// <summary>Uploads one matrix with checked contents.</summary>
@@ -124,30 +133,41 @@ public sealed class QuantizedMatrix : IDisposable
         ArgumentNullException.ThrowIfNull(rows);
         if (rows.Format != Format || rows.K != K || (Format.Info().IsScaled && Format.BlockOr(rows.Block) != Block))
             throw new ArgumentException($"{name}: {rows.Format.Info().Name} rows of {rows.K} with {rows.Block.Rows}×{rows.Block.Columns} blocks do not fit a {Format.Info().Name} matrix of {K} columns with {Block.Rows}×{Block.Columns} blocks.");
-        Write(matrix, (row, rows.N), rows.Codes, rows.Scales, rows.GroupScales, name);
+        Write(matrix, new MatrixRows { First = row, Count = rows.N, Codes = rows.Codes, Scales = rows.Scales, GroupScales = rows.GroupScales, ZeroPoints = rows.ZeroPoints }, name);
     }
 
-    /// <summary>Writes rows of one matrix of the stack, on the device's default stream; for formats without group scales.</summary>
+    /// <summary>Writes rows of one matrix of the stack, on the device's default stream; for formats without group scales and zero points.</summary>
     /// <param name="matrix">Which matrix of the stack.</param>
     /// <param name="row">First row; a multiple of the block's rows in a scaled format.</param>
     /// <param name="rows">Number of rows; ends on a block edge or at N.</param>
-    /// <param name="codes"><c>[rows, K]</c> codes.</param>
-    /// <param name="scales"><c>[⌈rows / block rows⌉, ⌈K / block columns⌉]</c> float32; empty for an unscaled format.</param>
+    /// <param name="codes"><c>[rows, K]</c> codes; two-term FP8 <c>[2, rows, K]</c>.</param>
+    /// <param name="scales"><c>[⌈rows / block rows⌉, ⌈K / block columns⌉]</c> float32; two-term FP8 twice that; empty for an unscaled format.</param>
     /// <param name="name">Name for error messages, e.g. the tensor's.</param>
     /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN. Nothing is written then.</exception>
     public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights") =>
-        Write(matrix, (row, rows), codes, scales, [], name);
+        Write(matrix, new MatrixRows { First = row, Count = rows, Codes = codes, Scales = scales }, name);
 
-    private void Write(int matrix, (int First, int Count) rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, ReadOnlySpan<byte> groupScales, string name)
+    private void Write(int matrix, in MatrixRows rows, string name)
     {
-        (int row, int count) = rows;
-        if ((uint)matrix >= (uint)Count || row < 0 || count < 0 || row > N - count)
-            throw new ArgumentException($"{name}: rows {row}..{row + count} of matrix {matrix} are outside {Count} matrices of [{N}, {K}].");
-        MatrixContents.Check(this, rows, codes, scales, groupScales, name);
-        Codes.CopyFrom(Device.DefaultStream, codes, (BytesPerMatrix * matrix) + (row * Format.Info().RowBytes(K)));
-        long firstScale = Format.Info().HasGroupScales ? 0 : (long)(row / Block.Rows) * Block.ColumnBlocks(K);
-        Scales.CopyFrom(Device.DefaultStream, scales, ((long)ScalesPerMatrix * matrix) + (ScalesPerMatrix == 0 ? 0 : firstScale));
-        GroupScales.CopyFrom(Device.DefaultStream, groupScales, (long)GroupScalesPerMatrix * matrix);
+        if ((uint)matrix >= (uint)Count || rows.First < 0 || rows.Count < 0 || rows.First > N - rows.Count)
+            throw new ArgumentException($"{name}: rows {rows.First}..{rows.First + rows.Count} of matrix {matrix} are outside {Count} matrices of [{N}, {K}].");
+        MatrixContents.Check(this, rows, name);
+        WeightFormatInfo info = Format.Info();
+        long rowBlock = rows.First / Block.Rows;
+        WriteTerms(Codes, rows.Codes, matrix, BytesPerMatrix, rows.First * info.RowBytes(K));
+        // A multiplier of all rows has no place by row.
+        WriteTerms(Scales, rows.Scales, matrix, ScalesPerMatrix, info.IsScaled && !info.HasGroupScales ? rowBlock * Block.ColumnBlocks(K) : 0);
+        GroupScales.CopyFrom(Device.DefaultStream, rows.GroupScales, (long)GroupScalesPerMatrix * matrix);
+        ZeroPoints.CopyFrom(Device.DefaultStream, rows.ZeroPoints, ((long)ZeroBytesPerMatrix * matrix) + (info.HasZeroPoints ? rowBlock * ((Block.ColumnBlocks(K) + 1L) / 2) : 0));
+    }
+
+    // Each term of the rows to its place in that term of the matrix.
+    private void WriteTerms<T>(DeviceBuffer<T> target, ReadOnlySpan<T> source, int matrix, long perMatrix, long offset)
+        where T : unmanaged
+    {
+        int terms = Format.Info().Terms, part = source.Length / terms;
+        for (int term = 0; term < terms; term++)
+            target.CopyFrom(Device.DefaultStream, source.Slice(term * part, part), (perMatrix * matrix) + (perMatrix / terms * term) + offset);
     }
 
     /// <summary>Returns the memory to the device.</summary>
@@ -156,5 +176,6 @@ public sealed class QuantizedMatrix : IDisposable
         Codes.Dispose();
         Scales.Dispose();
         GroupScales.Dispose();
+        ZeroPoints.Dispose();
     }
 }

@@ -9,7 +9,7 @@ namespace GpuKit.Ilgpu;
 /// Turns float weights into a storage format and back, on the host and on the device; both give the same bits. Rounding is
 /// to nearest even, values beyond the range saturate, a block without finite non-zero values has scale 1 (an NVFP4 group: 0
 /// and zero codes, which makes its infinities 0 too). NaN stays NaN in BF16 and FP8. NVFP4 and INT4 have none: the host
-/// refuses it, the device, which cannot throw, writes code 0.
+/// refuses it, the device, which cannot throw, writes the code of 0.
 /// </summary>
 public static class Quantizer
 {
@@ -19,6 +19,10 @@ public static class Quantizer
     internal static readonly KernelDefinition<QuantizeArgs> Fp8FromBf16 = Blocks<Fp8Code, Bf16Source>();
     internal static readonly KernelDefinition<QuantizeArgs> Int4FromFloat32 = Blocks<Int4Code, Float32Source>();
     internal static readonly KernelDefinition<QuantizeArgs> Int4FromBf16 = Blocks<Int4Code, Bf16Source>();
+    internal static readonly KernelDefinition<QuantizeArgs> Int4ZeroFromFloat32 = new(QuantizeInt4Zero.Run<Float32Source>, new KernelTraits(QuantizeBlocks.Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> Int4ZeroFromBf16 = new(QuantizeInt4Zero.Run<Bf16Source>, new KernelTraits(QuantizeBlocks.Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> TwoTermFromFloat32 = new(QuantizeFp8TwoTerm.Run<Float32Source>, new KernelTraits(QuantizeBlocks.Threads));
+    internal static readonly KernelDefinition<QuantizeArgs> TwoTermFromBf16 = new(QuantizeFp8TwoTerm.Run<Bf16Source>, new KernelTraits(QuantizeBlocks.Threads));
     internal static readonly KernelDefinition<QuantizeArgs> Bf16FromFloat32 = new(QuantizeBf16.Run<Float32Source>, new KernelTraits(Threads));
     internal static readonly KernelDefinition<QuantizeArgs> Bf16FromBf16 = new(QuantizeBf16.Run<Bf16Source>, new KernelTraits(Threads));
     internal static readonly KernelDefinition<QuantizeArgs> LargestOfFloat32 = new(QuantizeNvfp4.FindLargest<Float32Source>, new KernelTraits(QuantizeNvfp4.Threads));
@@ -35,7 +39,7 @@ public static class Quantizer
     /// <param name="n">Output features (rows).</param>
     /// <param name="k">Input features (columns).</param>
     /// <param name="format">Target format.</param>
-    /// <param name="block">Scale block; when omitted 128 × 128 in FP8, 1 × 128 in INT4. NVFP4 has its own.</param>
+    /// <param name="block">Scale block; when omitted 128 × 128 in FP8, 1 × 128 in INT4 (both). NVFP4 has its own.</param>
     /// <exception cref="ArgumentException">The number of values is not n·k, or one is NaN and the format has none.</exception>
     public static HostMatrix Quantize(ReadOnlySpan<float> values, int n, int k, WeightFormat format, ScaleBlock? block = null)
     {
@@ -58,6 +62,8 @@ public static class Quantizer
             case WeightFormat.Bf16: LaunchElements(stream, Bf16FromFloat32, values.Cast<byte>(), target); break;
             case WeightFormat.Nvfp4: LaunchNvfp4(stream, LargestOfFloat32, Nvfp4FromFloat32, values.Cast<byte>(), target); break;
             case WeightFormat.Int4: LaunchBlocks(stream, Int4FromFloat32, values.Cast<byte>(), target); break;
+            case WeightFormat.Int4Zero: LaunchBlocks(stream, Int4ZeroFromFloat32, values.Cast<byte>(), target); break;
+            case WeightFormat.Fp8TwoTerm: LaunchBlocks(stream, TwoTermFromFloat32, values.Cast<byte>(), target); break;
             default: LaunchBlocks(stream, Fp8FromFloat32, values.Cast<byte>(), target); break;
         }
     }
@@ -73,11 +79,13 @@ public static class Quantizer
             case WeightFormat.Bf16: LaunchElements(stream, Bf16FromBf16, values.Cast<byte>(), target); break;
             case WeightFormat.Nvfp4: LaunchNvfp4(stream, LargestOfBf16, Nvfp4FromBf16, values.Cast<byte>(), target); break;
             case WeightFormat.Int4: LaunchBlocks(stream, Int4FromBf16, values.Cast<byte>(), target); break;
+            case WeightFormat.Int4Zero: LaunchBlocks(stream, Int4ZeroFromBf16, values.Cast<byte>(), target); break;
+            case WeightFormat.Fp8TwoTerm: LaunchBlocks(stream, TwoTermFromBf16, values.Cast<byte>(), target); break;
             default: LaunchBlocks(stream, Fp8FromBf16, values.Cast<byte>(), target); break;
         }
     }
 
-    /// <summary>The values that a quantised matrix stands for, in float32: code · scale, rounded once.</summary>
+    /// <summary>The values that a quantised matrix stands for, in float32: code · scale, rounded once; in two-term FP8 that and the second product, added with one more rounding.</summary>
     /// <exception cref="ArgumentException">Codes or scales do not fit the shape.</exception>
     public static float[] Dequantize(HostMatrix matrix)
     {
@@ -117,6 +125,8 @@ public static class Quantizer
             [WeightFormat.Fp8Block] = new(Kernels.Dequantize.Run<Fp8Block<Fp8Table>, TOutput>, new KernelTraits(Threads)),
             [WeightFormat.Nvfp4] = new(Kernels.Dequantize.Run<Nvfp4, TOutput>, new KernelTraits(Threads)),
             [WeightFormat.Int4] = new(Kernels.Dequantize.Run<Int4, TOutput>, new KernelTraits(Threads)),
+            [WeightFormat.Int4Zero] = new(Kernels.Dequantize.Run<Int4Zero, TOutput>, new KernelTraits(Threads)),
+            [WeightFormat.Fp8TwoTerm] = new(Kernels.Dequantize.Run<Fp8TwoTerm<Fp8Table>, TOutput>, new KernelTraits(Threads)),
         };
 
     private static void RequireOne(GpuStream stream, QuantizedMatrix matrix)

@@ -53,6 +53,9 @@ public readonly record struct ScaleBlock
     /// <summary>Blocks along K for a matrix of <paramref name="k"/> columns.</summary>
     public int ColumnBlocks(int k) => (int)(((long)k + Columns - 1) / Columns);
 
+    /// <summary>Bytes of zero points, two a byte, rows of blocks on whole bytes.</summary>
+    internal long ZeroPointBytes(int n, int k) => (long)RowBlocks(n) * ((ColumnBlocks(k) + 1L) / 2);
+
     internal int RowShift => rowShiftFrom128 + Log128;
 
     internal int ColumnShift => columnShiftFrom128 + Log128;

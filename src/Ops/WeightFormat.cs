@@ -22,6 +22,18 @@ public enum WeightFormat
     /// group of columns (usually 1 × 128; 32 columns at least).
     /// </summary>
     Int4,
+
+    /// <summary>
+    /// Unsigned codes 0..15 in the layout of <see cref="Int4"/>, with one multiplier and one zero point 0..15 a group of columns:
+    /// value = (code − zero) · scale.
+    /// </summary>
+    Int4Zero,
+
+    /// <summary>
+    /// Two E4M3 codes a weight, each with one float32 multiplier a block (usually 128 × 128): value = code · scale + residual code
+    /// · residual scale. All codes of a matrix come first, then all residual codes; the scales likewise.
+    /// </summary>
+    Fp8TwoTerm,
 }
 
 /// <summary>The list of formats: what it names is tested, benchmarked and documented.</summary>
@@ -37,6 +49,8 @@ internal static class WeightFormats
         WeightFormat.Fp8Block => Fp8Block<Fp8Table>.Info,
         WeightFormat.Nvfp4 => Nvfp4.Info,
         WeightFormat.Int4 => Int4.Info,
+        WeightFormat.Int4Zero => Int4Zero.Info,
+        WeightFormat.Fp8TwoTerm => Fp8TwoTerm<Fp8Table>.Info,
         _ => throw new ArgumentOutOfRangeException(nameof(format), format, "Not a weight format."),
     };
 
@@ -44,7 +58,7 @@ internal static class WeightFormats
     public static ScaleBlock BlockOr(this WeightFormat format, ScaleBlock? block) => format switch
     {
         WeightFormat.Nvfp4 => ScaleBlock.Group16,
-        WeightFormat.Int4 => block ?? ScaleBlock.Group128,
+        WeightFormat.Int4 or WeightFormat.Int4Zero => block ?? ScaleBlock.Group128,
         _ => block ?? ScaleBlock.Square128,
     };
 }

@@ -16,6 +16,7 @@ public sealed class FourBitCodesTests
         public ArrayView<uint> Words;
         public ArrayView<uint> Pairs;
         public ArrayView<ushort> Singles;
+        public uint Offset;
     }
 
     internal static void Decode<TFormat>(DecodeArgs a)
@@ -24,12 +25,12 @@ public sealed class FourBitCodesTests
         ArrayView<ushort> table = TFormat.PrepareTable();
         for (int i = Group.IdxX; i < a.Words.Length; i += Group.DimX)
         {
-            a.Pairs[4 * i] = TFormat.DecodePair(a.Words[i], 0, table);
-            a.Pairs[(4 * i) + 1] = TFormat.DecodePair(a.Words[i], 1, table);
-            a.Pairs[(4 * i) + 2] = TFormat.DecodePair(a.Words[i], 2, table);
-            a.Pairs[(4 * i) + 3] = TFormat.DecodePair(a.Words[i], 3, table);
+            a.Pairs[4 * i] = TFormat.DecodePair(a.Words[i], 0, a.Offset, table);
+            a.Pairs[(4 * i) + 1] = TFormat.DecodePair(a.Words[i], 1, a.Offset, table);
+            a.Pairs[(4 * i) + 2] = TFormat.DecodePair(a.Words[i], 2, a.Offset, table);
+            a.Pairs[(4 * i) + 3] = TFormat.DecodePair(a.Words[i], 3, a.Offset, table);
             for (int c = 8 * i; c < 8 * (i + 1); c++)
-                a.Singles[c] = TFormat.DecodeOne(a.Words.Cast<byte>(), c, table);
+                a.Singles[c] = TFormat.DecodeOne(a.Words.Cast<byte>(), c, a.Offset, table);
         }
     }
 
@@ -53,6 +54,7 @@ public sealed class FourBitCodesTests
 
     private static readonly KernelDefinition<DecodeArgs> DecodeNvfp4Kernel = new(Decode<Nvfp4>, new KernelTraits(64));
     private static readonly KernelDefinition<DecodeArgs> DecodeInt4Kernel = new(Decode<Int4>, new KernelTraits(64));
+    private static readonly KernelDefinition<DecodeArgs> DecodeInt4ZeroKernel = new(Decode<Int4Zero>, new KernelTraits(64));
     private static readonly KernelDefinition<EncodeArgs> EncodeE2M1Kernel = new(EncodeE2M1, new KernelTraits(64));
     private static readonly KernelDefinition<EncodeArgs> EncodeInt4Kernel = new(EncodeInt4, new KernelTraits(64));
 
@@ -61,23 +63,32 @@ public sealed class FourBitCodesTests
     public void BothDecodersAgreeWithTheDefinition(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
+        Check(device, DecodeNvfp4Kernel, 0, MatrixOracle.E2M1);
+        Check(device, DecodeInt4Kernel, 0, MatrixOracle.Int4);
+        for (int zero = 0; zero < 16; zero++)
+        {
+            uint minus = BitConverter.SingleToUInt32Bits(-128 - zero) >> 16;
+            Check(device, DecodeInt4ZeroKernel, minus | (minus << 16), [.. Enumerable.Range(0, 16).Select(code => (double)(code - zero))]);
+        }
+    }
+
+    private static void Check(GpuDevice device, KernelDefinition<DecodeArgs> kernel, uint offset, double[] values)
+    {
         // Each byte in each position, beside different neighbours.
         uint[] words = [.. Enumerable.Range(0, 256).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 131) & 255) << 16 | ((uint)(c + 207) & 255) << 24)];
-        foreach ((KernelDefinition<DecodeArgs> kernel, double[] values) in new[] { (DecodeNvfp4Kernel, MatrixOracle.E2M1), (DecodeInt4Kernel, MatrixOracle.Int4) })
+        using var input = GuardedBuffer<uint>.Input(device, words);
+        using var pairs = GuardedBuffer<uint>.Output(device, 4 * words.Length);
+        using var singles = GuardedBuffer<ushort>.Output(device, 8 * words.Length);
+        var args = new DecodeArgs { Words = input.View, Pairs = pairs.View, Singles = singles.View, Offset = offset };
+        device.Launch(kernel, device.DefaultStream, (1, 1, 1), Math.Min(64, device.MaxThreadsPerBlock), 0, args);
+        uint[] two = pairs.ToArray();
+        ushort[] one = singles.ToArray();
+        for (int i = 0; i < one.Length; i++)
         {
-            using var input = GuardedBuffer<uint>.Input(device, words);
-            using var pairs = GuardedBuffer<uint>.Output(device, 4 * words.Length);
-            using var singles = GuardedBuffer<ushort>.Output(device, 8 * words.Length);
-            device.Launch(kernel, device.DefaultStream, (1, 1, 1), Math.Min(64, device.MaxThreadsPerBlock), 0, new DecodeArgs { Words = input.View, Pairs = pairs.View, Singles = singles.View });
-            uint[] two = pairs.ToArray();
-            ushort[] one = singles.ToArray();
-            for (int i = 0; i < one.Length; i++)
-            {
-                float value = (float)values[(words[i / 8] >> (4 * (i % 8))) & 15];
-                ushort expected = (ushort)(BitConverter.SingleToUInt32Bits(value) >> 16);
-                Assert.Equal(expected, one[i]);
-                Assert.Equal(expected, (ushort)(two[i / 2] >> (16 * (i % 2))));
-            }
+            float value = (float)values[(words[i / 8] >> (4 * (i % 8))) & 15];
+            ushort expected = (ushort)(BitConverter.SingleToUInt32Bits(value) >> 16);
+            Assert.Equal(expected, one[i]);
+            Assert.Equal(expected, (ushort)(two[i / 2] >> (16 * (i % 2))));
         }
     }
 

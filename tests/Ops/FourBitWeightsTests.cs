@@ -7,17 +7,23 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>What is particular to two codes a byte and to NVFP4's two levels of scales.</summary>
 public sealed class FourBitWeightsTests
 {
-    private static readonly WeightFormat[] Formats = [WeightFormat.Nvfp4, WeightFormat.Int4];
+    private static readonly WeightFormat[] Formats = [WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero];
 
     [Theory]
     [InlineData(WeightFormat.Bf16, 0.0014, 0.0026)]
     [InlineData(WeightFormat.Fp8Block, 0.023, 0.029)]
     [InlineData(WeightFormat.Nvfp4, 0.088, 0.105)]
     [InlineData(WeightFormat.Int4, 0.110, 0.124)]
-    public void GaussianWeightsLoseWhatTheFormatCosts(WeightFormat format, double least, double most)
+    [InlineData(WeightFormat.Int4, 0.103, 0.112, 64)]
+    [InlineData(WeightFormat.Int4, 0.092, 0.102, 32)]
+    [InlineData(WeightFormat.Int4Zero, 0.095, 0.105)]
+    [InlineData(WeightFormat.Int4Zero, 0.086, 0.095, 64)]
+    [InlineData(WeightFormat.Int4Zero, 0.076, 0.085, 32)]
+    [InlineData(WeightFormat.Fp8TwoTerm, 0.0005, 0.0009)]
+    public void GaussianWeightsLoseWhatTheFormatCosts(WeightFormat format, double least, double most, int group = 0)
     {
         float[] values = RandomData.Gaussian(128 * 512, 21);
-        float[] stored = Quantizer.Dequantize(Quantizer.Quantize(values, 128, 512, format));
+        float[] stored = Quantizer.Dequantize(Quantizer.Quantize(values, 128, 512, format, group == 0 ? null : new ScaleBlock(1, group)));
         double difference = values.Zip(stored, (a, b) => ((double)a - b) * (a - b)).Sum(), norm = values.Sum(v => (double)v * v);
         Assert.InRange(Math.Sqrt(difference / norm), least, most);
     }
@@ -64,7 +70,7 @@ public sealed class FourBitWeightsTests
             using var matrix = new QuantizedMatrix(device, format, 1, 4);
             using var input = GuardedBuffer<float>.Input(device, values);
             Quantizer.Quantize(device.DefaultStream, input.View, matrix);
-            Assert.Equal(format == WeightFormat.Nvfp4 ? [0x70, 0xF7] : new byte[] { 0x70, 0x87 }, matrix.Codes.ToArray(device.DefaultStream));
+            Assert.Equal(format switch { WeightFormat.Nvfp4 => [0x70, 0xF7], WeightFormat.Int4 => [0x70, 0x87], _ => new byte[] { 0xF0, 0x0F } }, matrix.Codes.ToArray(device.DefaultStream));
         }
         HostMatrix infinite = Quantizer.Quantize([float.PositiveInfinity], 1, 1, WeightFormat.Nvfp4);
         Assert.Equal((1f, (byte)0, (byte)0), (infinite.Scales[0], infinite.GroupScales[0], infinite.Codes[0]));

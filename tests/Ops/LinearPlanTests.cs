@@ -23,6 +23,11 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, true, 0, "SkinnyGemm Table 128×1 of 512")]
     [InlineData("H200", 16, 29568, 8192, WeightFormat.Int4, true, 0, "SkinnyGemm Table 924×1 of 64")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, false, 0, "Gemv Table 512×1 of 256 by elements")]
+    // Zero points do not stream.
+    [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "Gemv Table 512×1 of 256")]
+    // Nor do two terms, which are decoded as FP8 is.
+    [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv Hardware 512×1 of 256")]
+    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128")]
     // Experts: dot products until each has 16 rows on average, then tiles and a partial one an expert.
     [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
     [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm Hardware 24×192 of 128")]

@@ -57,9 +57,9 @@ public sealed class LinearTests
     {
         GpuDevice device = TestDevices.Get(which);
         foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(1, 128), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32), new ScaleBlock(16, 64) })
-            foreach (WeightFormat format in new[] { WeightFormat.Fp8Block, WeightFormat.Int4 })
+            foreach (WeightFormat format in new[] { WeightFormat.Fp8Block, WeightFormat.Int4, WeightFormat.Int4Zero, WeightFormat.Fp8TwoTerm })
                 foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format) && (p != LinearPath.SkinnyGemm || LinearKernels.Streams(format, block.Columns))))
-                    Check(device, format, path, Fp8Decoding.BitMove, block, (2, 130, 288));
+                    Check(device, format, path, Fp8Decoding.BitMove, block, format is WeightFormat.Fp8Block or WeightFormat.Int4 ? (2, 130, 288) : (1, 66, 160));
     }
 
     [Theory]
@@ -205,17 +205,25 @@ public sealed class LinearTests
     };
 
     internal static IEnumerable<Fp8Decoding> Decodings(WeightFormat format) =>
-        format == WeightFormat.Fp8Block ? Enum.GetValues<Fp8Decoding>() : [Fp8Decoding.Table];
+        format is WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm ? Enum.GetValues<Fp8Decoding>() : [Fp8Decoding.Table];
 
     private static HostMatrix IntegerWeights(WeightFormat format, int n, int k)
     {
         // The largest code in every block makes its scale 1: the codes are the integers themselves. In NVFP4 one group's scale
-        // must be the largest, 448, for the matrix's to be 1.
+        // must be the largest, 448, for the matrix's to be 1. With zero points it is the range of 15 that does, here around 3.
         float[] values = Array.ConvertAll(RandomData.SmallIntegersBf16(n * k, 2), v => (float)v);
         bool groups = format.Info().HasGroupScales;
         for (int row = 0; row < n; row += groups ? 1 : 32)
+        {
             for (int column = 0; column < k; column += groups ? 16 : 128)
-                values[(row * k) + column] = format == WeightFormat.Bf16 ? 448 : format.Info().MaxCode;
+            {
+                int first = (row * k) + column;
+                if (format.Info().HasZeroPoints)
+                    (values[first], values[first + 1]) = (12, -3);
+                else
+                    values[first] = format == WeightFormat.Bf16 ? 448 : format.Info().MaxCode;
+            }
+        }
         if (groups)
             values[k] = 448 * format.Info().MaxCode;
         return Quantizer.Quantize(values, n, k, format, new ScaleBlock(32, 128));

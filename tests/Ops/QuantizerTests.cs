@@ -37,6 +37,7 @@ public sealed class QuantizerTests
         Assert.Equal(host.Codes, matrix.Codes.ToArray(device.DefaultStream));
         Assert.Equal(host.Scales, matrix.Scales.ToArray(device.DefaultStream));
         Assert.Equal(host.GroupScales, matrix.GroupScales.ToArray(device.DefaultStream));
+        Assert.Equal(host.ZeroPoints, matrix.ZeroPoints.ToArray(device.DefaultStream));
         using var output = GuardedBuffer<float>.Output(device, n * k);
         Quantizer.Dequantize(device.DefaultStream, matrix, output.View);
         Assert.Equal(Quantizer.Dequantize(host), output.ToArray());
@@ -57,6 +58,7 @@ public sealed class QuantizerTests
             Quantizer.Quantize(device.DefaultStream, input.View, matrix);
             Assert.Equal(host.Codes, matrix.Codes.ToArray(device.DefaultStream));
             Assert.Equal(host.GroupScales, matrix.GroupScales.ToArray(device.DefaultStream));
+            Assert.Equal(host.ZeroPoints, matrix.ZeroPoints.ToArray(device.DefaultStream));
             using var output = GuardedBuffer<BFloat16>.Output(device, 20 * 71);
             Quantizer.Dequantize(device.DefaultStream, matrix, output.View);
             Assert.Equal(Array.ConvertAll(Quantizer.Dequantize(host), v => (BFloat16)v), output.ToArray());

@@ -26,20 +26,26 @@ public static class MatrixOracle
     public static double[] Values(HostMatrix w)
     {
         var values = new double[w.N * w.K];
-        int columnBlocks = (w.K + w.Block.Columns - 1) / w.Block.Columns;
+        int columnBlocks = (w.K + w.Block.Columns - 1) / w.Block.Columns, rowBlocks = (w.N + w.Block.Rows - 1) / w.Block.Rows;
         for (int n = 0; n < w.N; n++)
         {
             for (int k = 0; k < w.K; k++)
             {
                 int i = (n * w.K) + k;
                 // Four-bit formats: rows of whole bytes, the even column in the low half.
-                int nibble = w.Format is WeightFormat.Nvfp4 or WeightFormat.Int4 ? (w.Codes[(n * ((w.K + 1) / 2)) + (k / 2)] >> (k % 2 * 4)) & 15 : 0;
+                int nibble = w.Format is WeightFormat.Nvfp4 or WeightFormat.Int4 or WeightFormat.Int4Zero ? (w.Codes[(n * ((w.K + 1) / 2)) + (k / 2)] >> (k % 2 * 4)) & 15 : 0;
+                int rowBlock = n / w.Block.Rows, columnBlock = k / w.Block.Columns;
+                int zero = w.Format == WeightFormat.Int4Zero ? (w.ZeroPoints[(rowBlock * ((columnBlocks + 1) / 2)) + (columnBlock / 2)] >> (columnBlock % 2 * 4)) & 15 : 0;
                 values[i] = w.Format switch
                 {
                     WeightFormat.Bf16 => BitConverter.Int32BitsToSingle((w.Codes[2 * i] | (w.Codes[(2 * i) + 1] << 8)) << 16),
                     WeightFormat.Fp8Block => E4M3[w.Codes[i]] * w.Scales[(n / w.Block.Rows * columnBlocks) + (k / w.Block.Columns)],
                     WeightFormat.Nvfp4 => E2M1[nibble] * E4M3[w.GroupScales[(n * ((w.K + 15) / 16)) + (k / 16)]] * w.Scales[0],
                     WeightFormat.Int4 => Int4[nibble] * w.Scales[(n / w.Block.Rows * columnBlocks) + (k / w.Block.Columns)],
+                    WeightFormat.Int4Zero => (nibble - zero) * (double)w.Scales[(rowBlock * columnBlocks) + columnBlock],
+                    // The first product is a float32, the second is added to it exactly.
+                    WeightFormat.Fp8TwoTerm => (float)(E4M3[w.Codes[i]] * w.Scales[(rowBlock * columnBlocks) + columnBlock])
+                        + (E4M3[w.Codes[(w.N * w.K) + i]] * w.Scales[((rowBlocks + rowBlock) * columnBlocks) + columnBlock]),
                     _ => throw new NotSupportedException(),
                 };
             }

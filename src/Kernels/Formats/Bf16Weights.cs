@@ -13,16 +13,20 @@ internal readonly struct Bf16Weights : IWeightFormat
 
     public static bool HasGroupScales => false;
 
+    public static int Terms => 1;
+
     public static int RowCodes(int k) => k;
 
     public static float Scale(ScaleTable scales, int slab, int n, int k) => 1f;
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
 
+    public static uint Offset(ScaleTable scales, int slab, int n, int k) => 0;
+
     public static ArrayView<ushort> PrepareTable() => default;
 
-    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table) => word;
+    public static uint DecodePair(uint word, int pair, uint offset, ArrayView<ushort> table) => word;
 
-    public static ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table) =>
+    public static ushort DecodeOne(ArrayView<byte> codes, long index, uint offset, ArrayView<ushort> table) =>
         (ushort)(codes[2 * index] | (codes[(2 * index) + 1] << 8));
 }

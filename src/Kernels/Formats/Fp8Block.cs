@@ -18,17 +18,21 @@ internal readonly struct Fp8Block<TDecoder> : IWeightFormat
 
     public static bool HasGroupScales => false;
 
+    public static int Terms => 1;
+
     public static int RowCodes(int k) => k;
 
     public static float Scale(ScaleTable scales, int slab, int n, int k) => scales.Blocks[scales.Index(slab, n, k)];
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
 
+    public static uint Offset(ScaleTable scales, int slab, int n, int k) => 0;
+
     public static ArrayView<ushort> PrepareTable() => TDecoder.PrepareTable();
 
-    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table) => TDecoder.DecodePair(word, pair, table);
+    public static uint DecodePair(uint word, int pair, uint offset, ArrayView<ushort> table) => TDecoder.DecodePair(word, pair, table);
 
-    public static ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table) =>
+    public static ushort DecodeOne(ArrayView<byte> codes, long index, uint offset, ArrayView<ushort> table) =>
         (ushort)TDecoder.DecodePair(codes[index], 0, table);
 }
 

@@ -23,6 +23,12 @@ internal interface IWeightFormat
     /// </summary>
     static abstract bool HasGroupScales { get; }
 
+    /// <summary>
+    /// How many numbers a weight is the sum of: 1, or 2 in a format of codes and residual codes. The terms of a matrix lie one
+    /// behind the other, each laid out as a slab with scales of its own.
+    /// </summary>
+    static abstract int Terms { get; }
+
     /// <summary>Codes from the start of a row of <paramref name="k"/> to the next: rows start on whole bytes.</summary>
     static abstract int RowCodes(int k);
 
@@ -33,6 +39,12 @@ internal interface IWeightFormat
     static abstract float MatrixScale(ScaleTable scales, int slab);
 
     /// <summary>
+    /// What the decoders subtract from the codes around row <paramref name="n"/> and column <paramref name="k"/> in a format with
+    /// zero points, encoded as they need it, else 0. One value holds where one block scale does.
+    /// </summary>
+    static abstract uint Offset(ScaleTable scales, int slab, int n, int k);
+
+    /// <summary>
     /// What decoding needs in shared memory, filled by the whole block; every thread must call it once, before anything
     /// else, and gets the view to pass to the decoders.
     /// </summary>
@@ -41,8 +53,8 @@ internal interface IWeightFormat
     /// <summary>
     /// Two consecutive codes of a word as a BF16 pair, exactly; <paramref name="pair"/> is a constant, 0 for the lowest bits.
     /// </summary>
-    static abstract uint DecodePair(uint word, int pair, ArrayView<ushort> table);
+    static abstract uint DecodePair(uint word, int pair, uint offset, ArrayView<ushort> table);
 
     /// <summary>One code by its index, which need not be aligned, as BF16 bits.</summary>
-    static abstract ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table);
+    static abstract ushort DecodeOne(ArrayView<byte> codes, long index, uint offset, ArrayView<ushort> table);
 }

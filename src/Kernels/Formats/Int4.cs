@@ -20,22 +20,26 @@ internal readonly struct Int4 : IWeightFormat
 
     public static bool HasGroupScales => false;
 
+    public static int Terms => 1;
+
     public static int RowCodes(int k) => (k + 1) & ~1;
 
     public static float Scale(ScaleTable scales, int slab, int n, int k) => scales.Blocks[scales.Index(slab, n, k)];
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
 
+    public static uint Offset(ScaleTable scales, int slab, int n, int k) => 0;
+
     public static ArrayView<ushort> PrepareTable() => default;
 
-    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table)
+    public static uint DecodePair(uint word, int pair, uint offset, ArrayView<ushort> table)
     {
         uint codes = word >> (8 * pair);
         uint spread = (codes & 0xF) | ((codes & 0xF0) << 12);
         return Cvt.FmaBf16x2((spread ^ SignBits) | One28, Ones, Minus136);
     }
 
-    public static ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table) =>
+    public static ushort DecodeOne(ArrayView<byte> codes, long index, uint offset, ArrayView<ushort> table) =>
         DecodeCode((uint)codes[index >> 1] >> (4 * (int)(index & 1)));
 
     /// <summary>One code in the lowest four bits as BF16 bits.</summary>

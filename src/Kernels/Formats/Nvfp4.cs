@@ -23,11 +23,15 @@ internal readonly struct Nvfp4 : IWeightFormat
 
     public static bool HasGroupScales => true;
 
+    public static int Terms => 1;
+
     public static int RowCodes(int k) => (k + 1) & ~1;
 
     public static float Scale(ScaleTable scales, int slab, int n, int k) => GroupScale(scales.Groups[scales.Index(slab, n, k)]);
 
     public static float MatrixScale(ScaleTable scales, int slab) => scales.Blocks[slab];
+
+    public static uint Offset(ScaleTable scales, int slab, int n, int k) => 0;
 
     /// <summary>An E4M3 multiplier. Its bits moved into float32's are the value times 2⁻¹²⁰, subnormals included; the NaN codes,
     /// which loading refuses, become ±480.</summary>
@@ -40,7 +44,7 @@ internal readonly struct Nvfp4 : IWeightFormat
     public static ArrayView<ushort> PrepareTable() => default;
 
     /// <summary>A code's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁶, subnormal ½ included.</summary>
-    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table)
+    public static uint DecodePair(uint word, int pair, uint offset, ArrayView<ushort> table)
     {
         uint codes = word >> (8 * pair);
         uint spread = (codes & 0xF) | ((codes & 0xF0) << 12);
@@ -49,7 +53,7 @@ internal readonly struct Nvfp4 : IWeightFormat
         return Cvt.FmaBf16x2(moved, TwoTo126, MinusZero);
     }
 
-    public static ushort DecodeOne(ArrayView<byte> codes, long index, ArrayView<ushort> table) =>
+    public static ushort DecodeOne(ArrayView<byte> codes, long index, uint offset, ArrayView<ushort> table) =>
         DecodeCode((uint)codes[index >> 1] >> (4 * (int)(index & 1)));
 
     /// <summary>One code in the lowest four bits as BF16 bits, in integer arithmetic: ½ is the only subnormal.</summary>
