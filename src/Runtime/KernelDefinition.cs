@@ -77,4 +77,5 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// <param name="MinArch">The lowest architecture (major·10 + minor) that has all its instructions.</param>
 /// <param name="ExactArch">The one architecture ("90a") whose instructions it uses, or null.</param>
 /// <param name="NeedsWarp32">Whether its threads are mapped to lanes of a 32-wide warp (tensor-core kernels).</param>
-internal readonly record struct KernelTraits(int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false);
+/// <param name="UsesFloat64">Whether it computes in float64, which is slow on most cards and a mistake where it is not meant.</param>
+internal readonly record struct KernelTraits(int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool UsesFloat64 = false);
