@@ -27,8 +27,13 @@ internal static class AccurateKernels
     /// <param name="activations">Format of x, or null for BF16.</param>
     /// <param name="accumulator">How products are added.</param>
     /// <param name="float32">Whether y is float32.</param>
-    public static KernelDefinition<AccurateArgs> Get(in LinearPlan plan, WeightFormat format, ActivationFormat? activations, Accumulator accumulator, bool float32) =>
-        ByKey[new Key(format, Codes(activations), accumulator, float32, plan.Path == LinearPath.AccurateScalar)];
+    public static KernelDefinition<AccurateArgs> Get(in LinearPlan plan, WeightFormat format, ActivationFormat? activations, Accumulator accumulator, bool float32)
+    {
+        WeightFormat input = Codes(activations);
+        // Integer sums are exact: there is nothing to choose.
+        Accumulator used = input == WeightFormat.Int4 ? Accumulator.Float32 : accumulator;
+        return ByKey[new Key(format, input, used, float32, plan.Path == LinearPath.AccurateScalar)];
+    }
 
     /// <summary>Throws unless a kernel multiplies such weights with such activations.</summary>
     public static void Require(QuantizedMatrix weights, ActivationFormat activations)
@@ -63,9 +68,7 @@ internal static class AccurateKernels
         AddAccurate<Nvfp4, Nvfp4>(kernels, WeightFormat.Nvfp4, WeightFormat.Nvfp4);
         Add<Fp8Block<Fp8Hardware>, Fp8Block<Fp8Hardware>, Float32Sum>(kernels, new Key(WeightFormat.Fp8Block, WeightFormat.Fp8Block, Accumulator.Float32));
         Add<Nvfp4, Nvfp4, Float32Sum>(kernels, new Key(WeightFormat.Nvfp4, WeightFormat.Nvfp4, Accumulator.Float32));
-        // Integer sums are exact: there is nothing to choose.
-        foreach (Accumulator accumulator in Enum.GetValues<Accumulator>())
-            Add<Int4, Int4, IntegerSum>(kernels, new Key(WeightFormat.Int4, WeightFormat.Int4, accumulator));
+        Add<Int4, Int4, IntegerSum>(kernels, new Key(WeightFormat.Int4, WeightFormat.Int4, Accumulator.Float32));
         return kernels;
     }
 

@@ -106,11 +106,15 @@ public sealed class AccurateLinearTests
         {
             HostMatrix w = Quantizer.Quantize(weights, 1, K, activations is null ? WeightFormat.Bf16 : WeightFormat.Fp8Block);
             double expected = Multiply(Values(x, 1, K, activations), MatrixOracle.Values(w), 1, 1, K)[0];
-            double Error(Accumulator accumulator) => Math.Abs(Run(device, w, x, 1, activations, accumulator)[0] - expected) / expected;
+            double Error(Accumulator accumulator, LinearPath? path = null) => Math.Abs(Run(device, w, x, 1, activations, accumulator, path)[0] - expected) / expected;
             Assert.InRange(expected, 0.9, 1.1);
-            Assert.InRange(Error(Accumulator.Kahan), 0, 1e-4);
-            Assert.InRange(Error(Accumulator.Float64), 0, 1e-6);
-            Assert.InRange(Error(Accumulator.Float32), 1e-3, 1e3);
+            // Observed on the CPU: 0.03 to 0.2. Other orders of summation lose more or less.
+            Assert.InRange(Error(Accumulator.Float32), 1e-4, 1e3);
+            foreach (LinearPath path in Paths)
+            {
+                Assert.InRange(Error(Accumulator.Kahan, path), 0, 2e-6);
+                Assert.InRange(Error(Accumulator.Float64, path), 0, 1e-7);
+            }
         }
     }
 

@@ -111,7 +111,7 @@ public sealed class ActivationQuantizerTests
         double[] exact = MatrixOracle.Multiply(x, Array.ConvertAll(w, v => (double)v), M, N, K);
         double coarse = Loss(ActivationFormat.Fp8Group128, ScaleBlock.Square128), fine = Loss(ActivationFormat.Fp8Group32, new ScaleBlock(32, 32));
         Assert.InRange(coarse, 0.033, 0.040);
-        Assert.InRange(fine, 0.031, coarse);
+        Assert.InRange(fine, 0.95 * coarse, coarse);
 
         double Loss(ActivationFormat format, ScaleBlock block)
         {
