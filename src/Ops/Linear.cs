@@ -4,7 +4,7 @@ using ILGPU;
 namespace GpuKit.Ilgpu;
 
 /// <summary>
-/// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32.
+/// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32 unless an <see cref="Accumulator"/> says otherwise.
 /// </summary>
 /// <remarks>
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
@@ -13,7 +13,7 @@ namespace GpuKit.Ilgpu;
 /// aligned, a K that does not fill 16-byte words, the four-bit formats and two-term FP8 take another path: dot products by warps, tiles from
 /// 16 rows, between which bits may differ.
 /// </remarks>
-public static class Linear
+public static partial class Linear
 {
     /// <summary>Multiplies into BF16.</summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -22,32 +22,39 @@ public static class Linear
     /// <param name="y"><c>[m, N]</c> BF16, rounded once.</param>
     /// <param name="m">Rows.</param>
     /// <param name="yStride">Elements between rows of y; N when 0. Lets several products fill one buffer.</param>
+    /// <param name="accumulator">How products are added; other than float32 takes dot products by warps for any m.</param>
     /// <exception cref="ArgumentException">A view is too short or on another device, or the matrix is a stack.</exception>
-    public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<BFloat16> y, int m, int yStride = 0)
+    public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<BFloat16> y, int m, int yStride = 0, Accumulator accumulator = Accumulator.Float32)
     {
         RequireOutput(stream, weights, y, m, yStride);
-        Launch(stream, weights, x, y.Cast<byte>(), false, (m, yStride));
+        if (accumulator == Accumulator.Float32)
+            Launch(stream, weights, x, y.Cast<byte>(), false, (m, yStride));
+        else
+            LaunchAccurate(stream, weights, x, y.Cast<byte>(), false, (m, yStride), accumulator);
     }
 
     /// <summary>Multiplies into float32.</summary>
-    /// <inheritdoc cref="Multiply(GpuStream, QuantizedMatrix, ArrayView{BFloat16}, ArrayView{BFloat16}, int, int)"/>
+    /// <inheritdoc cref="Multiply(GpuStream, QuantizedMatrix, ArrayView{BFloat16}, ArrayView{BFloat16}, int, int, Accumulator)"/>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="weights"><c>W[N, K]</c>; one matrix.</param>
     /// <param name="x"><c>[m, K]</c> BF16.</param>
     /// <param name="y"><c>[m, N]</c> float32.</param>
     /// <param name="m">Rows.</param>
     /// <param name="yStride">Elements between rows of y; N when 0.</param>
-    public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<float> y, int m, int yStride = 0)
+    /// <param name="accumulator">How products are added; other than float32 takes dot products by warps for any m.</param>
+    public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<float> y, int m, int yStride = 0, Accumulator accumulator = Accumulator.Float32)
     {
         RequireOutput(stream, weights, y, m, yStride);
-        Launch(stream, weights, x, y.Cast<byte>(), true, (m, yStride));
+        if (accumulator == Accumulator.Float32)
+            Launch(stream, weights, x, y.Cast<byte>(), true, (m, yStride));
+        else
+            LaunchAccurate(stream, weights, x, y.Cast<byte>(), true, (m, yStride), accumulator);
     }
 
     /// <summary>The same with the path and decoder chosen by the caller, for tests and benchmarks.</summary>
     internal static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, LinearPath? path = null, Fp8Decoding? decoding = null)
     {
-        if (weights.Count != 1)
-            throw new ArgumentException($"The weights are a stack of {weights.Count} matrices; use GroupedLinear.", nameof(weights));
+        RequireOne(weights);
         Shape.Require(stream, x, size.M, weights.K, nameof(x));
         if (size.M == 0)
             return;

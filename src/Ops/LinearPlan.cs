@@ -17,6 +17,12 @@ internal enum LinearPath
 
     /// <summary>Tensor cores in tiles of 64 × 64.</summary>
     Gemm,
+
+    /// <summary>One warp a dot product, with the accumulator chosen by the caller or quantised activations.</summary>
+    Accurate,
+
+    /// <summary>The same, one thread a dot product.</summary>
+    AccurateScalar,
 }
 
 /// <summary>How E4M3 codes become BF16.</summary>
@@ -89,11 +95,15 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
             return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32));
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
-        int perBlock = path == LinearPath.Gemv ? threads / device.WarpSize : threads;
+        int perBlock = path is LinearPath.Gemv or LinearPath.Accurate ? threads / device.WarpSize : threads;
         long blocks = (((long)shape.M * shape.N) + perBlock - 1) / perBlock;
         long most = device.IsCuda ? int.MaxValue : Math.Max(2, device.Multiprocessors);
         return new LinearPlan(path, decode, shape.Aligned, (int)Math.Min(blocks, most), 1, threads);
     }
+
+    /// <summary>For quantised activations and for accumulators other than float32.</summary>
+    public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null) =>
+        Choose(shape, device, force ?? (device.IsCuda ? LinearPath.Accurate : LinearPath.AccurateScalar), Fp8Decoding.Hardware);
 
     private static LinearPath ChoosePath(in LinearShape shape, in LinearDevice device)
     {

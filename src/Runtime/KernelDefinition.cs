@@ -81,4 +81,6 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights, and it
 /// writes none.
 /// </param>
-internal readonly record struct KernelTraits(int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool Overlaps = false);
+/// <param name="UsesFloat64">Whether it computes in float64, which is slow on most cards and a mistake where it is not meant.</param>
+internal readonly record struct KernelTraits(
+    int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool Overlaps = false, bool UsesFloat64 = false);

@@ -41,6 +41,19 @@ public sealed class LinearPlanTests
         Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}");
     }
 
+    [Theory]
+    [InlineData("H200", 1, 4096, true, "Accurate 512×1 of 256")]
+    [InlineData("H200", 33, 100, false, "Accurate 413×1 of 256 by elements")]
+    [InlineData("Cpu", 3, 5, true, "AccurateScalar 8×1 of 2")]
+    public void ChoosesForAccuracy(string device, int m, int n, bool aligned, string expected)
+    {
+        foreach (WeightFormat format in WeightFormats.All)
+        {
+            LinearPlan plan = LinearPlan.ChooseAccurate(new LinearShape(m, n, 128, format, aligned, 0), device == "H200" ? H200 : Cpu);
+            Assert.Equal(expected, $"{plan.Path} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}");
+        }
+    }
+
     [Fact]
     public void TheSkinnyPlanDoesNotLookAtM()
     {

@@ -2,7 +2,7 @@ using ILGPU.IR.Intrinsics;
 
 namespace GpuKit.Ilgpu.Kernels.Isa;
 
-/// <summary>Float32 arithmetic with the rounding said: <c>rn</c> ones are bit-exact in the emulation.</summary>
+/// <summary>Float32 arithmetic (and one float64 instruction) with the rounding said: <c>rn</c> ones are bit-exact in the emulation.</summary>
 /// <remarks>
 /// The approximations (Ex2, Lg2, Rcp, Rsqrt) are good to about 2⁻²² on the GPU; the emulation gives the rounded true
 /// value, so bits may differ. Zeros, infinities, NaN and flushed subnormals (<c>.ftz</c>) are the hardware's.
@@ -28,6 +28,22 @@ internal static class Fast
     /// <summary>a·b + c, rounded once.</summary>
     [IntrinsicImplementation, Ptx("fma.rn.f32 %d, %0, %1, %2;")]
     public static float Fma(float a, float b, float c) => Ieee.CanonicalNaN(MathF.FusedMultiplyAdd(a, b, c));
+
+    /// <summary>a·b + c in float64, rounded once.</summary>
+    [IntrinsicImplementation, Ptx("fma.rn.f64 %d, %0, %1, %2;")]
+    public static double FmaDouble(double a, double b, double c) => Ieee.CanonicalNaN(Math.FusedMultiplyAdd(a, b, c));
+
+    /// <summary>a + b, rounded once and never fused or reordered: what compensated sums stand on.</summary>
+    [IntrinsicImplementation, Ptx("add.rn.f32 %d, %0, %1;")]
+    public static float Add(float a, float b) => Ieee.CanonicalNaN(a + b);
+
+    /// <summary>a − b, rounded once and never fused or reordered.</summary>
+    [IntrinsicImplementation, Ptx("sub.rn.f32 %d, %0, %1;")]
+    public static float Sub(float a, float b) => Ieee.CanonicalNaN(a - b);
+
+    /// <summary>a·b, rounded once and never fused into an addition.</summary>
+    [IntrinsicImplementation, Ptx("mul.rn.f32 %d, %0, %1;")]
+    public static float Mul(float a, float b) => Ieee.CanonicalNaN(a * b);
 
     /// <summary>a/b as IEEE 754 says (ILGPU's own division may be approximate).</summary>
     [IntrinsicImplementation, Ptx("div.rn.f32 %d, %0, %1;")]

@@ -9,6 +9,9 @@ internal static class Ieee
     /// <summary>Replaces any NaN by the GPU's.</summary>
     public static float CanonicalNaN(float x) => float.IsNaN(x) ? BitConverter.UInt32BitsToSingle(NaN) : x;
 
+    /// <summary>Replaces any NaN by the GPU's float64 one.</summary>
+    public static double CanonicalNaN(double x) => double.IsNaN(x) ? BitConverter.UInt64BitsToDouble(0x7FFFFFFF_FFFFFFFF) : x;
+
     /// <summary>Replaces a subnormal number by zero of its sign (<c>.ftz</c>).</summary>
     public static float FlushSubnormal(float x) => float.IsSubnormal(x) ? MathF.CopySign(0, x) : x;
 

@@ -48,6 +48,31 @@ internal static unsafe class WarpOps
         return Ieee.CanonicalNaN(sums[0]);
     }
 
+    private const string Split = "mov.b64 {l, h}, v;\n\tshfl.sync.bfly.b32 l, l, ";
+    private const string Upper = ", 31, 0xffffffff;\n\tshfl.sync.bfly.b32 h, h, ";
+    private const string AddJoined = ", 31, 0xffffffff;\n\tmov.b64 o, {l, h};\n\tadd.rn.f64 v, v, o;\n\t";
+
+    /// <summary>Sum of float64 in the order of <see cref="Sum"/>; a value travels as two words.</summary>
+    [IntrinsicImplementation]
+    [Ptx("{\n\t.reg .b32 l, h;\n\t.reg .f64 v, o;\n\tmov.f64 v, %0;\n\t" +
+        Split + "16" + Upper + "16" + AddJoined + Split + "8" + Upper + "8" + AddJoined + Split + "4" + Upper + "4" + AddJoined +
+        Split + "2" + Upper + "2" + AddJoined + Split + "1" + Upper + "1" + AddJoined + "mov.f64 %d, v;\n\t}")]
+    public static double SumDouble(double x)
+    {
+        double* lanes = WarpEmulation.Gather("WarpOps.SumDouble", x);
+        int size = Warp.WarpSize, slots = (int)BitOperations.RoundUpToPowerOf2((uint)size);
+        double* sums = stackalloc double[slots];
+        for (int i = 0; i < slots; i++)
+            sums[i] = i < size ? lanes[i] : -0.0;
+        for (int distance = slots / 2; distance > 0; distance /= 2)
+        {
+            for (int i = 0; i < distance; i++)
+                sums[i] += sums[i + distance];
+        }
+
+        return Ieee.CanonicalNaN(sums[0]);
+    }
+
     /// <summary>The largest value; +0 is above −0, and a NaN in any lane gives NaN.</summary>
     [IntrinsicImplementation]
     [Ptx(Butterfly + From16 + Larger + From8 + Larger + From4 + Larger + From2 + Larger + From1 + Larger + End)]

@@ -114,6 +114,13 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
         a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
         a.Output[at + 25] = WarpOps.LaneId();
+        a.Output[at + 26] = Interop.FloatAsInt(Fast.Add(x, y));
+        a.Output[at + 27] = Interop.FloatAsInt(Fast.Sub(x, z));
+        a.Output[at + 28] = Interop.FloatAsInt(Fast.Mul(y, z));
+        ulong product = Interop.FloatAsInt(Fast.FmaDouble(x, 1.0 / 3, y)), sum = Interop.FloatAsInt(WarpOps.SumDouble(x * (1.0 / 3)));
+        a.Output[at + 29] = (uint)product ^ (uint)(product >> 32);
+        a.Output[at + 30] = (uint)sum;
+        a.Output[at + 31] = (uint)(sum >> 32);
         WarpOps.Barrier();
     }
 

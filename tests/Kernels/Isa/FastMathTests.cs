@@ -24,6 +24,21 @@ public sealed class FastMathTests
     }
 
     [Fact]
+    public void Sums_products_and_the_float64_fma_round_once()
+    {
+        Same(16777216, Fast.Add(16777216, 1));
+        Same(-1, Fast.Sub(Fast.Sub(16777216, Fast.Add(16777216, 1)), 1));
+        Same(1 + 1f / 2048, Fast.Mul(1 + 1f / 4096, 1 + 1f / 4096));
+        Same(NaN, Fast.Sub(Inf, Inf));
+        Same(NaN, Fast.Add(Inf, -Inf));
+        Same(NaN, Fast.Mul(Inf, 0));
+        Same(-0f, Fast.Add(-0f, -0f));
+        double x = 1 + Math.Pow(2, -30);
+        Assert.Equal(Math.Pow(2, -60), Fast.FmaDouble(x, x, -(1 + Math.Pow(2, -29))));
+        Assert.Equal(0x7FFFFFFF_FFFFFFFFul, BitConverter.DoubleToUInt64Bits(Fast.FmaDouble(Inf, 0, 1)));
+    }
+
+    [Fact]
     public void Division_root_and_rounding_follow_IEEE()
     {
         Same(1f / 3, Fast.Div(1, 3));

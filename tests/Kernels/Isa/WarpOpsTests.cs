@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.CompilerServices;
 using GpuKit.Ilgpu.Kernels.Isa;
 using GpuKit.Ilgpu.Tests.Support;
@@ -9,7 +10,7 @@ namespace GpuKit.Ilgpu.Tests.Kernels.Isa;
 
 public sealed class WarpOpsTests
 {
-    private const int Results = 9;
+    private const int Results = 11;
 
     /// <summary>One word a thread in, every operation of it out.</summary>
     internal static void Everything(ArrayView<uint> input, ArrayView<uint> output)
@@ -29,6 +30,9 @@ public sealed class WarpOpsTests
         WarpOps.Barrier();
         output[at + 7] = (uint)lane;
         output[at + 8] = WarpOps.Shuffle(word, -1);
+        ulong wide = Interop.FloatAsInt(WarpOps.SumDouble(x * (1.0 / 3)));
+        output[at + 9] = (uint)wide;
+        output[at + 10] = (uint)(wide >> 32);
     }
 
     [Theory]
@@ -70,10 +74,12 @@ public sealed class WarpOpsTests
         for (int first = 0; first < threads; first += warpSize)
         {
             float[] lanes = x[first..(first + warpSize)];
+            double[] thirds = Array.ConvertAll(lanes, v => v * (1.0 / 3));
             int best = Array.IndexOf(lanes, lanes.Max());
             for (int lane = 0; lane < warpSize; lane++)
             {
                 int at = first + lane;
+                ulong wide = BitConverter.DoubleToUInt64Bits(ButterflySum(thirds, lane));
                 uint[] expected =
                 [
                     Interop.FloatAsInt(ButterflySum(lanes, lane)),
@@ -85,6 +91,8 @@ public sealed class WarpOpsTests
                     words[first + ((lane ^ (warpSize / 2)) < warpSize ? lane ^ (warpSize / 2) : lane)],
                     (uint)lane,
                     words[first + 31 % warpSize],
+                    (uint)wide,
+                    (uint)(wide >> 32),
                 ];
                 Assert.Equal(expected, output[(at * Results)..(at * Results + Results)]);
             }
@@ -92,15 +100,16 @@ public sealed class WarpOpsTests
     }
 
     // Recursion over the tree of one lane, not the emulation's folding: the result over lanes that agree in the bits below.
-    private static float ButterflySum(float[] lanes, int lane)
+    private static T ButterflySum<T>(T[] lanes, int lane)
+        where T : IFloatingPointIeee754<T>
     {
         int half = 1;
         while (half * 2 < lanes.Length)
             half *= 2;
         return After(lane, 1);
 
-        float After(int at, int distance) =>
-            distance > half ? (at < lanes.Length ? lanes[at] : -0f) : After(at, distance * 2) + After(at ^ distance, distance * 2);
+        T After(int at, int distance) =>
+            distance > half ? (at < lanes.Length ? lanes[at] : T.NegativeZero) : After(at, distance * 2) + After(at ^ distance, distance * 2);
     }
 
     [Theory]
