@@ -138,7 +138,7 @@ public sealed class QuantizedMatrix : IDisposable
     public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights") =>
         Write(matrix, (row, rows), codes, scales, [], name);
 
-    private void Write(int matrix, (int First, int Count) rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, ReadOnlySpan<byte> groupScales, string name)
+    internal void Write(int matrix, (int First, int Count) rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, ReadOnlySpan<byte> groupScales, string name)
     {
         (int row, int count) = rows;
         if ((uint)matrix >= (uint)Count || row < 0 || count < 0 || row > N - count)

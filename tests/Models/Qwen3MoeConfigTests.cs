@@ -119,7 +119,8 @@ public sealed class Qwen3MoeConfigTests
         Assert.Equal([2047, 2045], config.EosTokenIds);
         Assert.Equal(2045, config.BosTokenId);
         Assert.Equal("bfloat16", config.PublishedType);
-        Assert.Equal((128, 128, 13), (config.Quantization!.BlockN, config.Quantization.BlockK, config.Quantization.ModulesToNotConvert.Count));
+        Fp8Quantization fp8 = Assert.IsType<Fp8Quantization>(config.Quantization);
+        Assert.Equal((128, 128, 13), (fp8.BlockN, fp8.BlockK, fp8.ModulesToNotConvert.Count));
         Assert.False(config.TieWordEmbeddings);
     }
 
