@@ -40,6 +40,7 @@ internal static class Application
         ChatCommand.Create(interrupts),
         EvalCommand.Create(interrupts),
         QuantizeCommand.Create(interrupts),
+        ErrorCommand.Create(interrupts),
         PtxCommand.Create(interrupts),
     };
 

@@ -34,7 +34,11 @@ internal sealed class AccompanyingFiles
     public void Write(string folder, QuantizationPlan plan)
     {
         foreach ((string name, string path) in files)
-            File.Copy(path, Path.Combine(folder, name));
+        {
+            // Contents alone: a read-only mark of the source is none of the copy's.
+            using FileStream from = File.OpenRead(path), to = File.Create(Path.Combine(folder, name));
+            from.CopyTo(to);
+        }
         if (plan.Shards.Count > 1)
             File.WriteAllBytes(Path.Combine(folder, ShardIndex.FileName), Index(plan));
         File.WriteAllBytes(Path.Combine(folder, Qwen3MoeConfig.FileName), config);
