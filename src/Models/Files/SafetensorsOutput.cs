@@ -37,8 +37,16 @@ public sealed class SafetensorsOutput : IDisposable
         Bytes = start;
         var length = new byte[sizeof(long)];
         BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
-        RandomAccess.Write(file, length, 0);
-        RandomAccess.Write(file, header, length.Length);
+        try
+        {
+            RandomAccess.Write(file, length, 0);
+            RandomAccess.Write(file, header, length.Length);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
 
     /// <summary>Bytes of the finished file.</summary>

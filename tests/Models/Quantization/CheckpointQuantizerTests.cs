@@ -10,11 +10,11 @@ public sealed class CheckpointQuantizerTests(ModelDevices devices) : IDisposable
 {
     private const string Up = "model.layers.1.mlp.experts.3.up_proj.weight";
 
-    // Widths that fill no group, block or vector; even ones, so that the oracle can tell k from the bytes of a row.
+    // Widths that fill no group, block, vector or byte.
     private static readonly Dictionary<string, CheckpointShape> Shapes = new()
     {
         ["plain"] = new() { Block = null },
-        ["ragged, dense, tied"] = new() { Block = null, Hidden = 70, HeadDim = 6, ExpertWidth = 50, DenseWidth = 150, Vocabulary = 97, DenseLayers = [0], TiedHead = true },
+        ["ragged, dense, tied"] = new() { Block = null, Hidden = 70, HeadDim = 6, ExpertWidth = 49, DenseWidth = 151, Vocabulary = 97, DenseLayers = [0], TiedHead = true },
     };
 
     private readonly TemporaryFolder folder = new();
@@ -42,7 +42,7 @@ public sealed class CheckpointQuantizerTests(ModelDevices devices) : IDisposable
         using var source = new GeneratedCheckpoint(shape);
         QuantizeReport report = CheckpointQuantizer.Quantize(source.Folder, Target, format, cancellation: TestContext.Current.CancellationToken);
         Assert.Equal((source.Bytes, false, 1), (report.SourceBytes, report.IsSecondQuantization, report.Shards));
-        Dictionary<string, double[]> weights = WrittenCheckpoint.Weights(Target, format);
+        Dictionary<string, double[]> weights = WrittenCheckpoint.Weights(Target, format, source.Weights);
         Assert.Equal(source.Weights.Keys.Order(StringComparer.Ordinal), weights.Keys.Order(StringComparer.Ordinal));
         int[] ids = ModelRun.RandomIds(17, shape.Vocabulary, 5);
         foreach (bool toBf16 in (bool[])[false, true])
@@ -75,7 +75,7 @@ public sealed class CheckpointQuantizerTests(ModelDevices devices) : IDisposable
             Assert.Equal(format.Name == "bf16" ? 0 : matrices.Length, report.Converted);
             foreach (string name in before.Names)
             {
-                HostMatrix written = matrices.Contains(name) ? WrittenCheckpoint.Matrix(after, name, format) : new HostMatrix(WeightFormat.Bf16, 0, 0, after.Bytes(name).ToArray(), [], default);
+                HostMatrix written = matrices.Contains(name) ? WrittenCheckpoint.Matrix(after, name, format, source.Weights[name].Length) : new HostMatrix(WeightFormat.Bf16, 0, 0, after.Bytes(name).ToArray(), [], default);
                 HostMatrix expected = matrices.Contains(name)
                     ? Quantizer.Quantize([.. source.Weights[name].Select(v => (float)v)], written.N, written.K, format.Format, format.Block)
                     : written with { Codes = before.Bytes(name).ToArray() };
@@ -117,7 +117,7 @@ public sealed class CheckpointQuantizerTests(ModelDevices devices) : IDisposable
         Assert.Null(Qwen3MoeConfig.Load(folder.File("bf16")).Quantization);
         using (Checkpoint before = Checkpoint.Open(source.Folder), after = Checkpoint.Open(folder.File("same")))
             Assert.All(before.Names, n => Assert.True(before.Bytes(n).SequenceEqual(after.Bytes(n)), n));
-        Dictionary<string, double[]> values = WrittenCheckpoint.Weights(folder.File("bf16"), CheckpointFormat.Parse("bf16"));
+        Dictionary<string, double[]> values = WrittenCheckpoint.Weights(folder.File("bf16"), CheckpointFormat.Parse("bf16"), source.Weights);
         Assert.Equal(source.Weights[Up].Select(v => (double)(float)(BFloat16)(float)v), values[Up]);
         using Checkpoint int4 = Checkpoint.Open(folder.File("again"));
         Assert.False(int4.Contains(Up + "_scale_inv"));
