@@ -17,6 +17,7 @@ internal static class Report
         var files = new List<(string Path, string Text)>
         {
             Between(root, "docs/kernels/gemv.md", "gemv", ReportTables.Gemv(gemv)),
+            Between(root, "docs/numerics.md", "error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")])),
             Between(root, "README.md", "figures", ReportTables.Summary(gemv, decode)),
         };
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
@@ -54,7 +55,7 @@ internal static class Report
             foreach (string line in File.ReadLines(file).Where(l => l.Length > 0))
             {
                 ResultRecord r = ResultRecord.FromJson(line);
-                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch);
+                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, (r.Distribution, r.Activation, r.Accumulator));
                 if (!latest.TryGetValue(key, out ResultRecord? other) || string.CompareOrdinal(other.Date, r.Date) <= 0)
                     latest[key] = r;
             }
@@ -63,7 +64,8 @@ internal static class Report
     }
 
     private readonly record struct ResultKey(
-        string Bench, string Device, string? Path, string? Name, string? Model, string? Format, int? M, int? N, int? K, int? Batch);
+        string Bench, string Device, string? Path, string? Name, string? Model, string? Format, int? M, int? N, int? K, int? Batch,
+        (string? Distribution, string? Activation, string? Accumulator) Product);
 
     private static (string Path, string Text) Between(string root, string path, string marker, string content)
     {

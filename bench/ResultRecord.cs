@@ -58,6 +58,28 @@ internal sealed record ResultRecord
     /// <summary>Against the dequantised operands in double precision.</summary>
     public double? RelError { get; init; }
 
+    public double? RelErrorUnquantised { get; init; }
+
+    public string? Activation { get; init; }
+
+    public string? Accumulator { get; init; }
+
+    /// <summary>Where the weights of an error's product are from.</summary>
+    public string? Distribution { get; init; }
+
+    public long? WeightBytes { get; init; }
+
+    /// <summary>Answers of a model that are exact, of <see cref="Total"/>.</summary>
+    public int? Exact { get; init; }
+
+    public int? Total { get; init; }
+
+    public double? CosineLeast { get; init; }
+
+    public double? CosineMean { get; init; }
+
+    public double? TopOne { get; init; }
+
     public int? Registers { get; init; }
 
     public int? LocalBytes { get; init; }

@@ -33,12 +33,14 @@ internal static class Application
         }
     }
 
-    private static RootCommand CreateRoot(Interrupts interrupts) => new("Language models on ILGPU kernels: talk to a checkpoint, check it, list devices, write PTX.")
+    private static RootCommand CreateRoot(Interrupts interrupts) => new("Language models on ILGPU kernels: talk to a checkpoint, check it, quantise it, list devices, write PTX.")
     {
         InfoCommand.Create(),
         GenerateCommand.Create(interrupts),
         ChatCommand.Create(interrupts),
         EvalCommand.Create(interrupts),
+        QuantizeCommand.Create(interrupts),
+        ErrorCommand.Create(interrupts),
         PtxCommand.Create(interrupts),
     };
 

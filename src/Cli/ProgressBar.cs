@@ -25,14 +25,14 @@ internal sealed class ProgressBar
             : CreateProgress().StartAsync(context => work(new ProgressBar(context.AddTask(Markup.Escape(title)))));
     }
 
-    /// <summary>A receiver of reports; each says how much of how much is done.</summary>
-    public IProgress<T> For<T>(Func<T, (double Done, double Total)> measure) => new Receiver<T>(this, measure);
+    /// <summary>A receiver of reports; each says how much of how much is done, and may say it in words too.</summary>
+    public IProgress<T> For<T>(Func<T, (double Done, double Total)> measure, Func<T, string>? describe = null) => new Receiver<T>(this, measure, describe);
 
     private static Progress CreateProgress() =>
         AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Error) }).Progress().AutoClear(true);
 
     // Not System.Progress: that one posts to the thread pool, and late reports would come after the bar is gone.
-    private sealed class Receiver<T>(ProgressBar bar, Func<T, (double Done, double Total)> measure) : IProgress<T>
+    private sealed class Receiver<T>(ProgressBar bar, Func<T, (double Done, double Total)> measure, Func<T, string>? describe) : IProgress<T>
     {
         public void Report(T value)
         {
@@ -41,6 +41,8 @@ internal sealed class ProgressBar
             (double done, double total) = measure(value);
             task.MaxValue = Math.Max(total, 1);
             task.Value = done;
+            if (describe is not null)
+                task.Description = Markup.Escape(describe(value));
         }
     }
 }

@@ -147,7 +147,7 @@ public sealed class QuantizedMatrix : IDisposable
     public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights") =>
         Write(matrix, new MatrixRows { First = row, Count = rows, Codes = codes, Scales = scales }, name);
 
-    private void Write(int matrix, in MatrixRows rows, string name)
+    internal void Write(int matrix, in MatrixRows rows, string name)
     {
         if ((uint)matrix >= (uint)Count || rows.First < 0 || rows.Count < 0 || rows.First > N - rows.Count)
             throw new ArgumentException($"{name}: rows {rows.First}..{rows.First + rows.Count} of matrix {matrix} are outside {Count} matrices of [{N}, {K}].");

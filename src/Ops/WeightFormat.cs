@@ -54,6 +54,18 @@ internal static class WeightFormats
         _ => throw new ArgumentOutOfRangeException(nameof(format), format, "Not a weight format."),
     };
 
+    /// <summary>Name in tables and messages.</summary>
+    public static string Title(this WeightFormat format) => format.Info().Name;
+
+    /// <summary>Bytes of a row of <paramref name="k"/> codes.</summary>
+    public static long RowBytes(this WeightFormat format, int k) => format.Info().RowBytes(k);
+
+    /// <summary>Whether scales go with the codes.</summary>
+    public static bool IsScaled(this WeightFormat format) => format.Info().IsScaled;
+
+    /// <summary>Whether there is one float32 scale a matrix, with E4M3 scales of groups below it.</summary>
+    public static bool HasGroupScales(this WeightFormat format) => format.Info().HasGroupScales;
+
     /// <summary>The block of a matrix in this format: NVFP4 has one, others the caller's, or their usual one.</summary>
     public static ScaleBlock BlockOr(this WeightFormat format, ScaleBlock? block) => format switch
     {

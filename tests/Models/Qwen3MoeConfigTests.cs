@@ -84,6 +84,30 @@ public sealed class Qwen3MoeConfigTests
         RefusedNaming("quantization_config." + field, Changed(config => Set(config["quantization_config"]!.AsObject(), field, value)));
 
     [Theory]
+    [InlineData("format", "{\"quant_method\":\"gpukit\"}")]
+    [InlineData("format", "{\"quant_method\":\"gpukit\",\"format\":\"int3\"}")]
+    [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"nvfp4\",\"group_size\":32}")]
+    [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"nvfp4\"}")]
+    [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"int4\"}")]
+    [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":16}")]
+    [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":96}")]
+    [InlineData("zero_point", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":128,\"zero_point\":true}")]
+    public void A_wrong_four_bit_quantization_is_refused_by_name(string field, string section) =>
+        RefusedNaming("quantization_config." + field, Changed(config => Set(config, "quantization_config", section)));
+
+    [Fact]
+    public void Every_format_reads_its_own_section()
+    {
+        foreach (CheckpointFormat format in CheckpointFormat.All.Where(f => f.Format != WeightFormat.Bf16))
+        {
+            WeightQuantization written = format.Quantization(["lm_head", "other"])!;
+            WeightQuantization read = Changed(config => Set(config, "quantization_config", written.ToJson().ToJsonString()))().Quantization!;
+            Assert.Equal((format.Format, format.Block), (read.Format, read.Block));
+            Assert.Equal(written.ModulesToNotConvert, read.ModulesToNotConvert);
+        }
+    }
+
+    [Theory]
     [InlineData("")]
     [InlineData("[]")]
     [InlineData("null")]
@@ -119,7 +143,8 @@ public sealed class Qwen3MoeConfigTests
         Assert.Equal([2047, 2045], config.EosTokenIds);
         Assert.Equal(2045, config.BosTokenId);
         Assert.Equal("bfloat16", config.PublishedType);
-        Assert.Equal((128, 128, 13), (config.Quantization!.BlockN, config.Quantization.BlockK, config.Quantization.ModulesToNotConvert.Count));
+        Fp8Quantization fp8 = Assert.IsType<Fp8Quantization>(config.Quantization);
+        Assert.Equal((128, 128, 13), (fp8.BlockN, fp8.BlockK, fp8.ModulesToNotConvert.Count));
         Assert.False(config.TieWordEmbeddings);
     }
 

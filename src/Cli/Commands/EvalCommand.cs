@@ -10,7 +10,7 @@ internal sealed class EvalCommand
     private readonly Option<string?> verses = new("--verses") { Description = "JSON list of {prompt, answer}; counts exact answers.", HelpName = "FILE" };
     private readonly Option<int?> take = Numbers.Whole("--take", 1, "Ask only the first N verses.");
     private readonly Option<double?> minCosine = Numbers.Real<double>("--min-cosine", "The least cosine that passes (0.999).");
-    private readonly Option<bool> dequantize = new("--dequantize") { Description = "Expand FP8 weights to BF16 while loading." };
+    private readonly Option<bool> dequantize = new("--dequantize") { Description = "Expand quantised weights to BF16 while loading." };
     private readonly ModelOptions model = new();
     private readonly Option<bool> json = JsonOutput.CreateOption();
     private readonly Interrupts interrupts;

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 
 namespace GpuKit.Ilgpu.Models;
 
@@ -9,14 +10,19 @@ namespace GpuKit.Ilgpu.Models;
 /// <param name="BlockN">Output rows of a block, a power of two from 16 to 4096.</param>
 /// <param name="BlockK">Input columns of a block, a power of two from 16 to 4096.</param>
 /// <param name="ModulesToNotConvert">Module names whose weights stay unquantised, for example <c>lm_head</c>.</param>
-public sealed record Fp8Quantization(int BlockN, int BlockK, IReadOnlyList<string> ModulesToNotConvert)
+public sealed record Fp8Quantization(int BlockN, int BlockK, IReadOnlyList<string> ModulesToNotConvert) : WeightQuantization(ModulesToNotConvert)
 {
     private const int MinBlock = 16;
     private const int MaxBlock = 4096;
 
-    internal static Fp8Quantization Read(JsonFields fields)
+    /// <inheritdoc/>
+    public override WeightFormat Format => WeightFormat.Fp8Block;
+
+    /// <inheritdoc/>
+    public override ScaleBlock? Block => new ScaleBlock(BlockN, BlockK);
+
+    internal static Fp8Quantization Read(JsonFields fields, IReadOnlyList<string> kept)
     {
-        fields.RequireText("quant_method", "fp8", required: true);
         fields.RequireText("fmt", "e4m3", required: false);
         fields.RequireText("activation_scheme", "dynamic", required: false);
 
@@ -33,6 +39,16 @@ public sealed record Fp8Quantization(int BlockN, int BlockK, IReadOnlyList<strin
             throw fields.Wrong("weight_block_size", value, needed);
         }
 
-        return new Fp8Quantization(block[0], block[1], fields.Texts("modules_to_not_convert"));
+        return new Fp8Quantization(block[0], block[1], kept);
     }
+
+    // The keys of the published Qwen3 FP8 checkpoints, so that other programs read what is written.
+    internal override JsonObject ToJson() => new()
+    {
+        ["activation_scheme"] = "dynamic",
+        ["fmt"] = "e4m3",
+        ["quant_method"] = "fp8",
+        ["weight_block_size"] = new JsonArray(BlockN, BlockK),
+        ["modules_to_not_convert"] = KeptModules(),
+    };
 }

@@ -69,7 +69,7 @@ public sealed record Qwen3MoeConfig
     public string? PublishedType { get; init; }
 
     /// <summary>How the linear layers are quantised; null when they are not.</summary>
-    public Fp8Quantization? Quantization { get; init; }
+    public WeightQuantization? Quantization { get; init; }
 
     /// <summary>Whether a layer has experts (else it has a plain gated MLP of <see cref="IntermediateSize"/>).</summary>
     /// <param name="layer">The layer, from 0.</param>

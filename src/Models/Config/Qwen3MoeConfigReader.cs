@@ -41,7 +41,7 @@ internal static class Qwen3MoeConfigReader
             EosTokenIds = fields.Ints("eos_token_id", 0, vocabulary - 1, acceptOne: true),
             BosTokenId = fields.Has("bos_token_id") ? fields.Int("bos_token_id", 0, vocabulary - 1) : null,
             PublishedType = fields.Text("dtype") ?? fields.Text("torch_dtype"),
-            Quantization = fields.Section("quantization_config") is { } section ? Fp8Quantization.Read(section) : null,
+            Quantization = fields.Section("quantization_config") is { } section ? WeightQuantization.Read(section) : null,
         };
         CheckTogether(fields, config);
         return config;

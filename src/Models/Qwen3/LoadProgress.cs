@@ -9,7 +9,7 @@ public readonly record struct LoadProgress(long LoadedBytes, long TotalBytes, st
 /// <summary>How a checkpoint is put on a device.</summary>
 public sealed record LoadOptions
 {
-    /// <summary>Whether FP8 weights are expanded to BF16 while loading: twice the memory, the values of the quantised weights.</summary>
+    /// <summary>Whether quantised weights are expanded to BF16 while loading: two to four times the memory, their values rounded to BF16.</summary>
     public bool DequantizeToBf16 { get; init; }
 
     /// <summary>Told after each group of tensors; may be null.</summary>

@@ -5,7 +5,7 @@ namespace GpuKit.Ilgpu.Models;
 /// <summary>Puts a checkpoint's tensors on a device, checking each against the shape that the configuration asks for.</summary>
 internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation)
 {
-    private readonly Fp8Scales fp8 = new(checkpoint, config);
+    private readonly StoredWeights stored = new(checkpoint, config);
     private long loadedBytes;
 
     /// <summary>The RMSNorm gains of a width.</summary>
@@ -81,11 +81,15 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
     // Rows can share a matrix when they are stored alike and every tensor but a matrix's last ends on a scale block's edge.
     private bool CanFuse((string Name, int Rows)[] parts, int partsPerMatrix = int.MaxValue)
     {
+        int perMatrix = Math.Min(partsPerMatrix, parts.Length);
         TensorType type = checkpoint.Info(parts[0].Name).Type;
+        // One multiplier a matrix is one tensor's.
+        if (perMatrix > 1 && stored.Format(parts[0].Name).HasGroupScales() && !options.DequantizeToBf16)
+            return false;
         for (int i = 0; i < parts.Length; i++)
         {
-            bool last = (i + 1) % Math.Min(partsPerMatrix, parts.Length) == 0;
-            bool onEdge = last || type != TensorType.F8E4M3 || parts[i].Rows % fp8.Block(parts[i].Name).Rows == 0;
+            bool last = (i + 1) % perMatrix == 0;
+            bool onEdge = last || stored.Block(parts[i].Name) is not { } block || parts[i].Rows % block.Rows == 0;
             if (checkpoint.Info(parts[i].Name).Type != type || !onEdge)
                 return false;
         }
@@ -98,12 +102,13 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         TensorType type = checkpoint.Info(parts[0].Name).Type;
         foreach ((string name, int rows) in parts)
         {
-            TensorInfo info = Require(name, rows, k);
+            cancellation.ThrowIfCancellationRequested();
+            TensorInfo info = stored.Require(name, rows, k);
             if (info.Type != type)
                 throw Fail($"'{name}' is {info.Type.Spelling()}, '{parts[0].Name}' is {type.Spelling()}; experts of one layer must be stored alike");
         }
-        WeightFormat format = FormatOf(parts[0].Name, type);
-        var matrix = new QuantizedMatrix(device, format, n, k, count, type == TensorType.F8E4M3 ? fp8.Block(parts[0].Name) : null);
+        WeightFormat format = stored.Format(parts[0].Name);
+        var matrix = new QuantizedMatrix(device, options.DequantizeToBf16 ? WeightFormat.Bf16 : format, n, k, count, stored.Block(parts[0].Name));
         try
         {
             int slab = 0, row = 0;
@@ -123,57 +128,45 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         }
     }
 
-    private WeightFormat FormatOf(string name, TensorType type) => type switch
-    {
-        TensorType.BF16 => WeightFormat.Bf16,
-        TensorType.F8E4M3 => options.DequantizeToBf16 ? WeightFormat.Bf16 : WeightFormat.Fp8Block,
-        _ => throw Fail($"'{name}' is {type.Spelling()}; weights must be BF16 or F8_E4M3 with block scales"),
-    };
-
     private void Write(QuantizedMatrix matrix, int slab, int firstRow, string name, int rows)
     {
-        TensorInfo info = checkpoint.Info(name);
-        ScaleBlock? block = info.Type == TensorType.F8E4M3 ? fp8.Block(name) : null;
-        float[] scales = block is null ? [] : Scales(name, rows, matrix.K);
-        long rowBytes = info.ByteLength / rows;
-        // Whole scale blocks at a time.
-        int unit = block?.Rows ?? 1;
-        int step = (int)Math.Clamp(options.BytesAtOnce / rowBytes / unit * unit, unit, int.MaxValue / 2);
+        StoredMatrix source = stored.Open(name, rows, matrix.K);
+        foreach (TensorInfo scales in source.ScaleTensors)
+            Done(scales);
+        int step = source.RowsAtOnce(options.BytesAtOnce);
         for (int row = 0; row < rows; row += step)
         {
             cancellation.ThrowIfCancellationRequested();
-            int count = Math.Min(step, rows - row);
-            ReadOnlySpan<byte> codes = checkpoint.Bytes(name, row * rowBytes, checked((int)(count * rowBytes)));
-            float[] partScales = block is { } b ? Fp8Scales.OfRows(scales, row, count, matrix.K, b) : [];
             // Errors count rows from the part's first.
-            WriteRows(matrix, (slab, firstRow + row, count), codes, (partScales, block), row == 0 ? $"'{name}'" : $"'{name}' from row {row}");
+            WriteRows(matrix, (slab, firstRow + row), source, (row, Math.Min(step, rows - row)), row == 0 ? $"'{name}'" : $"'{name}' from row {row}");
         }
-        Done(info);
+        Done(source.Info);
     }
 
-    private void WriteRows(QuantizedMatrix matrix, (int Slab, int First, int Count) rows, ReadOnlySpan<byte> codes, (float[] Values, ScaleBlock? Block) scales, string part)
+    private void WriteRows(QuantizedMatrix matrix, (int Slab, int First) target, StoredMatrix source, (int First, int Count) rows, string part)
     {
         try
         {
-            if (matrix.Format == WeightFormat.Bf16 && scales.Block is { } block)
+            if (matrix.Format == source.Format)
             {
-                float[] values = Quantizer.Dequantize(new HostMatrix(WeightFormat.Fp8Block, rows.Count, matrix.K, codes.ToArray(), scales.Values, block));
-                codes = Quantizer.Quantize(values, rows.Count, matrix.K, WeightFormat.Bf16).Codes;
-                scales = ([], null);
+                var stored = new MatrixRows
+                {
+                    First = target.First,
+                    Count = rows.Count,
+                    Codes = source.Codes(rows.First, rows.Count),
+                    Scales = source.ScalesOf(rows.First, rows.Count),
+                    GroupScales = source.GroupScales,
+                };
+                matrix.Write(target.Slab, stored, part);
+                return;
             }
-            matrix.Write(rows.Slab, rows.First, rows.Count, codes, scales.Values, part);
+            float[] values = Quantizer.Dequantize(source.Rows(rows.First, rows.Count));
+            matrix.Write(target.Slab, target.First, Quantizer.Quantize(values, rows.Count, matrix.K, WeightFormat.Bf16), part);
         }
         catch (ArgumentException e)
         {
             throw Fail(e.Message, e);
         }
-    }
-
-    private float[] Scales(string name, int rows, int k)
-    {
-        (float[] scales, TensorInfo info) = fp8.Read(name, rows, k);
-        Done(info);
-        return scales;
     }
 
     private TensorInfo Require(string name, params long[] shape)
