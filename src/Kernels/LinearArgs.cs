@@ -19,6 +19,9 @@ internal struct LinearArgs
     /// <summary>[M / RowsPerInput, K] BF16.</summary>
     public ArrayView<ushort> X;
 
+    /// <summary>The multipliers of x where it is quantised; X then holds its codes (skinny kernel).</summary>
+    public ScaleTable InputScales;
+
     /// <summary>[M, YStride] BF16 or float32.</summary>
     public ArrayView<byte> Y;
 

@@ -5,23 +5,8 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// One lane's weights of a chunk: a 16-byte word of the rows g, g + 8, g + 16 and g + 24, and their multipliers, float32 bits or
-/// a pair of E4M3.
-/// </summary>
-internal struct SkinnyChunk
-{
-    public U4 Row0, Row1, Row2, Row3;
-    public uint Scale0, Scale1, Scale2, Scale3;
-}
-
-/// <summary>One lane's inputs of one word of weights in one tile of x: eight BF16 a step of the format.</summary>
-internal struct SkinnyInputs
-{
-    public U4 X0, X1, X2, X3;
-}
-
-/// <summary>
-/// One lane's sums: the upper 16 rows of the tile with the first and the second tile of x, then the lower 16 rows.
+/// One lane's sums: the upper 16 rows of the tile with the first and the second tile of x, then the lower 16 rows. Float32, or the
+/// bits of integers.
 /// </summary>
 internal struct SkinnyAccumulators
 {
@@ -32,60 +17,73 @@ internal struct SkinnyAccumulators
 internal static class SkinnyProducts
 {
     /// <summary>Adds a chunk's products with one tile of x or two.</summary>
-    public static void Multiply<TFormat, TTiles>(SkinnyChunk w, SkinnyInputs x0, SkinnyInputs x1, ref SkinnyAccumulators sums)
+    public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputs x0, SkinnyInputs x1, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        SkinnyAccumulators parts = default;
-        if (TFormat.HasGroupScales)
+        if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
         {
-            w.Scale0 = TFormat.DecodeGroupScales(w.Scale0);
-            w.Scale1 = TFormat.DecodeGroupScales(w.Scale1);
-            w.Scale2 = TFormat.DecodeGroupScales(w.Scale2);
-            w.Scale3 = TFormat.DecodeGroupScales(w.Scale3);
+            w.Operand0 = TFormat.PrepareOperand(w.Operand0);
+            w.Operand1 = TFormat.PrepareOperand(w.Operand1);
+            w.Operand2 = TFormat.PrepareOperand(w.Operand2);
+            w.Operand3 = TFormat.PrepareOperand(w.Operand3);
+            if (TInput.AreCodes)
+            {
+                x0.Operand = TFormat.PrepareOperand(x0.Operand);
+                x1.Operand = TFormat.PrepareOperand(x1.Operand);
+            }
         }
-        Step<TFormat, TTiles>(w, 0, x0.X0, x1.X0, ref parts);
+        SkinnyAccumulators parts = default;
+        Step<TFormat, TInput, TTiles>(w, 0, x0.X0, x0, x1.X0, x1, ref parts);
+        if (TInput.ScaleColumns == 32)
+        {
+            Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
+            parts = default;
+            w.Scale0 = w.Scale1;
+            x0.Column0 = x0.SecondColumn0;
+            x0.Column1 = x0.SecondColumn1;
+            x1.Column0 = x1.SecondColumn0;
+            x1.Column1 = x1.SecondColumn1;
+        }
         if (TFormat.CodesPerWordShift > 1)
-            Step<TFormat, TTiles>(w, 1, x0.X1, x1.X1, ref parts);
+            Step<TFormat, TInput, TTiles>(w, 1, x0.X1, x0, x1.X1, x1, ref parts);
         if (TFormat.CodesPerWordShift > 2)
         {
-            Step<TFormat, TTiles>(w, 2, x0.X2, x1.X2, ref parts);
-            Step<TFormat, TTiles>(w, 3, x0.X3, x1.X3, ref parts);
+            Step<TFormat, TInput, TTiles>(w, 2, x0.X2, x0, x1.X2, x1, ref parts);
+            Step<TFormat, TInput, TTiles>(w, 3, x0.X3, x0, x1.X3, x1, ref parts);
         }
-        sums.Upper0 = Accumulate<TFormat>(sums.Upper0, parts.Upper0, w.Scale0, w.Scale1);
-        sums.Lower0 = Accumulate<TFormat>(sums.Lower0, parts.Lower0, w.Scale2, w.Scale3);
-        if (TTiles.Count == 2)
-        {
-            sums.Upper1 = Accumulate<TFormat>(sums.Upper1, parts.Upper1, w.Scale0, w.Scale1);
-            sums.Lower1 = Accumulate<TFormat>(sums.Lower1, parts.Lower1, w.Scale2, w.Scale3);
-        }
+        Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
     }
 
-    // Eight codes of each row: two mma's a half of the tile and a tile of x.
-    private static void Step<TFormat, TTiles>(SkinnyChunk w, int step, U4 x0, U4 x1, ref SkinnyAccumulators parts)
+    // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 or, as codes, in the first word.
+    private static void Step<TFormat, TInput, TTiles>(SkinnyChunk w, int step, U4 inputs0, SkinnyInputs x0, U4 inputs1, SkinnyInputs x1, ref SkinnyAccumulators parts)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        x0 = TFormat.Arrange(x0);
+        inputs0 = TInput.Decode<TFormat>(TInput.AreCodes ? x0.X0 : inputs0, step, x0.Operand);
         if (TTiles.Count == 2)
-            x1 = TFormat.Arrange(x1);
-        U4 row0 = TFormat.Decode(w.Row0, step, w.Scale0), row1 = TFormat.Decode(w.Row1, step, w.Scale1);
-        parts.Upper0 = Multiply(row0, row1, x0, parts.Upper0);
+            inputs1 = TInput.Decode<TFormat>(TInput.AreCodes ? x1.X0 : inputs1, step, x1.Operand);
+        U4 row0 = TFormat.Decode(w.Row0, step, w.Operand0), row1 = TFormat.Decode(w.Row1, step, w.Operand1);
+        parts.Upper0 = Multiply<TFormat>(row0, row1, inputs0, parts.Upper0);
         if (TTiles.Count == 2)
-            parts.Upper1 = Multiply(row0, row1, x1, parts.Upper1);
-        U4 row2 = TFormat.Decode(w.Row2, step, w.Scale2), row3 = TFormat.Decode(w.Row3, step, w.Scale3);
-        parts.Lower0 = Multiply(row2, row3, x0, parts.Lower0);
+            parts.Upper1 = Multiply<TFormat>(row0, row1, inputs1, parts.Upper1);
+        U4 row2 = TFormat.Decode(w.Row2, step, w.Operand2), row3 = TFormat.Decode(w.Row3, step, w.Operand3);
+        parts.Lower0 = Multiply<TFormat>(row2, row3, inputs0, parts.Lower0);
         if (TTiles.Count == 2)
-            parts.Lower1 = Multiply(row2, row3, x1, parts.Lower1);
+            parts.Lower1 = Multiply<TFormat>(row2, row3, inputs1, parts.Lower1);
     }
 
-    private static F4 Multiply(U4 upper, U4 lower, U4 x, F4 part)
+    private static F4 Multiply<TFormat>(U4 upper, U4 lower, U4 x, F4 part)
+        where TFormat : struct, IStreamedFormat
     {
-        part = Multiply(upper.X, lower.X, upper.Y, lower.Y, x.X, x.Y, part);
-        return Multiply(upper.Z, lower.Z, upper.W, lower.W, x.Z, x.W, part);
+        part = Multiply<TFormat>(upper.X, lower.X, upper.Y, lower.Y, x.X, x.Y, part);
+        return Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, x.Z, x.W, part);
     }
 
-    private static F4 Multiply(uint a0, uint a1, uint a2, uint a3, uint x0, uint x1, F4 sum)
+    private static F4 Multiply<TFormat>(uint a0, uint a1, uint a2, uint a3, uint x0, uint x1, F4 sum)
+        where TFormat : struct, IStreamedFormat
     {
         U4 weights;
         weights.X = a0;
@@ -95,19 +93,53 @@ internal static class SkinnyProducts
         U2 inputs;
         inputs.X = x0;
         inputs.Y = x1;
-        return Mma.Bf16(weights, inputs, sum);
+        return TFormat.IsF16 ? Mma.F16(weights, inputs, sum) : Mma.Bf16(weights, inputs, sum);
     }
 
-    // Registers X and Y belong to row g, Z and W to row g + 8.
-    private static F4 Accumulate<TFormat>(F4 sum, F4 part, uint upperScale, uint lowerScale)
+    private static void Accumulate<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyAccumulators parts, SkinnyInputs x0, SkinnyInputs x1, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
     {
-        float upper = TFormat.HasBlockScales ? Interop.IntAsFloat(upperScale) * TFormat.Correction : 1f;
-        float lower = TFormat.HasBlockScales ? Interop.IntAsFloat(lowerScale) * TFormat.Correction : 1f;
-        sum.X = Fast.Fma(part.X, upper, sum.X);
-        sum.Y = Fast.Fma(part.Y, upper, sum.Y);
-        sum.Z = Fast.Fma(part.Z, lower, sum.Z);
-        sum.W = Fast.Fma(part.W, lower, sum.W);
+        if (TFormat.HasTileScales)
+        {
+            w.Scale1 = w.Scale0;
+            w.Scale2 = w.Scale0;
+            w.Scale3 = w.Scale0;
+        }
+        sums.Upper0 = Accumulate<TFormat, TInput>(sums.Upper0, parts.Upper0, w.Scale0, w.Scale1, x0);
+        sums.Lower0 = Accumulate<TFormat, TInput>(sums.Lower0, parts.Lower0, w.Scale2, w.Scale3, x0);
+        if (TTiles.Count == 2)
+        {
+            sums.Upper1 = Accumulate<TFormat, TInput>(sums.Upper1, parts.Upper1, w.Scale0, w.Scale1, x1);
+            sums.Lower1 = Accumulate<TFormat, TInput>(sums.Lower1, parts.Lower1, w.Scale2, w.Scale3, x1);
+        }
+    }
+
+    // Registers X and Y belong to row g, Z and W to row g + 8; X and Z to an even column of x, Y and W to the next.
+    private static F4 Accumulate<TFormat, TInput>(F4 sum, F4 part, uint upperScale, uint lowerScale, SkinnyInputs x)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+    {
+        if (TInput.AreIntegers)
+        {
+            sum.X = AddInteger(sum.X, part.X);
+            sum.Y = AddInteger(sum.Y, part.Y);
+            sum.Z = AddInteger(sum.Z, part.Z);
+            sum.W = AddInteger(sum.W, part.W);
+            return sum;
+        }
+        bool scaled = TFormat.HasTileScales || TFormat.HasRowScales;
+        float upper = scaled ? Interop.IntAsFloat(upperScale) * TFormat.Correction : 1f;
+        float lower = scaled ? Interop.IntAsFloat(lowerScale) * TFormat.Correction : 1f;
+        float column0 = TInput.ScaleColumns > 0 ? x.Column0 : 1f, column1 = TInput.ScaleColumns > 0 ? x.Column1 : 1f;
+        sum.X = Fast.Fma(part.X, upper * column0, sum.X);
+        sum.Y = Fast.Fma(part.Y, upper * column1, sum.Y);
+        sum.Z = Fast.Fma(part.Z, lower * column0, sum.Z);
+        sum.W = Fast.Fma(part.W, lower * column1, sum.W);
         return sum;
     }
+
+    // A chunk's sum of products of four-bit codes is a whole number below 2¹³, exact in float32; the running sum is an integer.
+    private static float AddInteger(float sum, float part) => Interop.IntAsFloat(Interop.FloatAsInt(sum) + (uint)(int)part);
 }

@@ -11,8 +11,9 @@ internal static class SkinnySums
     private const int TileSums = SkinnyGemm.Rows * SkinnyGemm.Columns;
 
     /// <summary>Adds the sums of the warps, in their order, and stores them. Called once by every thread of the block.</summary>
-    public static void Add<TFormat, TOutput, TTiles>(LinearArgs a, SkinnyAccumulators sums)
+    public static void Add<TFormat, TInput, TOutput, TTiles>(LinearArgs a, SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, IOutput
         where TTiles : struct, ITiles
     {
@@ -28,18 +29,44 @@ internal static class SkinnySums
         }
         // All warps' sums are there before they are added.
         Group.Barrier();
-        float scale = TFormat.HasGroupScales ? a.Scales[0] * TFormat.Correction : 1f;
         for (int i = Group.IdxX; i < TileSums * TTiles.Count; i += Group.DimX)
         {
             int m = ((i >> 8) * SkinnyGemm.Columns) + (i & 7);
             long n = ((long)Grid.IdxX * SkinnyGemm.Rows) + ((i >> 3) & 31);
             if (n >= a.N || m >= a.M)
                 continue;
-            float sum = 0;
-            for (int warp = 0; warp < warps; warp++)
-                sum += partials[(warp * TTiles.Count * TileSums) + i];
-            TOutput.Store(a.Y, ((long)m * a.YStride) + n, TFormat.HasGroupScales ? sum * scale : sum);
+            float sum = TInput.AreIntegers ? SumIntegers(partials, i, TTiles.Count * TileSums, warps) : Sum(partials, i, TTiles.Count * TileSums, warps);
+            TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(a, sum, m, (int)n));
         }
+    }
+
+    private static float Sum(ArrayView<float> partials, int first, int step, int warps)
+    {
+        float sum = 0;
+        for (int warp = 0; warp < warps; warp++)
+            sum += partials[(warp * step) + first];
+        return sum;
+    }
+
+    private static float SumIntegers(ArrayView<float> partials, int first, int step, int warps)
+    {
+        ArrayView<int> integers = partials.Cast<int>();
+        int sum = 0;
+        for (int warp = 0; warp < warps; warp++)
+            sum += integers[(warp * step) + first];
+        return sum;
+    }
+
+    // What multiplies whole sums: weights' first, as everywhere.
+    private static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, int n)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+    {
+        if (TFormat.HasGroupScales)
+            sum *= a.Scales[0] * (TInput.AreCodes ? TFormat.Correction * TFormat.Correction : TFormat.Correction);
+        if (TInput.AreIntegers)
+            sum = Fast.Mul(sum, a.Scales[a.ScaleIndex(0, n, 0)]);
+        return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
     }
 
     // partials[warp][tile of x][row][column]

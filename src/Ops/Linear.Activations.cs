@@ -10,7 +10,7 @@ public static partial class Linear
     /// <remarks>
     /// What goes together: FP8 weights of any block with either FP8 activations, NVFP4 with NVFP4, INT4 weights of one scale a row
     /// (blocks of K columns or more) with INT4, where the sum is an exact integer whatever the accumulator. Any m, N, K. Bitwise
-    /// repeatable; a row's bits depend neither on m nor on other rows.
+    /// repeatable; up to 16 rows a row's bits depend neither on m nor on other rows, and beyond 16 neither, though they may be others.
     /// </remarks>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="weights"><c>W[N, K]</c>; one matrix.</param>
@@ -52,6 +52,14 @@ public static partial class Linear
             throw new ArgumentException($"The activations have {x.K} columns, the weights {weights.K}.", nameof(x));
         if (size.M > x.Rows)
             throw new ArgumentException($"{size.M} rows of activations that hold {x.Rows} at most.", nameof(x));
+        bool aligned = Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K)) && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(x.K));
+        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned && accumulator == Accumulator.Float32, 0, weights.Block, x.Format);
+        LinearPlan plan = LinearPlan.ChooseAccurate(shape, LinearDevice.Of(stream.Device), path);
+        if (plan.Path == LinearPath.SkinnyGemm)
+        {
+            LaunchStreamed(stream, weights, x, y, float32, size, plan);
+            return;
+        }
         var inputs = new AccurateInputs(x.Codes, x.ScaleTable, x.Format, Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K) * UnitGranularity(x.Format.Info().BitsPerCode)));
         LaunchAccurate(stream, weights, inputs, y, float32, size, accumulator, path);
     }
@@ -64,6 +72,14 @@ public static partial class Linear
         LaunchAccurate(stream, weights, new AccurateInputs(x.Cast<byte>(), default, null, Shape.IsVectorAligned(x, 2L * weights.K)), y, float32, size, accumulator, path);
     }
 
+    private static void LaunchStreamed(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan)
+    {
+        if (size.M == 0)
+            return;
+        LinearArgs args = CreateArgs(weights, default, y, size.M, size.YStride) with { X = x.Codes.View.Cast<ushort>(), InputScales = x.ScaleTable };
+        stream.Device.Launch(SkinnyKernels.Get(weights.Format, x.Format, size.M, float32), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, size.M), args);
+    }
+
     private static void LaunchAccurate(GpuStream stream, QuantizedMatrix weights, in AccurateInputs x, ArrayView<byte> y, bool float32, (int M, int YStride) size, Accumulator accumulator, LinearPath? path)
     {
         if (!Enum.IsDefined(accumulator))
@@ -72,7 +88,7 @@ public static partial class Linear
             return;
         WeightFormatInfo info = weights.Format.Info();
         bool aligned = x.IsAligned && Shape.IsVectorAligned(weights.Codes.View, info.RowBytes(weights.K) * UnitGranularity(info.BitsPerCode));
-        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block.Columns);
+        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, LinearDevice.Of(stream.Device), path);
         var args = new AccurateArgs
         {

@@ -59,7 +59,7 @@ public static partial class Linear
         if (size.M == 0)
             return;
         bool aligned = IsAligned(weights, x);
-        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block.Columns);
+        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
         LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding);
         LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride);
         int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : 0;

@@ -16,21 +16,13 @@ internal static class LinearKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped, bool TwoTiles = false);
+    private readonly record struct Key(LinearPath Path, WeightFormat Format, Fp8Decoding Decoding, bool Vectorised, bool Float32, bool Grouped);
 
     /// <summary>The kernel of a plan for products of one matrix with <paramref name="m"/> rows, or of experts' matrices.</summary>
     public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, int m, bool float32, bool grouped) =>
         plan.Path == LinearPath.SkinnyGemm
-            ? ByKey[new Key(plan.Path, format, default, true, float32, false, m > SkinnyGemm.Columns)]
+            ? SkinnyKernels.Get(format, null, m, float32)
             : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
-
-    /// <summary>Whether the skinny kernel has a format: sums are scaled for 128 columns at once.</summary>
-    public static bool Streams(WeightFormat format, int blockColumns) => format switch
-    {
-        WeightFormat.Bf16 or WeightFormat.Nvfp4 => true,
-        WeightFormat.Fp8Block or WeightFormat.Int4 => blockColumns >= SkinnyGemm.ChunkBytes * 8 / format.Info().BitsPerCode,
-        _ => false,
-    };
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
@@ -40,10 +32,6 @@ internal static class LinearKernels
                 foreach (bool float32 in new[] { false, true })
                     foreach (bool grouped in new[] { false, true })
                         AddFormats(kernels, new Key(path, default, default, vectorised, float32, grouped));
-        AddSkinny<StreamedBf16>(kernels, WeightFormat.Bf16);
-        AddSkinny<StreamedFp8>(kernels, WeightFormat.Fp8Block);
-        AddSkinny<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
-        AddSkinny<StreamedInt4>(kernels, WeightFormat.Int4);
         return kernels;
     }
 
@@ -88,17 +76,4 @@ internal static class LinearKernels
             LinearPath.Gemv => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, WarpLanes>, new KernelTraits(MostThreads)),
             _ => new(Gemm.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(Gemm.Threads, NeedsWarp32: true)),
         };
-
-    // The bound of 512 threads holds the compiler to 128 registers a thread: a few bytes spilled in the wider variants cost less
-    // than the warps that more registers would (docs/kernels/gemv.md).
-    private static void AddSkinny<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
-        where TFormat : struct, IStreamedFormat
-    {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        var key = new Key(LinearPath.SkinnyGemm, format, default, true, false, false);
-        kernels.Add(key, new(SkinnyGemm.Run<TFormat, Bf16Output, OneTile>, traits));
-        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Bf16Output, TwoTiles>, traits));
-        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, Float32Output, OneTile>, traits));
-        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, Float32Output, TwoTiles>, traits));
-    }
 }

@@ -40,11 +40,12 @@ internal enum Fp8Decoding
 /// <param name="Format">Weight format.</param>
 /// <param name="Aligned">Whether every row of x and W starts on a 16-byte boundary and is whole 16-byte words long.</param>
 /// <param name="Experts">Matrices to choose from, or 0 when there is no choice.</param>
-/// <param name="BlockColumns">Columns that share a scale.</param>
-internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts, int BlockColumns = 128)
+/// <param name="Block">What shares a scale.</param>
+/// <param name="Activations">Format of x, or null for BF16.</param>
+internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts, ScaleBlock Block = default, ActivationFormat? Activations = null)
 {
-    /// <summary>Whether the skinny kernel can run it: whole 16-byte words, block scales of 128 columns at least, at most 16 rows, no experts.</summary>
-    public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && LinearKernels.Streams(Format, BlockColumns);
+    /// <summary>Whether the skinny kernel can run it: whole 16-byte words, wide enough scale blocks, at most 16 rows, no experts.</summary>
+    public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && SkinnyKernels.Exist(Format, Activations, Block);
 }
 
 /// <summary>What the plan must know of a device.</summary>
@@ -101,9 +102,9 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         return new LinearPlan(path, decode, shape.Aligned, (int)Math.Min(blocks, most), 1, threads);
     }
 
-    /// <summary>For quantised activations and for accumulators other than float32.</summary>
+    /// <summary>For quantised activations, of which few rows stream, and for accumulators other than float32 (no activations in the shape then).</summary>
     public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null) =>
-        Choose(shape, device, force ?? (device.IsCuda ? LinearPath.Accurate : LinearPath.AccurateScalar), Fp8Decoding.Hardware);
+        Choose(shape, device, force ?? (!device.IsCuda ? LinearPath.AccurateScalar : shape.Activations is not null && shape.CanStream ? LinearPath.SkinnyGemm : LinearPath.Accurate), Fp8Decoding.Hardware);
 
     private static LinearPath ChoosePath(in LinearShape shape, in LinearDevice device)
     {

@@ -23,9 +23,8 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, true, 0, "SkinnyGemm Table 128×1 of 512")]
     [InlineData("H200", 16, 29568, 8192, WeightFormat.Int4, true, 0, "SkinnyGemm Table 924×1 of 64")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, false, 0, "Gemv Table 512×1 of 256 by elements")]
-    // Zero points do not stream.
-    [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "Gemv Table 512×1 of 256")]
-    // Nor do two terms, which are decoded as FP8 is.
+    [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SkinnyGemm Table 128×1 of 512")]
+    // Two terms do not stream and are decoded as FP8 is.
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv Hardware 512×1 of 256")]
     [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128")]
     // Experts: dot products until each has 16 rows on average, then tiles and a partial one an expert.
@@ -58,11 +57,11 @@ public sealed class LinearPlanTests
     public void TheSkinnyPlanDoesNotLookAtM()
     {
         foreach ((int n, int k) in new[] { (768, 2048), (2048, 768), (4096, 4096), (151936, 2048), (16, 64) })
-            foreach (WeightFormat format in WeightFormats.All.Where(f => LinearKernels.Streams(f, 128)))
+            foreach (WeightFormat format in WeightFormats.All.Where(f => SkinnyKernels.Exist(f, null, default)))
                 Assert.Single(Enumerable.Range(1, 16).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200)).Distinct());
     }
 
     [Fact]
     public void NarrowScaleBlocksDoNotStream() =>
-        Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(new LinearShape(1, 64, 256, WeightFormat.Fp8Block, true, 0, BlockColumns: 32), H200).Path);
+        Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(new LinearShape(1, 64, 256, WeightFormat.Fp8Block, true, 0, new ScaleBlock(128, 32)), H200).Path);
 }

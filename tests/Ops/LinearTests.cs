@@ -48,7 +48,7 @@ public sealed class LinearTests
             return;
         foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => TileShapes, LinearPath.SkinnyGemm => SkinnyShapesOf(format), _ => SmallShapes })
             foreach (Fp8Decoding decoding in Decodings(format))
-                Check(device, format, (LinearPath)path, decoding, (LinearPath)path == LinearPath.SkinnyGemm ? new ScaleBlock(4, 128) : new ScaleBlock(32, 64), (m, n, k));
+                Check(device, format, (LinearPath)path, decoding, (LinearPath)path == LinearPath.SkinnyGemm ? new ScaleBlock(32, 128) : new ScaleBlock(32, 64), (m, n, k));
     }
 
     [Theory]
@@ -56,9 +56,9 @@ public sealed class LinearTests
     public void BlocksOfEveryShapeAndEdgeAreScaledRight(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(1, 128), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32), new ScaleBlock(16, 64) })
+        foreach (ScaleBlock block in new[] { new ScaleBlock(1, 32), new ScaleBlock(1, 128), new ScaleBlock(128, 128), new ScaleBlock(64, 256), new ScaleBlock(2, 32), new ScaleBlock(32, 64) })
             foreach (WeightFormat format in new[] { WeightFormat.Fp8Block, WeightFormat.Int4, WeightFormat.Int4Zero, WeightFormat.Fp8TwoTerm })
-                foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format) && (p != LinearPath.SkinnyGemm || LinearKernels.Streams(format, block.Columns))))
+                foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format) && (p != LinearPath.SkinnyGemm || SkinnyKernels.Exist(format, null, block))))
                     Check(device, format, path, Fp8Decoding.BitMove, block, format is WeightFormat.Fp8Block or WeightFormat.Int4 ? (2, 130, 288) : (1, 66, 160));
     }
 
@@ -196,7 +196,7 @@ public sealed class LinearTests
     }
 
     internal static bool CanRun(GpuDevice device, LinearPath path, WeightFormat format) =>
-        CanRun(device, path) && (path != LinearPath.SkinnyGemm || LinearKernels.Streams(format, 128));
+        CanRun(device, path) && (path != LinearPath.SkinnyGemm || SkinnyKernels.Exist(format, null, default));
 
     internal static bool CanRun(GpuDevice device, LinearPath path) => path switch
     {

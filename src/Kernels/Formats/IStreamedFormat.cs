@@ -11,8 +11,14 @@ internal interface IStreamedFormat
     /// <summary>log2 of the codes in a 32-bit word.</summary>
     static abstract int CodesPerWordShift { get; }
 
-    /// <summary>Whether a row's chunk has a float32 multiplier, which multiplies its sum.</summary>
-    static abstract bool HasBlockScales { get; }
+    /// <summary>Whether pairs are F16, not BF16.</summary>
+    static abstract bool IsF16 { get; }
+
+    /// <summary>Whether one float32 multiplies what a chunk adds to all rows of a tile: blocks have a tile's rows or more.</summary>
+    static abstract bool HasTileScales { get; }
+
+    /// <summary>Whether one float32 multiplies what a chunk adds to a row.</summary>
+    static abstract bool HasRowScales { get; }
 
     /// <summary>
     /// Whether each 16 columns have an E4M3 multiplier, which the decoder multiplies by, and the matrix one that is multiplied
@@ -20,18 +26,21 @@ internal interface IStreamedFormat
     /// </summary>
     static abstract bool HasGroupScales { get; }
 
+    /// <summary>Whether a row's chunk has a zero point, which the decoder subtracts.</summary>
+    static abstract bool HasZeroPoints { get; }
+
     /// <summary>What undoes the powers of two of codes and inputs.</summary>
     static abstract float Correction { get; }
 
-    /// <summary>The E4M3 multipliers of a word's two groups (bits 0–15) as the decoder wants them.</summary>
-    static abstract uint DecodeGroupScales(uint codes);
+    /// <summary>The E4M3 multipliers of a word's two groups (bits 0–15) or its zero point as the decoder wants them.</summary>
+    static abstract uint PrepareOperand(uint stored);
 
     /// <summary>
-    /// Codes 8·step … 8·step + 7 of a lane's 16-byte word as four BF16 pairs, in the format's own order and times a power of
-    /// two; <paramref name="step"/> is a constant.
+    /// Codes 8·step … 8·step + 7 of a lane's 16-byte word as four pairs, in the format's own order and times a power of two;
+    /// <paramref name="step"/> is a constant.
     /// </summary>
-    static abstract U4 Decode(U4 word, int step, uint groupScales);
+    static abstract U4 Decode(U4 word, int step, uint operand);
 
-    /// <summary>Their eight inputs in the same order, times a power of two.</summary>
+    /// <summary>Their eight inputs, given as pairs of neighbours, in the same order, times a power of two.</summary>
     static abstract U4 Arrange(U4 x);
 }

@@ -20,15 +20,21 @@ internal readonly struct StreamedFp8 : IStreamedFormat
 
     public static int CodesPerWordShift => 2;
 
-    public static bool HasBlockScales => true;
+    public static bool IsF16 => false;
+
+    public static bool HasTileScales => true;
+
+    public static bool HasRowScales => false;
 
     public static bool HasGroupScales => false;
 
+    public static bool HasZeroPoints => false;
+
     public static float Correction => 1152921504606846976f;
 
-    public static uint DecodeGroupScales(uint codes) => 0;
+    public static uint PrepareOperand(uint stored) => 0;
 
-    public static U4 Decode(U4 word, int step, uint groupScales)
+    public static U4 Decode(U4 word, int step, uint operand)
     {
         uint first = step == 0 ? word.X : word.Z, second = step == 0 ? word.Y : word.W;
         // The other codes' signs fall on bits that the magnitude covers.

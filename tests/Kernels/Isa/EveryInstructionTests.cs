@@ -42,12 +42,12 @@ public sealed partial class EveryInstructionTests
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
         CpAsync.WaitAll();
         Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobalAt(ref a.Input[at + 4], 32));
-        Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2(ref a.Input[at + 16]));
-        Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2(ref a.Input[at + 18]));
+        Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2At(ref a.Input[at + 8], 32));
+        Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2At(ref a.Input[at + 10], 32));
         Mem.StoreShared(ref shared[at + 20], Mem.LoadStream(ref a.Input[at + 20]));
         Mem.StoreShared(ref shared[at + 24], Mem.LoadReadOnly(ref a.Input[at + 24]));
         shared[at + 28] = Mem.LoadStream1(ref a.Input[at + 28]);
-        shared[at + 29] = first.X ^ first.W ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
+        shared[at + 29] = first.X ^ first.W ^ Mem.LoadGlobal2(ref a.Input[at + 2]).Y ^ Mem.LoadStream2(ref a.Input[at + 6]).X ^ Mem.LoadGlobalHalf(ref a.Input.Cast<byte>()[(4 * at) + 6]) ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
         Group.Barrier();
         for (int i = 0; i < 24; i += 4)
             Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));

@@ -1,0 +1,66 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Runtime;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>The one place where run-time choices become type arguments of <see cref="SkinnyGemm"/>, and which formats it has.</summary>
+internal static class SkinnyKernels
+{
+    // A tile's rows share a scale in a format with square blocks; a chunk's columns in all.
+    private const int Fp8Columns = SkinnyGemm.ChunkBytes, FourBitColumns = 2 * SkinnyGemm.ChunkBytes;
+
+    private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
+
+    /// <summary>All instances, for the catalog.</summary>
+    internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
+
+    private readonly record struct Key(WeightFormat Format, ActivationFormat? Activations, bool Float32 = false, bool TwoTiles = false);
+
+    /// <summary>The kernel for <paramref name="m"/> rows.</summary>
+    /// <param name="format">Format of W.</param>
+    /// <param name="activations">Format of x, or null for BF16.</param>
+    /// <param name="m">1 to 16.</param>
+    /// <param name="float32">Whether y is float32.</param>
+    public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32) =>
+        ByKey[new Key(format, activations, float32, m > SkinnyGemm.Columns)];
+
+    /// <summary>Whether there is a kernel for weights with such scale blocks and such activations (null: BF16).</summary>
+    public static bool Exist(WeightFormat format, ActivationFormat? activations, ScaleBlock block) => (format, activations) switch
+    {
+        (WeightFormat.Bf16 or WeightFormat.Nvfp4, null) or (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => true,
+        // The dispatch has seen to one scale a row.
+        (WeightFormat.Int4, ActivationFormat.Int4) => true,
+        (WeightFormat.Int4 or WeightFormat.Int4Zero, null) => block.Columns >= FourBitColumns,
+        (WeightFormat.Fp8Block, null or ActivationFormat.Fp8Group128) => block.Columns >= Fp8Columns && block.Rows >= SkinnyGemm.Rows,
+        (WeightFormat.Fp8Block, ActivationFormat.Fp8Group32) => block.Columns >= Fp8Columns / 2 && block.Rows >= SkinnyGemm.Rows,
+        _ => false,
+    };
+
+    private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
+    {
+        var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
+        Add<StreamedBf16, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Bf16, null));
+        Add<StreamedFp8, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8Block, null));
+        Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
+        Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
+        Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
+        Add<StreamedFp8Half, StreamedFp8Inputs128>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group128));
+        Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32));
+        Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
+        Add<StreamedInt4, StreamedInt4Inputs>(kernels, new Key(WeightFormat.Int4, ActivationFormat.Int4));
+        return kernels;
+    }
+
+    // The bound of 512 threads holds the compiler to 128 registers a thread (docs/kernels/gemv.md).
+    private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+    {
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, OneTile>, traits));
+        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TwoTiles>, traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, OneTile>, traits));
+        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TwoTiles>, traits));
+    }
+}

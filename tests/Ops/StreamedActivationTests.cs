@@ -1,0 +1,145 @@
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+using Xunit;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Quantised activations on the streaming path, against the double oracle and against the path of dot products.</summary>
+public sealed class StreamedActivationTests
+{
+    private const double Tolerance = 1e-5;
+
+    // K in whole 16-byte words of codes: full chunks for some warps, partial ones, halves of words missing, fewer chunks than warps.
+    private static readonly (int M, int N, int K)[] Shapes =
+    [
+        (1, 1, 16), (1, 17, 48), (2, 33, 128), (7, 40, 144), (8, 15, 400), (9, 31, 1040), (16, 48, 656), (16, 1, 2064),
+    ];
+
+    public static TheoryData<TestDevice, ActivationFormat> Cases()
+    {
+        var data = new TheoryData<TestDevice, ActivationFormat>();
+        foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
+            foreach (ActivationFormat format in ActivationFormats.All)
+                data.Add(device, format);
+        return data;
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void MatchesTheOracle(TestDevice which, ActivationFormat format)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        foreach ((int m, int n, int words) in Shapes)
+        {
+            int k = format.Info().BitsPerCode == 4 ? 2 * words : words;
+            foreach (ScaleBlock block in Blocks(format))
+            {
+                HostMatrix w = Weights(format, n, k, block, 3);
+                for (int i = 0; i < w.Scales.Length && format is ActivationFormat.Fp8Group128 or ActivationFormat.Fp8Group32; i++)
+                    w.Scales[i] *= 1 + (i % 3);
+                BFloat16[] x = RandomData.GaussianBf16(m * k, 4);
+                float[] y = Run(device, w, x, m, format, LinearPath.SkinnyGemm);
+                Compare.Close(y, AccurateLinearTests.Multiply(Values(x, m, k, format), MatrixOracle.Values(w), m, n, k), Tolerance);
+                if (format == ActivationFormat.Int4)
+                    Assert.Equal(Run(device, w, x, m, format, LinearPath.Accurate), y);
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, ActivationFormat format)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int M = 16, N = 33, K = 416;
+        HostMatrix w = Weights(format, N, K, Blocks(format)[0], 5);
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
+        float[] all = Run(device, w, x, M, format, LinearPath.SkinnyGemm);
+        foreach (int m in new[] { 1, 2, 7, 8, 9, 15 })
+        {
+            Assert.Equal(all[..(m * N)], Run(device, w, x[..(m * K)], m, format, LinearPath.SkinnyGemm));
+            Assert.Equal(all[^(m * N)..], Run(device, w, x[^(m * K)..], m, format, LinearPath.SkinnyGemm));
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void OneHotInputsReadEachWeightFromItsPlace(TestDevice which, ActivationFormat format)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int N = 40, K = 96;
+        HostMatrix w = Weights(format, N, K, Blocks(format)[0], 7);
+        double[] values = MatrixOracle.Values(w);
+        for (int first = 0; first < K; first += 16)
+        {
+            var hot = new BFloat16[16 * K];
+            for (int i = 0; i < 16; i++)
+                hot[(i * K) + first + i] = (BFloat16)1f;
+            double[] inputs = Values(hot, 16, K, format);
+            Compare.Close(Run(device, w, hot, 16, format, LinearPath.SkinnyGemm), AccurateLinearTests.Multiply(inputs, values, 16, N, K), Tolerance);
+        }
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void NaNAndInfinitiesReachTheirRowsOnly(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int M = 4, N = 5, K = 64;
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 8);
+        x[7] = BFloat16.FromBits(0x7F80);
+        x[K + 40] = BFloat16.FromBits(0x7FC0);
+        foreach (ActivationFormat format in new[] { ActivationFormat.Fp8Group128, ActivationFormat.Fp8Group32 })
+        {
+            HostMatrix w = Weights(format, N, K, Blocks(format)[0], 9);
+            float[] y = Run(device, w, x, M, format, LinearPath.SkinnyGemm);
+            Assert.All(y[N..(2 * N)], v => Assert.True(float.IsNaN(v)));
+            Compare.Close(y, AccurateLinearTests.Multiply(Values(x, M, K, format), MatrixOracle.Values(w), M, N, K), Tolerance);
+        }
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void IntegerSumsAreExactBeyondFloat32(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int K = 1_000_000;
+        var values = new float[K];
+        Array.Fill(values, 7);
+        BFloat16[] x = Array.ConvertAll(values, v => (BFloat16)v);
+        values[^1] = 1;
+        HostMatrix w = Quantizer.Quantize(values, 1, K, WeightFormat.Int4, new ScaleBlock(1, 1 << 20));
+        Assert.Equal([(float)((49L * (K - 1)) + 7)], Run(device, w, x, 1, ActivationFormat.Int4, LinearPath.SkinnyGemm));
+    }
+
+    private static ScaleBlock[] Blocks(ActivationFormat format) => format switch
+    {
+        ActivationFormat.Fp8Group128 => [new ScaleBlock(128, 128), new ScaleBlock(32, 64)],
+        ActivationFormat.Fp8Group32 => [new ScaleBlock(32, 32), new ScaleBlock(128, 128)],
+        ActivationFormat.Int4 => [new ScaleBlock(1, 8192)],
+        _ => [ScaleBlock.Group128],
+    };
+
+    private static HostMatrix Weights(ActivationFormat format, int n, int k, ScaleBlock block, int seed)
+    {
+        WeightFormat weights = format switch { ActivationFormat.Nvfp4 => WeightFormat.Nvfp4, ActivationFormat.Int4 => WeightFormat.Int4, _ => WeightFormat.Fp8Block };
+        return Quantizer.Quantize(RandomData.Gaussian(n * k, seed), n, k, weights, block);
+    }
+
+    private static double[] Values(BFloat16[] x, int m, int k, ActivationFormat format) => ActivationOracle.Values(ActivationOracle.Quantize(x, m, k, format));
+
+    private static float[] Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat format, LinearPath path)
+    {
+        GpuStream stream = device.DefaultStream;
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var quantised = new QuantizedActivations(device, format, m, w.K);
+        ActivationQuantizer.Quantize(stream, input.View, quantised, m);
+        using var output = GuardedBuffer<float>.Output(device, m * w.N);
+        Linear.Launch(stream, weights, quantised, output.View.Cast<byte>(), true, (m, 0), Accumulator.Float32, path);
+        return output.ToArray();
+    }
+}
