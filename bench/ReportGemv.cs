@@ -105,7 +105,7 @@ internal static class ReportGemv
     private static IEnumerable<(int M, (int K, int N) Shape, ResultRecord[] Records)> Rows(IEnumerable<ResultRecord> records) =>
         records.GroupBy(r => r.M!.Value).OrderBy(g => g.Key).SelectMany(g => g.GroupBy(r => (r.K!.Value, r.N!.Value)).Select(s => (g.Key, s.Key, s.ToArray())));
 
-    // A record of another run may have another time: those of one row are the latest's.
+    // Records of several runs may have several times; the latest run's stands.
     private static string Opponent(IReadOnlyList<ResultRecord> records) =>
         Number(records.Where(r => r.CublasUs is not null).MaxBy(r => r.Date, StringComparer.Ordinal)?.CublasUs, "F1");
 
