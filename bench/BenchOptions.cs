@@ -9,7 +9,8 @@ internal sealed record BenchOptions
 
     public int Ordinal { get; private init; }
 
-    public string Model { get; private init; } = "";
+    /// <summary>The folder of the model; asked for only by benchmarks that load one, since the default needs a repository.</summary>
+    public string Model => ModelFolder ?? Path.Combine(RepositoryRoot(), "models", "tiny-moe-fp8");
 
     public int Tokens { get; private init; } = 256;
 
@@ -18,11 +19,23 @@ internal sealed record BenchOptions
     /// <summary>Rows of x that products are timed with.</summary>
     public IReadOnlyList<int> Rows { get; private init; } = [1, 8, 16];
 
+    /// <summary>Columns and rows of the weights that products are timed with.</summary>
+    public IReadOnlyList<(int K, int N)> Shapes { get; private init; } =
+    [
+        (2048, 768), (768, 2048), (2048, 2048), (2048, 5120), (2048, 8192), (4096, 4096),
+        (4096, 14336), (14336, 4096), (8192, 8192), (8192, 29568), (29568, 8192), (2048, 151936),
+    ];
+
+    /// <summary>What is multiplied with what.</summary>
+    public IReadOnlyList<GemvProduct> Products { get; private init; } = GemvProduct.All;
+
     /// <summary>Where results are appended; null when they are only printed.</summary>
     public string? ResultFolder { get; private init; }
 
     /// <summary>Only compare what a report would write.</summary>
     public bool Check { get; private init; }
+
+    private string? ModelFolder { get; init; }
 
     public GpuDevice OpenDevice() => GpuDevice.Open(Device, Ordinal);
 
@@ -47,15 +60,35 @@ internal sealed record BenchOptions
             {
                 "--device" => options with { Device = Enum.Parse<DeviceKind>(value, ignoreCase: true) },
                 "--ordinal" => options with { Ordinal = Number(option, value, 0) },
-                "--model" => options with { Model = value },
+                "--model" => options with { ModelFolder = value },
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
-                "--rows" => options with { Rows = [.. value.Split(',').Select(v => Number(option, v, 1))] },
+                "--rows" => options with { Rows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
+                "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
+                "--shapes" => options with { Shapes = [.. value.Split(',').Select(Shape).Distinct()] },
                 "--out" => options with { ResultFolder = value },
                 _ => throw new ArgumentException($"There is no option {option}."),
             };
         }
-        return options.Model.Length > 0 ? options : options with { Model = Path.Combine(RepositoryRoot(), "models", "tiny-moe-fp8") };
+        return options;
+    }
+
+    private static GemvProduct Product(string name)
+    {
+        foreach (GemvProduct product in GemvProduct.All)
+            if (product.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
+                return product;
+        throw new ArgumentException($"--formats has no '{name}'; there are {string.Join(", ", GemvProduct.All.Select(p => p.Name))}.");
+    }
+
+    // Codes and scales are filled in whole 32-bit words.
+    private static (int K, int N) Shape(string text)
+    {
+        string[] sides = text.Split('x');
+        if (sides.Length == 2 && int.TryParse(sides[0], NumberStyles.None, CultureInfo.InvariantCulture, out int k) && int.TryParse(sides[1], NumberStyles.None, CultureInfo.InvariantCulture, out int n)
+            && k > 0 && n > 0 && k % 16 == 0 && n % 4 == 0)
+            return (k, n);
+        throw new ArgumentException($"--shapes needs KxN, K a multiple of 16 and N of 4, as in 4096x14336; not '{text}'.");
     }
 
     private static int Number(string option, string value, int least) =>

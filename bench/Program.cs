@@ -5,7 +5,7 @@ const string Usage = """
     usage: GpuKit.Ilgpu.Bench BENCH [options]
 
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
-    gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth
+    gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth; needs a card, no model
     decode    tokens a second of a model, batch 1, greedy
     report    docs/results as tables and a chart in the documents; no card needed
 
@@ -13,6 +13,8 @@ const string Usage = """
     --ordinal N              which card, default 0
     --model DIR              default: models/tiny-moe-fp8 of the repository
     --tokens N               decode: tokens a run, default 256
+    --formats F[,F…]         gemv: weights, or weights+activations; default {FORMATS}
+    --shapes KxN[,KxN…]      gemv: columns and rows of the weights, default twelve of language models
     --rows M[,M…]            gemv: rows of x, default 1,8,16
     --runs N                 decode: runs after a warm-up, default 5
     --check                  report: write nothing, exit 1 when a document is not up to date
@@ -22,7 +24,7 @@ const string Usage = """
 
 if (args.Length == 0 || args[0] is "list" or "-h" or "--help")
 {
-    Console.WriteLine(Usage);
+    Console.WriteLine(Usage.Replace("{FORMATS}", string.Join(",", GemvProduct.All.Select(p => p.Name)), StringComparison.Ordinal));
     return 0;
 }
 try
@@ -30,18 +32,19 @@ try
     BenchOptions options = BenchOptions.Parse(args[1..]);
     if (args[0] == "report")
         return Report.Run(BenchOptions.RepositoryRoot(), options.Check);
+    int wrong = 0;
     IReadOnlyList<ResultRecord> results = args[0] switch
     {
         "host" => HostBench.Run(options),
-        "gemv" => GemvBench.Run(options),
+        "gemv" => GemvBench.Run(options, out wrong),
         "decode" => DecodeBench.Run(options),
         _ => throw new ArgumentException($"'{args[0]}' is no benchmark."),
     };
     foreach (ResultRecord result in results)
         Console.WriteLine(result.ToJson());
     if (options.ResultFolder is { } folder && results.Count > 0)
-        Console.Error.WriteLine("written to " + ResultRecord.Append(folder, results));
-    return results.Count > 0 ? 0 : 1;
+        Console.Error.WriteLine("written to " + string.Join(", ", ResultRecord.Append(folder, results)));
+    return results.Count > 0 && wrong == 0 ? 0 : 1;
 }
 catch (Exception e) when (e is ArgumentException or GpuException or IOException or GpuKit.Ilgpu.Models.ModelFileException)
 {

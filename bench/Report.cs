@@ -16,7 +16,7 @@ internal static class Report
         IReadOnlyList<ResultRecord> decode = [.. records.Where(r => r.Bench == "decode")];
         var files = new List<(string Path, string Text)>
         {
-            Between(root, "docs/kernels/gemv.md", "gemv", ReportTables.Gemv(gemv)),
+            Between(root, "docs/kernels/gemv.md", "gemv", ReportGemv.Render(gemv, [.. records.Where(r => r.Bench == "quantize-activations")])),
             Between(root, "docs/numerics.md", "error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")])),
             Between(root, "README.md", "figures", ReportTables.Summary(gemv, decode)),
         };

@@ -15,9 +15,9 @@ internal static class ReportChart
 
     public static string Draw(string device, IReadOnlyList<ResultRecord> records)
     {
-        IReadOnlyList<ResultRecord> single = [.. records.Where(r => r.M == 1)];
+        IReadOnlyList<ResultRecord> single = [.. records.Where(r => r.M == 1 && r.Activation is null && r.Accumulator is null)];
         (int K, int N)[] shapes = [.. ReportTables.Shapes(single)];
-        IReadOnlyList<(string Key, string Title)> formats = ReportTables.Formats(single);
+        IReadOnlyList<GemvProduct> formats = ReportTables.WeightProducts(single);
         int group = (formats.Count * BarHeight) + GroupGap, bottom = Top + (shapes.Length * group);
         double scale = Width - Left - Right;
         var svg = new StringBuilder();
@@ -42,7 +42,7 @@ internal static class ReportChart
             Line(svg, $"""<text x="{Left - 8}" y="{y + (formats.Count * BarHeight / 2) + 4}" text-anchor="end">{shapes[s].K} × {shapes[s].N}</text>""");
             for (int f = 0; f < formats.Count; f++)
             {
-                double share = ReportTables.Find(single, 1, shapes[s], formats[f].Key)?.ReadRatio ?? 0;
+                double share = ReportTables.Find(single, shapes[s], formats[f])?.ReadRatio ?? 0;
                 int top = y + (f * BarHeight);
                 Line(svg, $"""<rect x="{Left}" y="{top}" width="{scale * share:F1}" height="{BarHeight - 1}" fill="{Colours[f % Colours.Length]}"/>""");
                 Line(svg, $"""<text x="{Left + (scale * share) + 5:F1}" y="{top + 10}" font-size="10">{share * 100:F0} %</text>""");

@@ -13,46 +13,17 @@ internal static class ReportTables
 
     private static readonly CultureInfo Culture = CultureInfo.InvariantCulture;
 
-    /// <summary>The formats of some records as they are called in documents, in the order of the enumeration.</summary>
-    public static IReadOnlyList<(string Key, string Title)> Formats(IReadOnlyList<ResultRecord> records) =>
-        [.. WeightFormats.All.Select(f => (Key: f.ToString(), f.Info().Name)).Where(f => records.Any(r => r.Format == f.Key))];
+    /// <summary>The weight formats that some records have with BF16 activations, in the order of the enumeration.</summary>
+    public static IReadOnlyList<GemvProduct> WeightProducts(IReadOnlyList<ResultRecord> records) =>
+        [.. GemvProduct.All.Where(p => p.Activation is null && records.Any(p.Is))];
 
     /// <summary>Shapes in the order in which they were measured.</summary>
     public static IEnumerable<(int K, int N)> Shapes(IEnumerable<ResultRecord> records) =>
         records.Select(r => (r.K!.Value, r.N!.Value)).Distinct();
 
-    public static ResultRecord? Find(IReadOnlyList<ResultRecord> records, int m, (int K, int N) shape, string format) =>
-        records.FirstOrDefault(r => r.M == m && r.K == shape.K && r.N == shape.N && r.Format == format);
-
-    /// <summary>One table a device and M.</summary>
-    public static string Gemv(IReadOnlyList<ResultRecord> records)
-    {
-        var text = new StringBuilder();
-        foreach (IGrouping<string, ResultRecord> device in records.GroupBy(r => r.Device))
-        {
-            ResultRecord[] all = [.. device];
-            string bandwidth = string.Join(", ", all.Select(r => Number(r.ReadGbps, "F0")).Distinct());
-            Line(text, $"Measured: {Report.Origin(all)}. Read bandwidth of the card in that run: {bandwidth} GB/s.");
-            Line(text, "");
-            Line(text, $"![Share of the read bandwidth at M = 1](../{ReportChart.PathOf(device.Key)["docs/".Length..]})");
-            Line(text, "");
-            foreach (int m in all.Select(r => r.M!.Value).Distinct().Order())
-            {
-                string title = $"| M = {m}, K × N |", rule = "| --- |";
-                foreach ((_, string format) in Formats(all))
-                {
-                    title += $" {format}: µs | of read bandwidth | × cuBLAS |";
-                    rule += " ---: | ---: | ---: |";
-                }
-                Line(text, title + " cuBLAS BF16: µs |");
-                Line(text, rule + " ---: |");
-                foreach ((int K, int N) shape in Shapes(all.Where(r => r.M == m)))
-                    Line(text, Row(all, m, shape));
-                Line(text, "");
-            }
-        }
-        return text.ToString();
-    }
+    /// <summary>The float32 sum's record of a product, among those of one M.</summary>
+    public static ResultRecord? Find(IReadOnlyList<ResultRecord> records, (int K, int N) shape, GemvProduct product) =>
+        records.FirstOrDefault(r => r.Accumulator is null && r.K == shape.K && r.N == shape.N && product.Is(r));
 
     /// <summary>The few figures of the README.</summary>
     public static string Summary(IReadOnlyList<ResultRecord> gemv, IReadOnlyList<ResultRecord> decode)
@@ -60,14 +31,14 @@ internal static class ReportTables
         var text = new StringBuilder();
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
         {
-            ResultRecord[] all = [.. device];
+            ResultRecord[] all = [.. device.Where(r => r.M == 1 && r.Activation is null && r.Accumulator is null)];
             Line(text, $"`Linear` with one row, {Report.Origin(all)}: time, share of the card's read bandwidth, speed relative to cuBLAS BF16.");
             Line(text, "");
-            IReadOnlyList<(string Key, string Title)> formats = Formats(all);
+            IReadOnlyList<GemvProduct> formats = WeightProducts(all);
             Line(text, "| K × N | " + string.Join(" | ", formats.Select(f => f.Title + " weights")) + " |");
             Line(text, "| --- |" + string.Concat(formats.Select(_ => " --- |")));
             foreach ((int K, int N) shape in SummaryShapes)
-                Line(text, $"| {shape.K} × {shape.N} | " + string.Join(" | ", formats.Select(f => Cell(Find(all, 1, shape, f.Key)))) + " |");
+                Line(text, $"| {shape.K} × {shape.N} | " + string.Join(" | ", formats.Select(f => Cell(Find(all, shape, f)))) + " |");
             Line(text, "");
         }
         foreach (IGrouping<string, ResultRecord> device in decode.Where(r => r.Model == BuiltInModel).GroupBy(r => r.Device))
@@ -84,27 +55,14 @@ internal static class ReportTables
         return text.ToString();
     }
 
-    private static string Row(IReadOnlyList<ResultRecord> records, int m, (int K, int N) shape)
-    {
-        string row = $"| {shape.K} × {shape.N} |";
-        double? cublas = null;
-        foreach ((string key, _) in Formats(records))
-        {
-            ResultRecord? r = Find(records, m, shape, key);
-            cublas = r?.CublasUs ?? cublas;
-            row += $" {Number(r?.Us, "F1")} | {Percent(r?.ReadRatio)} | {Number(r?.CublasRatio, "F2")} |";
-        }
-        return row + $" {Number(cublas, "F1")} |";
-    }
-
     private static string Cell(ResultRecord? r) => r is null
         ? ""
         : $"{Number(r.Us, "F1")} µs, {Percent(r.ReadRatio)}{(r.CublasRatio is { } ratio ? $", {Number(ratio, "F2")} ×" : "")}";
 
-    private static string Percent(double? share) => share is { } s ? Number(s * 100, "F0") + " %" : "";
+    public static string Percent(double? share) => share is { } s ? Number(s * 100, "F0") + " %" : "";
 
-    private static string Number(double? value, string format) => value?.ToString(format, Culture) ?? "";
+    public static string Number(double? value, string format) => value?.ToString(format, Culture) ?? "";
 
-    // The documents have one kind of line end on every system.
-    private static void Line(StringBuilder text, string line) => text.Append(line).Append('\n');
+    /// <summary>The documents have one kind of line end on every system.</summary>
+    public static void Line(StringBuilder text, string line) => text.Append(line).Append('\n');
 }

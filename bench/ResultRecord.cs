@@ -39,6 +39,9 @@ internal sealed record ResultRecord
     /// <summary>Median, in microseconds.</summary>
     public double? Us { get; init; }
 
+    /// <summary>Median when no launch of the graph overlaps another.</summary>
+    public double? UsAlone { get; init; }
+
     public double? UsMin { get; init; }
 
     public double? UsMax { get; init; }
@@ -58,10 +61,15 @@ internal sealed record ResultRecord
     /// <summary>Against the dequantised operands in double precision.</summary>
     public double? RelError { get; init; }
 
+    /// <summary>The same with float32 output, where the sums' own errors show.</summary>
+    public double? RelErrorFloat32 { get; init; }
+
     public double? RelErrorUnquantised { get; init; }
 
+    /// <summary>Format of the activations; of a product in BF16 null.</summary>
     public string? Activation { get; init; }
 
+    /// <summary>How products are added; null for float32.</summary>
     public string? Accumulator { get; init; }
 
     /// <summary>Where the weights of an error's product are from.</summary>
@@ -114,13 +122,17 @@ internal sealed record ResultRecord
     /// <summary>The driver's CUDA version, or null on the CPU.</summary>
     public static string? DriverOf(GpuDevice device) => device.IsCuda ? DeviceCatalog.DriverVersion?.ToString() : null;
 
-    /// <summary>Appends to the file of the first record's benchmark and device, and returns its path.</summary>
-    public static string Append(string folder, IReadOnlyList<ResultRecord> records)
+    /// <summary>Appends to the file of each record's benchmark and device, and returns the files' paths.</summary>
+    public static IReadOnlyList<string> Append(string folder, IReadOnlyList<ResultRecord> records)
     {
         Directory.CreateDirectory(folder);
-        string file = System.IO.Path.Combine(folder, $"{records[0].Bench}-{ShortName(records[0].Device)}.jsonl");
-        File.AppendAllLines(file, records.Select(r => r.ToJson()));
-        return file;
+        var files = new List<string>();
+        foreach (IGrouping<string, ResultRecord> file in records.GroupBy(r => System.IO.Path.Combine(folder, $"{r.Bench}-{ShortName(r.Device)}.jsonl")))
+        {
+            File.AppendAllLines(file.Key, file.Select(r => r.ToJson()));
+            files.Add(file.Key);
+        }
+        return files;
     }
 
     // "NVIDIA GeForce RTX 4090" → "rtx4090", "CPU (2 × 2 threads, …)" → "cpu".

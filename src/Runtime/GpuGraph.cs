@@ -27,7 +27,10 @@ public sealed class GpuGraph : IDisposable
     /// loaded before (run the sequence once), since loading a module is not possible while recording.
     /// </summary>
     /// <exception cref="GpuException">The device has no graphs (<see cref="GpuFault.NotSupported"/>), the stream is the default one, or the sequence cannot be recorded.</exception>
-    public static GpuGraph Capture(GpuStream stream, Action record)
+    public static GpuGraph Capture(GpuStream stream, Action record) => Capture(stream, record, overlap: true);
+
+    /// <summary>The same; without <paramref name="overlap"/> every launch waits for the end of the one before it, for tests and benchmarks.</summary>
+    internal static GpuGraph Capture(GpuStream stream, Action record, bool overlap)
     {
         ArgumentNullException.ThrowIfNull(stream);
         ArgumentNullException.ThrowIfNull(record);
@@ -51,16 +54,17 @@ public sealed class GpuGraph : IDisposable
             throw;
         }
         device.Check(CudaDriver.cuStreamEndCapture(stream.Handle, out graph), "ending a capture");
-        return Instantiate(device, graph);
+        return Instantiate(device, graph, overlap);
     }
 
-    private static GpuGraph Instantiate(GpuDevice device, nint graph)
+    private static GpuGraph Instantiate(GpuDevice device, nint graph, bool overlap)
     {
         try
         {
             nuint nodes = 0;
             device.Check(CudaDriver.cuGraphGetNodes(graph, 0, ref nodes), "counting the nodes of a graph");
-            GraphOverlap.Apply(device, graph);
+            if (overlap)
+                GraphOverlap.Apply(device, graph);
             device.Check(CudaDriver.cuGraphInstantiateWithFlags(out nint executable, graph, 0), "instantiating a graph");
             return new GpuGraph(device, executable, (int)nodes);
         }

@@ -32,12 +32,15 @@ public sealed class GraphOverlapTests
                 Chain();
                 BFloat16[] expected = a.ToArray(stream);
                 Assert.All(expected, v => Assert.True(float.IsFinite((float)v)));
-                using GpuGraph graph = GpuGraph.Capture(stream, Chain);
-                for (int replay = 0; replay < 20; replay++)
+                foreach (bool overlap in new[] { true, false })
                 {
-                    a.CopyFrom(stream, x);
-                    graph.Replay(stream);
-                    Assert.Equal(expected, a.ToArray(stream));
+                    using GpuGraph graph = GpuGraph.Capture(stream, Chain, overlap);
+                    for (int replay = 0; replay < 20; replay++)
+                    {
+                        a.CopyFrom(stream, x);
+                        graph.Replay(stream);
+                        Assert.Equal(expected, a.ToArray(stream));
+                    }
                 }
             }
         }
