@@ -77,13 +77,15 @@ internal sealed class GemvOperands : IDisposable
     public (LinearPath Path, KernelResources? Resources) Kernel(QuantizedMatrix w)
     {
         GpuDevice device = stream.Device;
-        var shape = new LinearShape(m, w.N, w.K, w.Format, Linear.IsAligned(w, x), 0, w.Block.Columns);
+        var shape = new LinearShape(m, w.N, w.K, w.Format, Linear.IsAligned(w, x), 0, w.Block, product.Activation);
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
             return (plan.Path, device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
-        LinearPlan accurate = LinearPlan.ChooseAccurate(shape, LinearDevice.Of(device));
+        LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));
+        if (accurate.Path == LinearPath.SkinnyGemm)
+            return (accurate.Path, device.Kernels.Resources(SkinnyKernels.Get(w.Format, product.Activation, m, false)));
         return (accurate.Path, device.Kernels.Resources(AccurateKernels.Get(accurate, w.Format, product.Activation, accumulator, false)));
     }
 
