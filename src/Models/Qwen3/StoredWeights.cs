@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace GpuKit.Ilgpu.Models;
 
-/// <summary>Finds out how a checkpoint's weights are stored and reads their scales, refusing by name what does not fit.</summary>
+/// <summary>Finds out how a checkpoint's weights are stored and reads the scales and zero points that belong to them, refusing by name what does not fit.</summary>
 internal sealed class StoredWeights(Checkpoint checkpoint, Qwen3MoeConfig config)
 {
     /// <summary>The format of a tensor, from its type and, where that is not enough, from <c>quantization_config</c>.</summary>
