@@ -26,13 +26,13 @@ internal static class ReportErrors
     private static void Products(StringBuilder text, IReadOnlyList<ResultRecord> records)
     {
         (string Distribution, string? Model)[] sources = [.. records.Select(r => (r.Distribution!, r.Model)).Distinct()];
-        Line(text, $"| weights, activations, sums | {string.Join(" | ", sources.Select(s => s.Model is null ? s.Distribution : $"{s.Distribution} of {s.Model}"))} | against dequantised |");
-        Line(text, "| --- |" + string.Concat(sources.Select(_ => " ---: |")) + " ---: |");
+        Line(text, $"| weights | activations | sums | {string.Join(" | ", sources.Select(s => s.Model is null ? s.Distribution : $"{s.Distribution} of {s.Model}"))} | against dequantised |");
+        Line(text, "| --- | --- | --- |" + string.Concat(sources.Select(_ => " ---: |")) + " ---: |");
         foreach (var way in records.GroupBy(r => (r.Format, r.Activation, r.Accumulator)))
         {
             IEnumerable<string> losses = sources.Select(s => Number(
                 way.Where(r => (r.Distribution!, r.Model) == s).Max(r => r.RelErrorUnquantised) * 100, "F2") is { Length: > 0 } n ? n + " %" : "");
-            Line(text, $"| {way.Key.Format}, {way.Key.Activation}, {way.Key.Accumulator} | {string.Join(" | ", losses)} | {Number(way.Max(r => r.RelError), "0.0E-0")} |");
+            Line(text, $"| {way.Key.Format} | {way.Key.Activation} | {way.Key.Accumulator} | {string.Join(" | ", losses)} | {Number(way.Max(r => r.RelError), "0.0E-0")} |");
         }
         Line(text, "");
     }

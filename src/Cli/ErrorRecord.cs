@@ -48,8 +48,8 @@ internal sealed record ErrorRecord
     public static ErrorRecord Of(ProductError error, GpuDevice device, int seed) => Of(error.Case.Weights, device) with
     {
         Model = error.Model,
-        Activation = error.Case.Activation,
-        Accumulator = error.Case.Accumulator,
+        Activation = error.Case.ActivationName,
+        Accumulator = error.Case.AccumulatorName,
         Distribution = error.Distribution,
         M = error.M,
         N = error.N,

@@ -12,7 +12,7 @@ internal static class ErrorTables
         table.AddColumns("weights", "activations", "sums", "distribution", "M", "K × N", "error, dequantised", "cosine", "worst", "error, unquantised", "cosine", "worst");
         foreach (ProductError p in products)
         {
-            Add(table, p.Case.Weights.Name, p.Case.Activation, p.Case.Accumulator, p.Distribution, $"{p.M}", $"{p.K} × {p.N}", Invariant($"{p.Dequantized.Relative:E1}"),
+            Add(table, p.Case.Weights.Name, p.Case.ActivationName, p.Case.AccumulatorName, p.Distribution, $"{p.M}", $"{p.K} × {p.N}", Invariant($"{p.Dequantized.Relative:E1}"),
                 Invariant($"{p.Dequantized.Cosine:F6}"), Invariant($"{p.Dequantized.Worst:E1}"), Invariant($"{p.Unquantized.Relative:P2}"),
                 Invariant($"{p.Unquantized.Cosine:F6}"), Invariant($"{p.Unquantized.Worst:F3}"));
         }

@@ -60,6 +60,9 @@ internal static class WeightFormats
     /// <summary>Bytes of a row of <paramref name="k"/> codes.</summary>
     public static long RowBytes(this WeightFormat format, int k) => format.Info().RowBytes(k);
 
+    /// <summary>How many codes, each with scales of its own, a weight is the sum of.</summary>
+    public static int Terms(this WeightFormat format) => format.Info().Terms;
+
     /// <summary>Whether scales go with the codes.</summary>
     public static bool IsScaled(this WeightFormat format) => format.Info().IsScaled;
 

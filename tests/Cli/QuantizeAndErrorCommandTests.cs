@@ -28,10 +28,10 @@ public sealed class QuantizeAndErrorCommandTests
         using var folder = new TemporaryFolder();
         string[] arguments = ["error", "--formats", "fp8,int4", "--shapes", "64x32", "--out", folder.Path, "--device", "cpu"];
         using JsonDocument json = JsonDocument.Parse((await GpukitProcess.RunAsync([.. arguments, "--json"])).AssertOk());
-        Assert.Equal(8, json.RootElement.GetProperty("records").GetArrayLength());
+        Assert.Equal(28, json.RootElement.GetProperty("records").GetArrayLength());
         Assert.Contains("student-t4", (await GpukitProcess.RunAsync(arguments)).AssertOk(), StringComparison.Ordinal);
         string[] lines = await File.ReadAllLinesAsync(folder.File("error-cpu.jsonl"), TestContext.Current.CancellationToken);
-        Assert.Equal(16, lines.Length);
+        Assert.Equal(56, lines.Length);
         using JsonDocument record = JsonDocument.Parse(lines[0]);
         Assert.Equal("error", record.RootElement.GetProperty("bench").GetString());
         Assert.Equal(("fp8", "bf16", "float32", "gaussian"), (Text(record, "format"), Text(record, "activation"), Text(record, "accumulator"), Text(record, "distribution")));

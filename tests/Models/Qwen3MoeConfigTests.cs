@@ -91,7 +91,9 @@ public sealed class Qwen3MoeConfigTests
     [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"int4\"}")]
     [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":16}")]
     [InlineData("group_size", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":96}")]
-    [InlineData("zero_point", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":128,\"zero_point\":true}")]
+    [InlineData("zero_point", "{\"quant_method\":\"gpukit\",\"format\":\"int4\",\"group_size\":128,\"zero_point\":1}")]
+    [InlineData("weight_block_size", "{\"quant_method\":\"gpukit\",\"format\":\"fp8-two-term\"}")]
+    [InlineData("weight_block_size", "{\"quant_method\":\"gpukit\",\"format\":\"fp8-two-term\",\"weight_block_size\":[128,96]}")]
     public void A_wrong_four_bit_quantization_is_refused_by_name(string field, string section) =>
         RefusedNaming("quantization_config." + field, Changed(config => Set(config, "quantization_config", section)));
 

@@ -22,18 +22,32 @@ internal static class WrittenCheckpoint
         switch (checkpoint.Info(name).Type)
         {
             case TensorType.F8E4M3:
-                Assert.Equal(TensorType.F32, checkpoint.Info(name + "_scale_inv").Type);
-                return new HostMatrix(WeightFormat.Fp8Block, n, k, codes, MemoryMarshal.Cast<byte, float>(checkpoint.Bytes(name + "_scale_inv")).ToArray(), format.Block!.Value);
+                float[] multipliers = Floats(checkpoint, name + "_scale_inv");
+                if (!checkpoint.Contains(name + "_residual"))
+                    return new HostMatrix(WeightFormat.Fp8Block, n, k, codes, multipliers, format.Block!.Value);
+                Assert.Equal((TensorType.F8E4M3, n, k), (checkpoint.Info(name + "_residual").Type, checkpoint.Info(name + "_residual").Shape[0], checkpoint.Info(name + "_residual").Shape[1]));
+                Assert.Equal(checkpoint.Info(name + "_scale_inv").Shape, checkpoint.Info(name + "_residual_scale_inv").Shape);
+                return new HostMatrix(WeightFormat.Fp8TwoTerm, n, k, [.. codes, .. checkpoint.Bytes(name + "_residual")], [.. multipliers, .. Floats(checkpoint, name + "_residual_scale_inv")], format.Block!.Value);
             case TensorType.U8 when checkpoint.Contains(name + "_scale_2"):
                 Assert.Equal((TensorType.F8E4M3, TensorType.F32, 0), (checkpoint.Info(name + "_scale").Type, checkpoint.Info(name + "_scale_2").Type, checkpoint.Info(name + "_scale_2").Shape.Count));
                 return new HostMatrix(WeightFormat.Nvfp4, n, k, codes, [MemoryMarshal.Read<float>(checkpoint.Bytes(name + "_scale_2"))], default) { GroupScales = checkpoint.Bytes(name + "_scale").ToArray() };
             case TensorType.U8:
                 Assert.Equal(TensorType.BF16, checkpoint.Info(name + "_scale").Type);
                 float[] scales = Array.ConvertAll(MemoryMarshal.Cast<byte, BFloat16>(checkpoint.Bytes(name + "_scale")).ToArray(), s => (float)s);
-                return new HostMatrix(WeightFormat.Int4, n, k, codes, scales, format.Block!.Value);
+                if (!checkpoint.Contains(name + "_zero_point"))
+                    return new HostMatrix(WeightFormat.Int4, n, k, codes, scales, format.Block!.Value);
+                int groups = (k + format.Block!.Value.Columns - 1) / format.Block.Value.Columns;
+                Assert.Equal((TensorType.U8, n, (groups + 1) / 2), (checkpoint.Info(name + "_zero_point").Type, checkpoint.Info(name + "_zero_point").Shape[0], checkpoint.Info(name + "_zero_point").Shape[1]));
+                return new HostMatrix(WeightFormat.Int4Zero, n, k, codes, scales, format.Block.Value) { ZeroPoints = checkpoint.Bytes(name + "_zero_point").ToArray() };
             default:
                 return new HostMatrix(WeightFormat.Bf16, n, k, codes, [], default);
         }
+    }
+
+    private static float[] Floats(Checkpoint checkpoint, string name)
+    {
+        Assert.Equal(TensorType.F32, checkpoint.Info(name).Type);
+        return MemoryMarshal.Cast<byte, float>(checkpoint.Bytes(name)).ToArray();
     }
 
     private static double[] Values(Checkpoint checkpoint, string name, CheckpointFormat format, int values) =>

@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu.Cli.Commands;
 /// <summary><c>gpukit error</c>: what each weight format costs, in products and, with a model, in what it says.</summary>
 internal sealed class ErrorCommand
 {
-    private const int DefaultTake = 20, DefaultSeed = 1;
+    private const int DefaultSeed = 1;
 
     // Products are also computed in double precision on the host; larger ones would take minutes and say nothing new.
     private const int MostExtent = 1 << 16;
@@ -21,7 +21,7 @@ internal sealed class ErrorCommand
     private readonly Option<string?> model = new("--model") { Description = "Folder of a checkpoint: its weights are measured, and the model itself in each format.", HelpName = "DIR" };
     private readonly Option<string?> verses = new("--verses") { Description = "Questions for the model; verses.json of its folder when not given.", HelpName = "FILE" };
     private readonly Option<string?> reference = new("--reference") { Description = "Logits to compare with; reference.safetensors of its folder when not given.", HelpName = "FILE" };
-    private readonly Option<int?> take = Numbers.Whole("--take", 1, $"Ask only the first N verses ({DefaultTake}).");
+    private readonly Option<int?> take = Numbers.Whole("--take", 1, "Ask only the first N verses; all when not given.");
     private readonly Option<int?> seed = Numbers.Whole("--seed", 0, $"Seed of the random numbers ({DefaultSeed}).");
     private readonly Option<string?> folder = new("--out") { Description = "Append the results to error-<device>.jsonl of a folder.", HelpName = "FOLDER" };
     private readonly DeviceOptions device = new();
@@ -33,7 +33,7 @@ internal sealed class ErrorCommand
     public static Command Create(Interrupts interrupts)
     {
         var parts = new ErrorCommand(interrupts);
-        var command = new Command("error", "Measures the error of each weight format: of products, and of a model's answers.");
+        var command = new Command("error", "Measures the error of each weight format, with inputs and sums that go with it: of products, and of a model's answers.");
         foreach (Option option in (Option[])[parts.formats, parts.shapes, parts.model, parts.verses, parts.reference, parts.take, parts.seed, parts.folder])
             command.Add(option);
         parts.device.AddTo(command);
@@ -56,12 +56,12 @@ internal sealed class ErrorCommand
         List<WeightSample> samples = [.. sizes.SelectMany(s => WeightSample.Random(s.N, s.K, start)), .. source is null ? [] : WeightSample.OfModel(source)];
         using GpuDevice opened = device.Open(parse);
         IReadOnlyList<ProductError> products = ProgressBar.Show("multiplying", bar => ProductErrorEvaluator.Measure(
-            opened, [.. ErrorCase.All.Where(c => chosen.Contains(c.Weights))], samples, start, bar.For<EvaluationProgress>(p => (p.Done, p.Total)), interrupts.Program));
+            opened, [.. chosen.SelectMany(ErrorCase.Of)], samples, start, bar.For<EvaluationProgress>(p => (p.Done, p.Total)), interrupts.Program));
         IReadOnlyList<ModelFormatResult> models = source is null ? [] : await ProgressBar.ShowAsync("evaluating", bar => ModelFormatEvaluator.EvaluateAsync(opened, source, chosen, new ModelFormatOptions
         {
             Verses = parse.GetValue(verses) ?? InFolder(source, "verses.json"),
             Reference = parse.GetValue(reference) ?? InFolder(source, "reference.safetensors"),
-            Take = parse.GetValue(take) ?? DefaultTake,
+            Take = parse.GetValue(take),
             Progress = bar.For<EvaluationProgress>(p => (p.Done, p.Total)),
         }, interrupts.Program)).ConfigureAwait(false);
         string name = source is null ? "" : Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(source)));

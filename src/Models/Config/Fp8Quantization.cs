@@ -25,7 +25,13 @@ public sealed record Fp8Quantization(int BlockN, int BlockK, IReadOnlyList<strin
     {
         fields.RequireText("fmt", "e4m3", required: false);
         fields.RequireText("activation_scheme", "dynamic", required: false);
+        (int rows, int columns) = ReadBlock(fields);
+        return new Fp8Quantization(rows, columns, kept);
+    }
 
+    /// <summary>Reads <c>weight_block_size</c>.</summary>
+    internal static (int Rows, int Columns) ReadBlock(JsonFields fields)
+    {
         // Without the block size a scale cannot be placed; one multiplier for a whole tensor is another format.
         string needed = $"two powers of two from {MinBlock} to {MaxBlock}, output rows first, such as [128, 128]";
         IReadOnlyList<int> block = fields.Ints("weight_block_size", 0, int.MaxValue, acceptOne: false);
@@ -39,7 +45,7 @@ public sealed record Fp8Quantization(int BlockN, int BlockK, IReadOnlyList<strin
             throw fields.Wrong("weight_block_size", value, needed);
         }
 
-        return new Fp8Quantization(block[0], block[1], kept);
+        return (block[0], block[1]);
     }
 
     // The keys of the published Qwen3 FP8 checkpoints, so that other programs read what is written.

@@ -4,12 +4,12 @@ namespace GpuKit.Ilgpu.Models;
 
 /// <summary>
 /// How the linear layers of a checkpoint are quantised: <c>quantization_config</c> of <c>config.json</c>. One of
-/// <see cref="Fp8Quantization"/>, <see cref="Nvfp4Quantization"/> and <see cref="Int4Quantization"/>.
+/// <see cref="Fp8Quantization"/>, <see cref="Fp8TwoTermQuantization"/>, <see cref="Nvfp4Quantization"/> and <see cref="Int4Quantization"/>.
 /// </summary>
 /// <param name="ModulesToNotConvert">Module names whose weights stay unquantised, for example <c>lm_head</c>.</param>
 public abstract record WeightQuantization(IReadOnlyList<string> ModulesToNotConvert)
 {
-    // FP8 files are everybody's; the four-bit ones have no common spelling, so they say whose they are.
+    // FP8 files are everybody's; the others have no common spelling, so they say whose they are.
     private const string Fp8Method = "fp8", OwnMethod = "gpukit", Nvfp4 = "nvfp4", Int4 = "int4";
 
     /// <summary>The weight format that quantised tensors have.</summary>
@@ -21,7 +21,7 @@ public abstract record WeightQuantization(IReadOnlyList<string> ModulesToNotConv
 
     internal static WeightQuantization Read(JsonFields fields)
     {
-        const string needed = $"\"{Fp8Method}\" or \"{OwnMethod}\"";
+        const string needed = $"\"{Fp8Method}\" or \"{OwnMethod}\"", formats = $"\"{Nvfp4}\", \"{Int4}\" or \"{Fp8TwoTermQuantization.Name}\"";
         IReadOnlyList<string> kept = fields.Texts("modules_to_not_convert");
         return fields.Text("quant_method") switch
         {
@@ -30,8 +30,9 @@ public abstract record WeightQuantization(IReadOnlyList<string> ModulesToNotConv
             {
                 Nvfp4 => Nvfp4Quantization.Read(fields, kept),
                 Int4 => Int4Quantization.Read(fields, kept),
-                null => throw fields.Missing("format", $"\"{Nvfp4}\" or \"{Int4}\""),
-                string other => throw fields.Unsupported("format", $"\"{other}\"", $"\"{Nvfp4}\" and \"{Int4}\" are"),
+                Fp8TwoTermQuantization.Name => Fp8TwoTermQuantization.Read(fields, kept),
+                null => throw fields.Missing("format", formats),
+                string other => throw fields.Unsupported("format", $"\"{other}\"", $"{formats} is"),
             },
             null => throw fields.Missing("quant_method", needed),
             string other => throw fields.Unsupported("quant_method", $"\"{other}\"", $"{needed} is"),

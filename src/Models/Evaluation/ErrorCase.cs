@@ -2,12 +2,46 @@ namespace GpuKit.Ilgpu.Models;
 
 /// <summary>A way to multiply whose error is measured.</summary>
 /// <param name="Weights">How the weights are stored.</param>
-/// <param name="Activation">How the inputs are stored.</param>
-/// <param name="Accumulator">What products are summed in.</param>
-public sealed record ErrorCase(CheckpointFormat Weights, string Activation, string Accumulator)
+/// <param name="Activation">How the inputs are quantised; null leaves them in BF16.</param>
+/// <param name="Accumulator">How products are added.</param>
+public sealed record ErrorCase(CheckpointFormat Weights, ActivationFormat? Activation = null, Accumulator Accumulator = Accumulator.Float32)
 {
-    /// <summary>Every way there is.</summary>
-    public static IReadOnlyList<ErrorCase> All { get; } = [.. CheckpointFormat.All.Select(f => new ErrorCase(f, "bf16", "float32"))];
+    // Integer sums need one scale a row: blocks wider than any row that is measured.
+    private static readonly CheckpointFormat Int4Rows = new("int4-row", WeightFormat.Int4, new ScaleBlock(1, 1 << 20));
+
+    /// <summary>Every way that is measured.</summary>
+    public static IReadOnlyList<ErrorCase> All { get; } = [.. CheckpointFormat.All.SelectMany(Of)];
+
+    /// <summary>How the inputs are stored, in tables and records.</summary>
+    public string ActivationName => Activation switch
+    {
+        null => "bf16",
+        ActivationFormat.Fp8Group128 => "fp8-g128",
+        ActivationFormat.Fp8Group32 => "fp8-g32",
+        ActivationFormat.Nvfp4 => "nvfp4",
+        ActivationFormat.Int4 => "int4-row",
+        _ => throw new InvalidOperationException($"{Activation} has no name."),
+    };
+
+    /// <summary>How products are added, in tables and records.</summary>
+    public string AccumulatorName => Accumulator.ToString().ToLowerInvariant();
+
+    /// <summary>What is measured of a format: every one with BF16 inputs and float32 sums, some with other inputs and sums.</summary>
+    /// <param name="format">The format. INT4 brings along INT4 of one scale a row (<c>int4-row</c>), which INT4 inputs need.</param>
+    public static IEnumerable<ErrorCase> Of(CheckpointFormat format)
+    {
+        ArgumentNullException.ThrowIfNull(format);
+        IEnumerable<ErrorCase> more = format.Name switch
+        {
+            "bf16" => [new(format, null, Accumulator.Kahan), new(format, null, Accumulator.Float64)],
+            "fp8" => [new(format, null, Accumulator.Kahan), new(format, null, Accumulator.Float64), new(format, ActivationFormat.Fp8Group128)],
+            "fp8-32" => [.. Enum.GetValues<Accumulator>().Select(sum => new ErrorCase(format, ActivationFormat.Fp8Group32, sum))],
+            "nvfp4" => [new(format, ActivationFormat.Nvfp4)],
+            "int4" => [new(Int4Rows), new(Int4Rows, ActivationFormat.Int4)],
+            _ => [],
+        };
+        return more.Prepend(new ErrorCase(format));
+    }
 }
 
 /// <summary>How far a vector is from a reference.</summary>
@@ -40,5 +74,5 @@ public readonly record struct VectorError(double Relative, double Cosine, double
 /// <param name="N">Rows of W.</param>
 /// <param name="K">Columns of both.</param>
 /// <param name="Dequantized">Against the dequantised operands in double precision: the kernel's error.</param>
-/// <param name="Unquantized">Against the weights before they were quantised, in double precision: the format's loss.</param>
+/// <param name="Unquantized">Against weights and inputs before they were quantised, in double precision: the formats' loss.</param>
 public sealed record ProductError(ErrorCase Case, string Distribution, string? Model, int M, int N, int K, VectorError Dequantized, VectorError Unquantized);

@@ -1,8 +1,8 @@
 namespace GpuKit.Ilgpu.Models;
 
 /// <summary>
-/// Measures what formats cost: products with Gaussian BF16 inputs and float32 outputs, against the dequantised operands and
-/// against the weights before they were quantised, both in double precision.
+/// Measures what formats cost: products with Gaussian inputs, drawn in BF16, and float32 outputs, against the dequantised operands
+/// and against weights and inputs before they were quantised, both in double precision.
 /// </summary>
 /// <remarks>The same seed gives the same operands everywhere; devices differ in the order of their sums.</remarks>
 public static class ProductErrorEvaluator
@@ -30,43 +30,51 @@ public static class ProductErrorEvaluator
         foreach (WeightSample sample in samples)
         {
             BFloat16[] x = WeightSample.Inputs(Rows.Max(), sample.K, seed);
-            double[] unquantized = Multiply(x, sample.Values, sample.N, sample.K);
+            double[] inputs = Array.ConvertAll(x, v => (double)(float)v);
+            double[] unquantized = Multiply(inputs, Array.ConvertAll(sample.Values, v => (double)v), sample.N, sample.K);
             foreach (ErrorCase way in cases)
             {
                 cancellation.ThrowIfCancellationRequested();
                 HostMatrix weights = Quantizer.Quantize(sample.Values, sample.N, sample.K, way.Weights.Format, way.Weights.Block);
-                double[] dequantized = Multiply(x, Quantizer.Dequantize(weights), sample.N, sample.K);
+                double[] quantized = way.Activation is { } format ? ExactValues.Of(ActivationQuantizer.Quantize(x, Rows.Max(), sample.K, format)) : inputs;
+                double[] dequantized = Multiply(quantized, ExactValues.Of(weights), sample.N, sample.K);
                 using QuantizedMatrix matrix = QuantizedMatrix.Upload(device, weights);
                 foreach (int m in Rows)
                 {
-                    float[] y = Multiply(device, matrix, x.AsSpan(0, m * sample.K), m);
+                    float[] y = Multiply(device, way, matrix, x.AsSpan(0, m * sample.K), m);
                     results.Add(new ProductError(way, sample.Distribution, sample.Model, m, sample.N, sample.K,
                         VectorError.Of(y, dequantized.AsSpan(0, y.Length)), VectorError.Of(y, unquantized.AsSpan(0, y.Length))));
                 }
-                progress?.Report(new EvaluationProgress(++done, samples.Count * cases.Count, $"{way.Weights.Name}, {sample.Distribution}"));
+                progress?.Report(new EvaluationProgress(++done, samples.Count * cases.Count, $"{way.Weights.Name}, {way.ActivationName}, {way.AccumulatorName}, {sample.Distribution}"));
             }
         }
         return results;
     }
 
-    private static float[] Multiply(GpuDevice device, QuantizedMatrix matrix, ReadOnlySpan<BFloat16> x, int m)
+    private static float[] Multiply(GpuDevice device, ErrorCase way, QuantizedMatrix matrix, ReadOnlySpan<BFloat16> x, int m)
     {
         using DeviceBuffer<BFloat16> inputs = device.Upload(x);
         using DeviceBuffer<float> y = device.Allocate<float>((long)m * matrix.N);
-        Linear.Multiply(device.DefaultStream, matrix, inputs, y, m);
+        if (way.Activation is { } format)
+        {
+            using var quantized = new QuantizedActivations(device, format, m, matrix.K);
+            ActivationQuantizer.Quantize(device.DefaultStream, inputs, quantized, m);
+            Linear.Multiply(device.DefaultStream, matrix, quantized, y, m, accumulator: way.Accumulator);
+            return y.ToArray(device.DefaultStream);
+        }
+        Linear.Multiply(device.DefaultStream, matrix, inputs, y, m, accumulator: way.Accumulator);
         return y.ToArray(device.DefaultStream);
     }
 
-    private static double[] Multiply(BFloat16[] x, float[] w, int n, int k)
+    private static double[] Multiply(double[] x, double[] w, int n, int k)
     {
-        double[] inputs = Array.ConvertAll(x, v => (double)(float)v);
-        var y = new double[inputs.Length / k * n];
+        var y = new double[x.Length / k * n];
         for (int i = 0; i < y.Length; i++)
         {
             double sum = 0;
             int row = i / n * k, column = i % n * k;
             for (int c = 0; c < k; c++)
-                sum += inputs[row + c] * w[column + c];
+                sum += x[row + c] * w[column + c];
             y[i] = sum;
         }
         return y;

@@ -12,10 +12,14 @@ public sealed record CheckpointFormat(string Name, WeightFormat Format, ScaleBlo
         new("bf16", WeightFormat.Bf16, null),
         new("fp8", WeightFormat.Fp8Block, ScaleBlock.Square128),
         new("fp8-32", WeightFormat.Fp8Block, new ScaleBlock(32, 32)),
+        new("fp8-two-term", WeightFormat.Fp8TwoTerm, ScaleBlock.Square128),
         new("nvfp4", WeightFormat.Nvfp4, null),
         new("int4", WeightFormat.Int4, ScaleBlock.Group128),
         new("int4-g64", WeightFormat.Int4, new ScaleBlock(1, 64)),
         new("int4-g32", WeightFormat.Int4, new ScaleBlock(1, 32)),
+        new("int4-zero", WeightFormat.Int4Zero, ScaleBlock.Group128),
+        new("int4-zero-g64", WeightFormat.Int4Zero, new ScaleBlock(1, 64)),
+        new("int4-zero-g32", WeightFormat.Int4Zero, new ScaleBlock(1, 32)),
     ];
 
     /// <summary>The names of <see cref="All"/>.</summary>
@@ -32,7 +36,8 @@ public sealed record CheckpointFormat(string Name, WeightFormat Format, ScaleBlo
         WeightFormat.Bf16 => null,
         WeightFormat.Fp8Block => new Fp8Quantization(Block!.Value.Rows, Block.Value.Columns, kept),
         WeightFormat.Nvfp4 => new Nvfp4Quantization(kept),
-        WeightFormat.Int4 => new Int4Quantization(Block!.Value.Columns, kept),
+        WeightFormat.Int4 or WeightFormat.Int4Zero => new Int4Quantization(Block!.Value.Columns, Format == WeightFormat.Int4Zero, kept),
+        WeightFormat.Fp8TwoTerm => new Fp8TwoTermQuantization(Block!.Value.Rows, Block.Value.Columns, kept),
         _ => throw new InvalidOperationException($"Checkpoints have no format {Format}."),
     };
 }

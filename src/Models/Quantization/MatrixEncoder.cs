@@ -47,5 +47,9 @@ internal sealed class MatrixEncoder(GpuDevice? device)
     }
 
     private static HostMatrix Download(GpuStream stream, QuantizedMatrix matrix) =>
-        new(matrix.Format, matrix.N, matrix.K, matrix.Codes.ToArray(stream), matrix.Scales.ToArray(stream), matrix.Block) { GroupScales = matrix.GroupScales.ToArray(stream) };
+        new(matrix.Format, matrix.N, matrix.K, matrix.Codes.ToArray(stream), matrix.Scales.ToArray(stream), matrix.Block)
+        {
+            GroupScales = matrix.GroupScales.ToArray(stream),
+            ZeroPoints = matrix.ZeroPoints.ToArray(stream),
+        };
 }

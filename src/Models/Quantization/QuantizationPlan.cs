@@ -31,7 +31,7 @@ internal sealed record QuantizationPlan(IReadOnlyList<IReadOnlyList<PlannedTenso
     {
         var stored = new StoredWeights(checkpoint, config);
         var planned = new SortedDictionary<string, PlannedTensor>(StringComparer.Ordinal);
-        var scales = new HashSet<string>(StringComparer.Ordinal);
+        var companions = new HashSet<string>(StringComparer.Ordinal);
         CheckpointFormat plain = CheckpointFormat.All.Single(f => f.Format == WeightFormat.Bf16);
         foreach ((string name, int n, int k, bool isKept) in LinearWeights.Of(config))
         {
@@ -42,18 +42,18 @@ internal sealed record QuantizationPlan(IReadOnlyList<IReadOnlyList<PlannedTenso
                 planned.Add(name, Copy(source.Info));
                 continue;
             }
-            // The scales are gone with the codes that they belong to.
-            scales.UnionWith(source.ScaleTensors.Select(t => t.Name));
+            // What belongs to the codes is gone with them.
+            companions.UnionWith(source.Companions.Select(t => t.Name));
             planned.Add(name, new PlannedTensor(source.Info, WeightTensors.Declare(name, target.Format, target.Block, n, k), (n, k, source.Format, target)));
         }
-        foreach (string name in checkpoint.Names.Where(n => !planned.ContainsKey(n) && !scales.Contains(n)))
+        foreach (string name in checkpoint.Names.Where(n => !planned.ContainsKey(n) && !companions.Contains(n)))
             planned.Add(name, Copy(checkpoint.Info(name)));
         return new QuantizationPlan(Split(planned.Values, shardBytes));
     }
 
     private static PlannedTensor Copy(TensorInfo info) => new(info, [new TensorDeclaration(info.Name, info.Type, info.Shape)], null);
 
-    // A weight and its scales stay together.
+    // A weight and what belongs to it stay together.
     private static List<List<PlannedTensor>> Split(IEnumerable<PlannedTensor> tensors, long shardBytes)
     {
         var shards = new List<List<PlannedTensor>>();

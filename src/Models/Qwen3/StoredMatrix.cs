@@ -1,6 +1,6 @@
 namespace GpuKit.Ilgpu.Models;
 
-/// <summary>A weight <c>[n, k]</c> as it lies in a checkpoint, with its scales read and checked.</summary>
+/// <summary>A weight <c>[n, k]</c> as it lies in a checkpoint, with its scales and zero points read and checked.</summary>
 internal sealed record StoredMatrix(Checkpoint Checkpoint, TensorInfo Info, int N, int K)
 {
     public required WeightFormat Format { get; init; }
@@ -8,14 +8,20 @@ internal sealed record StoredMatrix(Checkpoint Checkpoint, TensorInfo Info, int 
     /// <summary>The block of the scales; null where the format has none or its own.</summary>
     public required ScaleBlock? Block { get; init; }
 
-    /// <summary>FP8 and INT4: the scales of all blocks. NVFP4: the multiplier of the matrix.</summary>
+    /// <summary>FP8 and INT4: the scales of all blocks, in two-term FP8 the residual's after all others. NVFP4: the multiplier of the matrix.</summary>
     public float[] Scales { get; init; } = [];
 
     /// <summary>NVFP4: the E4M3 scales of the groups.</summary>
     public byte[] GroupScales { get; init; } = [];
 
-    /// <summary>The tensors that the scales came from.</summary>
-    public IReadOnlyList<TensorInfo> ScaleTensors { get; init; } = [];
+    /// <summary>INT4 with zero points: those of all groups, two a byte.</summary>
+    public byte[] ZeroPoints { get; init; } = [];
+
+    /// <summary>Two-term FP8: the tensor of the residual's codes.</summary>
+    public TensorInfo? Residual { get; init; }
+
+    /// <summary>The tensors that belong to the weight's: scales, zero points, residual.</summary>
+    public IReadOnlyList<TensorInfo> Companions { get; init; } = [];
 
     /// <summary>How many rows to take at a time: whole scale blocks, about so many bytes; all where one scale is all rows'.</summary>
     public int RowsAtOnce(long bytes)
@@ -23,14 +29,16 @@ internal sealed record StoredMatrix(Checkpoint Checkpoint, TensorInfo Info, int 
         if (Format.HasGroupScales())
             return N;
         int unit = Format.IsScaled() ? Format.BlockOr(Block).Rows : 1;
-        return (int)Math.Clamp(bytes / Format.RowBytes(K) / unit * unit, unit, int.MaxValue / 2);
+        return (int)Math.Clamp(bytes / (Format.Terms() * Format.RowBytes(K)) / unit * unit, unit, int.MaxValue / 2);
     }
 
-    /// <summary>The codes of some rows.</summary>
+    /// <summary>The codes of some rows, in two-term FP8 the residual's after all others.</summary>
     public ReadOnlySpan<byte> Codes(int row, int count)
     {
-        long rowBytes = Format.RowBytes(K);
-        return Checkpoint.Bytes(Info.Name, row * rowBytes, checked((int)(count * rowBytes)));
+        long offset = row * Format.RowBytes(K);
+        int length = checked((int)(count * Format.RowBytes(K)));
+        ReadOnlySpan<byte> codes = Checkpoint.Bytes(Info.Name, offset, length);
+        return Residual is null ? codes : (byte[])[.. codes, .. Checkpoint.Bytes(Residual.Name, offset, length)];
     }
 
     /// <summary>The scales of some rows, which start on a block's edge.</summary>
@@ -39,11 +47,23 @@ internal sealed record StoredMatrix(Checkpoint Checkpoint, TensorInfo Info, int 
         if (Format.HasGroupScales() || !Format.IsScaled())
             return Scales;
         ScaleBlock block = Format.BlockOr(Block);
-        int columns = block.ColumnBlocks(K);
-        return Scales.AsSpan(row / block.Rows * columns, block.RowBlocks(count) * columns);
+        int columns = block.ColumnBlocks(K), first = row / block.Rows * columns, length = block.RowBlocks(count) * columns;
+        ReadOnlySpan<float> scales = Scales.AsSpan(first, length);
+        return Residual is null ? scales : (float[])[.. scales, .. Scales.AsSpan((Scales.Length / 2) + first, length)];
+    }
+
+    /// <summary>The zero points of some rows, which start on a block's edge.</summary>
+    public ReadOnlySpan<byte> ZeroPointsOf(int row, int count)
+    {
+        ScaleBlock block = Format.BlockOr(Block);
+        return ZeroPoints.Length == 0 ? [] : ZeroPoints.AsSpan((int)block.ZeroPointBytes(row, K), (int)block.ZeroPointBytes(count, K));
     }
 
     /// <summary>Some rows as a matrix of their own.</summary>
     public HostMatrix Rows(int row, int count) =>
-        new(Format, count, K, Codes(row, count).ToArray(), ScalesOf(row, count).ToArray(), Format.BlockOr(Block)) { GroupScales = GroupScales };
+        new(Format, count, K, Codes(row, count).ToArray(), ScalesOf(row, count).ToArray(), Format.BlockOr(Block))
+        {
+            GroupScales = GroupScales,
+            ZeroPoints = ZeroPointsOf(row, count).ToArray(),
+        };
 }

@@ -131,8 +131,8 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
     private void Write(QuantizedMatrix matrix, int slab, int firstRow, string name, int rows)
     {
         StoredMatrix source = stored.Open(name, rows, matrix.K);
-        foreach (TensorInfo scales in source.ScaleTensors)
-            Done(scales);
+        foreach (TensorInfo companion in source.Companions)
+            Done(companion);
         int step = source.RowsAtOnce(options.BytesAtOnce);
         for (int row = 0; row < rows; row += step)
         {
@@ -156,6 +156,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
                     Codes = source.Codes(rows.First, rows.Count),
                     Scales = source.ScalesOf(rows.First, rows.Count),
                     GroupScales = source.GroupScales,
+                    ZeroPoints = source.ZeroPointsOf(rows.First, rows.Count),
                 };
                 matrix.Write(target.Slab, stored, part);
                 return;

@@ -4,7 +4,7 @@ using GpuKit.Ilgpu.Tests.Support;
 
 namespace GpuKit.Ilgpu.Tests.Models.Quantization;
 
-/// <summary>What is refused in four-bit checkpoints, by the tensor's name, with nothing left on the device.</summary>
+/// <summary>What is refused in checkpoints of the formats that this project writes, by the tensor's name, with nothing left on the device.</summary>
 [Collection(ModelDevices.Collection)]
 public sealed class FourBitLoadingTests(ModelDevices devices)
 {
@@ -24,7 +24,19 @@ public sealed class FourBitLoadingTests(ModelDevices devices)
         ["wrong shape of scales"] = ("int4-g32", t => t[Up + "_scale"] = t[Up + "_scale"] with { Shape = [96, 1] }, [Up, "[96, 1]", "[48, 2]"]),
         ["NaN scale"] = ("int4-g32", t => t[Up + "_scale"].Bytes.AsSpan(6, 2).Fill(0xFF), [Up + "_scale", "scale 3"]),
         ["scales in F16"] = ("int4-g32", t => t[Up + "_scale"] = t[Up + "_scale"] with { Type = TensorType.F16 }, [Up + "_scale", "F16"]),
-        ["zero points"] = ("int4-g32", t => t[Up + "_zero_point"] = new(TensorType.U8, [48, 1], new byte[48]), [Up, "_zero_point", "symmetric"]),
+        ["zero points"] = ("int4-g32", t => t[Up + "_zero_point"] = new(TensorType.U8, [48, 1], new byte[48]), [Up, "_zero_point", "INT4 zero"]),
+        ["missing zero points"] = ("int4-zero-g32", t => t.Remove(Up + "_zero_point"), [Up, "without", "_zero_point'"]),
+        ["wrong shape of zero points"] = ("int4-zero-g32", t => t[Up + "_zero_point"] = new(TensorType.U8, [48, 2], new byte[96]), [Up, "_zero_point", "[48, 2]", "[48, 1]"]),
+        ["zero points in F8_E4M3"] = ("int4-zero-g32", t => t[Up + "_zero_point"] = t[Up + "_zero_point"] with { Type = TensorType.F8E4M3 }, [Up + "_zero_point", "F8_E4M3", "U8"]),
+        ["NaN scale beside zero points"] = ("int4-zero-g32", t => t[Up + "_scale"].Bytes.AsSpan(6, 2).Fill(0xFF), [Up + "_scale", "scale 3"]),
+        ["missing residual"] = ("fp8-two-term", t => t.Remove(Up + "_residual"), [Up, "without", "_residual'"]),
+        ["missing residual scales"] = ("fp8-two-term", t => t.Remove(Up + "_residual_scale_inv"), [Up, "without", "_residual_scale_inv'"]),
+        ["wrong shape of a residual"] = ("fp8-two-term", t => t[Up + "_residual"] = t[Up + "_residual"] with { Shape = [64, 48] }, [Up + "_residual", "[64, 48]", "[48, 64]"]),
+        ["wrong shape of residual scales"] = ("fp8-two-term", t => t[Up + "_residual_scale_inv"] = new(TensorType.F32, [2, 1], new byte[8]), [Up + "_residual_scale_inv", "[2, 1]", "[1, 1]"]),
+        ["residual in U8"] = ("fp8-two-term", t => t[Up + "_residual"] = t[Up + "_residual"] with { Type = TensorType.U8 }, [Up + "_residual", "U8", "F8_E4M3"]),
+        ["NaN in a residual"] = ("fp8-two-term", t => t[Up + "_residual"].Bytes[(64 * 5) + 9] = 0x7F, [Up, "row 5", "column 9", "NaN"]),
+        ["infinite residual scale"] = ("fp8-two-term", t => MemoryMarshal.Cast<byte, float>(t[Up + "_residual_scale_inv"].Bytes.AsSpan())[0] = float.PositiveInfinity, [Up + "_residual_scale_inv", "finite"]),
+        ["a residual beside one term"] = ("fp8", t => t[Up + "_residual"] = new(TensorType.F8E4M3, [48, 64], new byte[48 * 64]), [Up, "_residual", "FP8 two-term"]),
         ["one expert stored otherwise"] = ("int4-g32", t => t[Up] = new(TensorType.BF16, [48, 64], new byte[48 * 128]), [Up, "BF16", "U8"]),
         ["one FP8 tensor"] = ("int4-g32", t => t[Up] = new(TensorType.F8E4M3, [48, 64], new byte[48 * 64]), [Up, "F8_E4M3"]),
     };

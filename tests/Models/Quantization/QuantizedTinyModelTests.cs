@@ -13,9 +13,13 @@ public sealed class QuantizedTinyModelTests(ModelDevices devices)
         { TestDevice.Cpu, "bf16", 0.999 },
         { TestDevice.Cpu, "nvfp4", 0.98 },
         { TestDevice.Cpu, "int4", 0.97 },
+        { TestDevice.Cpu, "int4-zero", 0.97 },
+        { TestDevice.Cpu, "fp8-two-term", 0.999 },
         { TestDevice.Cuda, "bf16", 0.999 },
         { TestDevice.Cuda, "nvfp4", 0.98 },
         { TestDevice.Cuda, "int4", 0.97 },
+        { TestDevice.Cuda, "int4-zero", 0.97 },
+        { TestDevice.Cuda, "fp8-two-term", 0.999 },
     };
 
     [Theory]
