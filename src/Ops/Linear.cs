@@ -10,8 +10,9 @@ namespace GpuKit.Ilgpu;
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
 /// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
-/// aligned, a K that does not fill 16-byte words, the four-bit formats and two-term FP8 take another path: dot products by warps, tiles from
-/// 16 rows, between which bits may differ.
+/// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
+/// two-term FP8 take another path: dot products by warps, tiles from 16 rows, between which bits may differ. In a recorded
+/// graph a streamed product requests its first weights while the launch before it ends, if that was one of this kind.
 /// </remarks>
 public static partial class Linear
 {
