@@ -3,20 +3,56 @@ using GpuKit.Ilgpu.Kernels.Isa;
 namespace GpuKit.Ilgpu.Kernels.Formats;
 
 /// <summary>
+/// E4M3 codes are decoded in the pairs (0, 2) and (1, 3) of a 32-bit word: a byte is then already in the half that it is moved
+/// within.
+/// </summary>
+internal static class Fp8Pairs
+{
+    private const uint Signs = 0x80808080;
+
+    // Bit by bit: the third operand chooses the first where it is 1, else the second.
+    private const int Select = 0xE4;
+
+    /// <summary>
+    /// Codes 8·step … 8·step + 7 of a 16-byte word: the magnitudes of even bytes shifted left and of odd ones right until they lie
+    /// under <paramref name="magnitude"/>, signs on top. All but the word are constants.
+    /// </summary>
+    public static U4 Decode(U4 word, int step, int left, int right, uint magnitude)
+    {
+        uint first = step == 0 ? word.X : word.Z, second = step == 0 ? word.Y : word.W;
+        // The other codes' signs fall on bits that the magnitude covers.
+        uint firstSigns = first & Signs, secondSigns = second & Signs;
+        U4 pairs;
+        pairs.X = Bits.Lop3(first << left, firstSigns << 8, magnitude, Select);
+        pairs.Y = Bits.Lop3(first >> right, firstSigns, magnitude, Select);
+        pairs.Z = Bits.Lop3(second << left, secondSigns << 8, magnitude, Select);
+        pairs.W = Bits.Lop3(second >> right, secondSigns, magnitude, Select);
+        return pairs;
+    }
+
+    /// <summary>Eight inputs in that order.</summary>
+    public static U4 Arrange(U4 x)
+    {
+        U4 pairs;
+        pairs.X = Bits.Prmt(x.X, x.Y, 0x5410u);
+        pairs.Y = Bits.Prmt(x.X, x.Y, 0x7632u);
+        pairs.Z = Bits.Prmt(x.Z, x.W, 0x5410u);
+        pairs.W = Bits.Prmt(x.Z, x.W, 0x7632u);
+        return pairs;
+    }
+}
+
+/// <summary>
 /// E4M3 codes by bit moves alone: a code's seven magnitude bits below BF16's upper exponent bits and its sign on top are the
-/// value times 2⁻¹²⁰, subnormals included. The pairs are codes (0, 2) and (1, 3): a byte is then already in the half that it
-/// is moved within. Inputs are multiplied by 2⁶⁰, since products of 2⁻¹²⁰ would be float32 subnormals; that overflows for
+/// value times 2⁻¹²⁰, subnormals included. Inputs are multiplied by 2⁶⁰, since products of 2⁻¹²⁰ would be float32 subnormals; that overflows for
 /// |x| ≥ 2⁶⁸, far beyond any activation. The rest of the power, 2⁶⁰, goes with the scale.
 /// </summary>
 internal readonly struct StreamedFp8 : IStreamedFormat
 {
-    private const uint Magnitude = 0x07F007F0, Signs = 0x80808080, MinusZero = 0x80008000;
+    private const uint Magnitude = 0x07F007F0, MinusZero = 0x80008000;
 
     // 2⁶⁰ as a BF16 pair: exponent 127 + 60 = 0xBB, shifted to bit 7.
     private const uint TwoTo60 = 0x5D805D80;
-
-    // Bit by bit: the third operand chooses the first where it is 1, else the second.
-    private const int Select = 0xE4;
 
     public static int CodesPerWordShift => 2;
 
@@ -34,18 +70,7 @@ internal readonly struct StreamedFp8 : IStreamedFormat
 
     public static uint PrepareOperand(uint stored) => 0;
 
-    public static U4 Decode(U4 word, int step, uint operand)
-    {
-        uint first = step == 0 ? word.X : word.Z, second = step == 0 ? word.Y : word.W;
-        // The other codes' signs fall on bits that the magnitude covers.
-        uint firstSigns = first & Signs, secondSigns = second & Signs;
-        U4 pairs;
-        pairs.X = Bits.Lop3(first << 4, firstSigns << 8, Magnitude, Select);
-        pairs.Y = Bits.Lop3(first >> 4, firstSigns, Magnitude, Select);
-        pairs.Z = Bits.Lop3(second << 4, secondSigns << 8, Magnitude, Select);
-        pairs.W = Bits.Lop3(second >> 4, secondSigns, Magnitude, Select);
-        return pairs;
-    }
+    public static U4 Decode(U4 word, int step, uint operand) => Fp8Pairs.Decode(word, step, left: 4, right: 4, Magnitude);
 
     public static U4 Arrange(U4 x)
     {
