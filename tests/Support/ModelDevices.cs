@@ -15,14 +15,16 @@ public sealed class ModelDevices : ICollectionFixture<ModelDevices>, IDisposable
     private readonly Dictionary<TestDevice, LanguageModel> tinyModels = [];
 
     /// <summary>Theory data: the devices that models are meant to run on.</summary>
-    public static TheoryData<TestDevice> All => [TestDevice.Cpu, TestDevice.Cuda];
+    public static TheoryData<TestDevice> All => [.. Devices];
+
+    private static IEnumerable<TestDevice> Devices => TestDevices.Chosen.Where(d => d != TestDevice.CpuWarp32);
 
     /// <summary>Theory data: these cases on each of the devices.</summary>
     public static TheoryData<TestDevice, T> With<T>(IEnumerable<T> cases)
     {
         var data = new TheoryData<TestDevice, T>();
         T[] all = [.. cases];
-        foreach (TestDevice device in (TestDevice[])[TestDevice.Cpu, TestDevice.Cuda])
+        foreach (TestDevice device in Devices)
             foreach (T one in all)
                 data.Add(device, one);
         return data;

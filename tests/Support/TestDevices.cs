@@ -19,12 +19,20 @@ public static class TestDevices
     /// <summary>Set to 1 on a machine with a card: a missing device then fails the run instead of skipping.</summary>
     public const string RequireCudaVariable = "GPUKIT_REQUIRE_CUDA";
 
+    /// <summary>Names of devices, with commas between them: tests that run on several devices then run on these only.</summary>
+    public const string DevicesVariable = "GPUKIT_TEST_DEVICES";
+
     private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.Open(DeviceKind.Cpu));
     private static readonly Lazy<GpuDevice> CpuWarp32 = new(() => GpuDevice.OpenCpuForChecking());
     private static readonly Lazy<GpuDevice> Cuda = new(() => GpuDevice.Open(DeviceKind.Cuda));
 
+    /// <summary>The devices of this run: all, or those that <see cref="DevicesVariable"/> names.</summary>
+    public static IReadOnlyList<TestDevice> Chosen { get; } = Environment.GetEnvironmentVariable(DevicesVariable) is { Length: > 0 } names
+        ? [.. names.Split(',').Select(Enum.Parse<TestDevice>)]
+        : Enum.GetValues<TestDevice>();
+
     /// <summary>Theory data: all devices.</summary>
-    public static TheoryData<TestDevice> All => new(Enum.GetValues<TestDevice>());
+    public static TheoryData<TestDevice> All => [.. Chosen];
 
     /// <summary>The device; skips the test when it is a card and there is none.</summary>
     public static GpuDevice Get(TestDevice device)
