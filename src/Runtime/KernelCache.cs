@@ -117,7 +117,7 @@ internal sealed class KernelCache(GpuDevice device)
         CompiledKernel compiled = PtxCompiler.Compile(accelerator.GetBackend(), definition);
         if (compiled is not PTXCompiledKernel ptx)
             return accelerator.LoadKernel(compiled);
-        string text = PtxCompiler.ReplaceText(ptx, device.Target!.Value);
+        string text = PtxCompiler.ReplaceText(ptx, device.Target!.Value, definition.Traits.ClusterBlocks);
         try
         {
             return accelerator.LoadKernel(ptx);

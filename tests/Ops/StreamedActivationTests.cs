@@ -129,7 +129,7 @@ public sealed class StreamedActivationTests
         return Quantizer.Quantize(RandomData.Gaussian(n * k, seed), n, k, weights, block);
     }
 
-    private static double[] Values(BFloat16[] x, int m, int k, ActivationFormat format) => ActivationOracle.Values(ActivationOracle.Quantize(x, m, k, format));
+    internal static double[] Values(BFloat16[] x, int m, int k, ActivationFormat format) => ActivationOracle.Values(ActivationOracle.Quantize(x, m, k, format));
 
     private static float[] Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat format, LinearPath path)
     {

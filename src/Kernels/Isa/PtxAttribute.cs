@@ -15,6 +15,8 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// <item><term><c>%cN</c></term><description>argument N, which must be a compile-time constant, as an immediate</description></item>
 /// <item><term><c>%=N</c></term><description>argument N is copied into the result first (an in/out operand)</description></item>
 /// <item><term><c>%%</c></term><description>a percent sign</description></item>
+/// <item><term><c>[[64, acc(#)]]</c></term><description>repeated 64 times with commas between; with a colon instead, without. (#) counts from 0, (4#+1) is four times that plus 1</description></item>
+/// <item><term><c>KERNEL_ARGUMENTS</c></term><description>the kernel's parameter, for taking its address</description></item>
 /// </list>
 /// Text with temporaries or labels goes in braces, which scope them.
 /// </remarks>

@@ -145,4 +145,7 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuModuleUnload(nint module);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuTensorMapEncodeTiled(void* map, int type, uint rank, nint address, ulong* sizes, ulong* strides, uint* tile, uint* steps, int interleave, int swizzle, int promotion, int fill);
 }

@@ -51,7 +51,7 @@ internal static unsafe class PtxCompiler
     {
         using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
         var compiled = (PTXCompiledKernel)Compile(backend, definition);
-        return PtxText.Prepare(compiled.PTXAssembly, target);
+        return PtxText.Prepare(compiled.PTXAssembly, target, definition.Traits.ClusterBlocks);
     }
 
     /// <summary>Compiles for a backend, unwrapping ILGPU's compiler exceptions to what they are about.</summary>
@@ -61,7 +61,7 @@ internal static unsafe class PtxCompiler
         {
             return backend.Compile(
                 EntryPointDescription.FromExplicitlyGroupedKernel(definition.Method),
-                new KernelSpecialization(definition.Traits.MaxThreads, null));
+                new KernelSpecialization(definition.Traits.MaxThreads, definition.Traits.BlocksPerMultiprocessor is > 0 and int blocks ? blocks : null));
         }
         catch (Exception e) when (Find<PtxInstructionNotSupportedException>(e) is { } unsupported)
         {
@@ -83,8 +83,8 @@ internal static unsafe class PtxCompiler
     }
 
     /// <summary>Puts the prepared text into a compiled kernel before it is loaded, and returns it.</summary>
-    public static string ReplaceText(PTXCompiledKernel kernel, PtxTarget target) =>
-        Text(kernel) = PtxText.Prepare(kernel.PTXAssembly, target);
+    public static string ReplaceText(PTXCompiledKernel kernel, PtxTarget target, int clusterBlocks) =>
+        Text(kernel) = PtxText.Prepare(kernel.PTXAssembly, target, clusterBlocks);
 
     // ILGPU's property has no setter; the field behind it is the only way to load other text through CudaKernel.
     [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "<PTXAssembly>k__BackingField")]

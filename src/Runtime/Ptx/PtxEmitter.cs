@@ -34,7 +34,7 @@ internal sealed class PtxEmitter
     {
         this.generator = generator;
         this.call = call;
-        text = method.GetCustomAttribute<PtxAttribute>()!.Text;
+        text = PtxRepetition.Expand(method.GetCustomAttribute<PtxAttribute>()!.Text);
         name = $"{method.DeclaringType!.Name}.{method.Name}";
         result = method.ReturnType == typeof(void) ? null : generator.Allocate(call);
     }

@@ -19,6 +19,10 @@ internal static partial class PtxText
     [GeneratedRegex(@"^\.target \S+", RegexOptions.Multiline)]
     private static partial Regex TargetLine();
 
+    // ILGPU knows no clusters; the directive makes every launch one of them.
+    [GeneratedRegex(@"^\.maxntid .*$", RegexOptions.Multiline)]
+    private static partial Regex MaxThreadsLine();
+
     [GeneratedRegex(@"(\.shared \.align )\d+")]
     private static partial Regex SharedAlignment();
 
@@ -28,6 +32,16 @@ internal static partial class PtxText
     [GeneratedRegex(@"call\s+(?:\([^)]*\), )?(\w+)\b")]
     private static partial Regex Calls();
 
+    // ILGPU passes the argument struct as one array of bytes.
+    [GeneratedRegex(@"(\.param \.align )\d+( \.b8 (?<name>\w+)\[)")]
+    private static partial Regex EntryParameter();
+
+    [GeneratedRegex(@"(\.extern \.shared \.align )\d+")]
+    private static partial Regex DynamicSharedAlignment();
+
+    private const string ArgumentsPlaceholder = "KERNEL_ARGUMENTS";
+    private const int TensorMapAlignmentBytes = 64, SwizzledTileAlignmentBytes = 1024;
+
     /// <summary>
     /// Shared memory is aligned to 128 bytes: bulk copies and swizzled tiles need it, and ILGPU only knows the
     /// alignment of the element type.
@@ -35,13 +49,26 @@ internal static partial class PtxText
     private const int SharedAlignmentBytes = 128;
 
     /// <summary>The text that is loaded: retargeted, without unsound hints and dead functions, with canonical names.</summary>
-    public static string Prepare(string ptx, PtxTarget target)
+    public static string Prepare(string ptx, PtxTarget target, int clusterBlocks = 1)
     {
         string text = TargetLine().Replace(VersionLine().Replace(ptx, $".version {VersionName(target.Version)}"), $".target {target}");
         // ILGPU also marks branches on intrinsics' results as uniform; the hint is a promise that it cannot keep.
         text = UniformBranches().Replace(text, "$1");
+        if (clusterBlocks > 1)
+            text = MaxThreadsLine().Replace(text, $"$0\n.reqnctapercluster {clusterBlocks}, 1, 1", 1);
         text = SharedAlignment().Replace(text, "${1}" + SharedAlignmentBytes);
-        return CanonicalNames(DropUncalledFunctions(text));
+        return CanonicalNames(NameArguments(DropUncalledFunctions(text)));
+    }
+
+    // Tensor maps are passed by value and used by address: they and the tiles that they fill have alignments of their own.
+    private static string NameArguments(string text)
+    {
+        if (!text.Contains(ArgumentsPlaceholder, StringComparison.Ordinal))
+            return text;
+        Match parameter = EntryParameter().Match(text);
+        text = EntryParameter().Replace(text, "${1}" + TensorMapAlignmentBytes + "${2}", 1);
+        text = DynamicSharedAlignment().Replace(text, "${1}" + SwizzledTileAlignmentBytes, 1);
+        return text.Replace(ArgumentsPlaceholder, parameter.Groups["name"].Value, StringComparison.Ordinal);
     }
 
     private static string VersionName(CudaInstructionSet version) => $"{version.Major}.{version.Minor}";

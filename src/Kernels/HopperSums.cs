@@ -1,0 +1,85 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>The sum along K of one warpgroup's tile of <see cref="HopperGemm"/>, left in the totals of <see cref="Wgmma"/>.</summary>
+internal static class HopperSums
+{
+    private const int ScaleColumnsShift = 7;
+
+    /// <summary>One sum over all of K. While a step is multiplied, the step before it is given back.</summary>
+    public static void Plain<TProduct, TCluster>(HopperArgs a, (uint A, uint B) operands, uint full, uint empty, ref HopperRing ring)
+        where TProduct : struct, IHopperProduct
+        where TCluster : struct, IClusterSize
+    {
+        int before = 0;
+        for (int step = 0; step < a.Steps; step++)
+        {
+            uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
+            Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+            Wgmma.Fence();
+            TProduct.Multiply(Wgmma.Descriptor(operands.A + stage), Wgmma.Descriptor(operands.B + stage), (uint)step);
+            Wgmma.Commit();
+            // All but the products just begun are done.
+            Wgmma.Wait(1);
+            if (step > 0)
+                Release<TCluster>(empty, before);
+            before = ring.Stage;
+            ring.Advance<TProduct>();
+        }
+        Wgmma.Wait(0);
+        Release<TCluster>(empty, before);
+    }
+
+    /// <summary>A sum a step, scaled and added to the totals. The other warpgroup multiplies meanwhile.</summary>
+    public static void Scaled<TProduct, TCluster>(HopperArgs a, HopperTile place, (uint A, uint B) operands, uint full, uint empty, ref HopperRing ring)
+        where TProduct : struct, IHopperProduct
+        where TCluster : struct, IClusterSize
+    {
+        int row = place.Row + (((Group.IdxX >> 5) & 3) * 16) + (Warp.LaneIdx >> 2);
+        long upper = (long)IntrinsicMath.Min(row, a.M - 1) * a.InputScales.Columns, lower = (long)IntrinsicMath.Min(row + 8, a.M - 1) * a.InputScales.Columns;
+        Wgmma.ClearN128();
+        // Scales are fetched a step ahead of the products that they belong to.
+        float upperScale = Load(a.InputScales.Blocks, upper), lowerScale = Load(a.InputScales.Blocks, lower), weightScale = WeightScale(a, place.Column, 0);
+        for (int step = 0; step < a.Steps; step++)
+        {
+            uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
+            Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+            Wgmma.Fence();
+            TProduct.Multiply(Wgmma.Descriptor(operands.A + stage), Wgmma.Descriptor(operands.B + stage), 0);
+            Wgmma.Commit();
+            int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
+            float nextUpper = Load(a.InputScales.Blocks, upper + next), nextLower = Load(a.InputScales.Blocks, lower + next), nextWeight = WeightScale(a, place.Column, next);
+            Wgmma.Wait(0);
+            Release<TCluster>(empty, ring.Stage);
+            Wgmma.PromoteN128(upperScale * weightScale, lowerScale * weightScale);
+            upperScale = nextUpper;
+            lowerScale = nextLower;
+            weightScale = nextWeight;
+            ring.Advance<TProduct>();
+        }
+    }
+
+    // Every warp has read the stage: one arrival a warp, at the barriers of all blocks whose copies fill it.
+    private static void Release<TCluster>(uint empty, int stage)
+        where TCluster : struct, IClusterSize
+    {
+        uint barrier = empty + (uint)(stage * HopperGemm.BarrierBytes);
+        if (TCluster.Count > 1)
+        {
+            if (Warp.LaneIdx < TCluster.Count)
+                Mbarrier.ArriveAt(barrier, Warp.LaneIdx);
+        }
+        else if (Warp.LaneIdx == 0)
+        {
+            Mbarrier.Arrive(barrier);
+        }
+    }
+
+    private static float WeightScale(HopperArgs a, int column, int step) =>
+        Load(a.WeightScales.Blocks, a.WeightScales.Index(0, column, step << ScaleColumnsShift));
+
+    private static float Load(ArrayView<float> scales, long index) =>
+        Interop.IntAsFloat(Mem.LoadReadOnly1(ref scales.Cast<uint>()[index]));
+}

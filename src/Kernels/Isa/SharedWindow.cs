@@ -1,0 +1,33 @@
+using System.Runtime.CompilerServices;
+using ILGPU.IR.Intrinsics;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>
+/// Addresses in a block's shared memory as the 32-bit numbers that copies, barriers and matrix descriptors of sm_90 take, so that a
+/// kernel reckons with them instead of with views.
+/// </summary>
+/// <remarks>On the CPU an address is a distance from the reference that the thread opened its window with.</remarks>
+internal static unsafe class SharedWindow
+{
+    [ThreadStatic]
+    private static byte* start;
+
+    /// <summary>The address of the first byte of dynamic shared memory. Every thread calls it before it uses any address.</summary>
+    [IntrinsicImplementation, Ptx("cvt.u32.u64 %d, %s0;")]
+    public static uint Open(ref byte first)
+    {
+        start = (byte*)Unsafe.AsPointer(ref first);
+        return 0;
+    }
+
+    /// <summary>16-byte words of the shared memory that an address names (emulation only).</summary>
+    internal static byte* Pointer(uint address) => start + address;
+
+    /// <summary>Where a tile with 128-byte swizzle keeps a byte: the 16-byte words of a row are exchanged by the row's number modulo 8.</summary>
+    internal static uint Swizzle128(uint address) => address ^ (((address >> 7) & 7) << 4);
+
+    /// <summary>Loads 2 bytes into the low half of the result.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b16 h; ld.shared.b16 h, [%0]; cvt.u32.u16 %d, h; }")]
+    public static uint LoadHalf(uint address) => *(ushort*)Pointer(address);
+}

@@ -1,0 +1,42 @@
+using System.Runtime.CompilerServices;
+using ILGPU;
+using ILGPU.IR.Intrinsics;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>Four neighbouring warps (sm_90), which multiply together, meet, and hand registers to one another.</summary>
+internal static class Warpgroup
+{
+    /// <summary>Threads of a warpgroup.</summary>
+    public const int Threads = 128;
+
+    // Meeting points of the CPU device: one set a launch, by block and number.
+    private static readonly ConditionalWeakTable<object, Dictionary<(Index3D, uint), System.Threading.Barrier>> Points = [];
+
+    /// <summary>Waits for the warpgroup's threads at meeting point <paramref name="number"/> (1 to 15): writes to shared memory before are seen after.</summary>
+    [IntrinsicImplementation, Ptx("bar.sync %0, 128;")]
+    public static void Meet(uint number)
+    {
+        (object? launch, Index3D group) = CpuContext.Block;
+        System.Threading.Barrier? point;
+        lock (Points)
+        {
+            Dictionary<(Index3D, uint), System.Threading.Barrier> points = Points.GetOrCreateValue(launch!);
+            if (!points.TryGetValue((group, number), out point))
+                points.Add((group, number), point = new System.Threading.Barrier(Threads));
+        }
+        point.SignalAndWait();
+    }
+
+    /// <summary>Lets this warpgroup's threads have up to <paramref name="registers"/> (a constant), once others have given theirs back.</summary>
+    [IntrinsicImplementation, Ptx("setmaxnreg.inc.sync.aligned.u32 %c0;", ExactArch = "90a")]
+    public static void TakeRegisters(int registers)
+    {
+    }
+
+    /// <summary>Gives back what this warpgroup's threads have beyond <paramref name="registers"/> (a constant).</summary>
+    [IntrinsicImplementation, Ptx("setmaxnreg.dec.sync.aligned.u32 %c0;", ExactArch = "90a")]
+    public static void GiveRegisters(int registers)
+    {
+    }
+}

@@ -1,0 +1,147 @@
+using ILGPU;
+using ILGPU.IR.Intrinsics;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>
+/// Matrix products of a warpgroup on the tensor cores of sm_90a: D[64, N] += A[64, K] · B[N, K]ᵀ, both operands in shared memory as rows
+/// of 128 bytes along K with 128-byte swizzle, K being those 128 bytes: 64 BF16 or 128 FP8 values.
+/// </summary>
+/// <remarks>
+/// <para>
+/// The products are asynchronous: the registers of D belong to the tensor cores between a product and the wait for it. As values of C# they
+/// would be copied between calls, and a copied accumulator makes the compiler wait after every product; so they are registers with
+/// names, declared once a kernel (<see cref="Declare"/>), that the methods here mention and nothing else sees: <c>total</c>, up to
+/// 128 a thread, which hold the result, and <c>part</c>, up to 64, for sums over one scale block.
+/// </para>
+/// <para>
+/// Warp w of the group has rows 16·w to 16·w + 15. Lane (g, t) = (lane / 4, lane % 4) has of each eight columns c = 8·i to 8·i + 7: register 4·i:
+/// (row g, column 2t), 4·i + 1: (g, 2t + 1), 4·i + 2: (g + 8, 2t), 4·i + 3: (g + 8, 2t + 1), as in <see cref="MmaFragment"/>.
+/// </para>
+/// </remarks>
+internal static unsafe class Wgmma
+{
+    private const string Arch = "90a";
+
+    // Operands of one product: the first may overwrite D (argument 2 is 0), the others add. A step along K is 32 bytes: 2 in a descriptor.
+    private const string Begin = "{ .reg .pred adds, always; .reg .b64 a, b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %2, 0; mov.b64 a, %0; mov.b64 b, %1; ";
+    private const string Step = "add.s64 a, a, 2; add.s64 b, b, 2; ";
+    private const string Bf16End = "1, 1, 0, 0; ";
+    private const string Fp8End = "1, 1; ";
+
+    private const string Bf16N256 = "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {[[128, total(#)]]}, a, b, ";
+    private const string Bf16N192 = "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {[[96, total(#)]]}, a, b, ";
+    private const string Bf16N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, total(#)]]}, a, b, ";
+    private const string Bf16N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, total(#)]]}, a, b, ";
+    private const string Fp8N128 = "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {[[64, part(#)]]}, a, b, ";
+
+    [ThreadStatic]
+    private static float[]? totals;
+
+    [ThreadStatic]
+    private static float[]? parts;
+
+    private static float[] Totals => totals ??= new float[128];
+
+    private static float[] Parts => parts ??= new float[64];
+
+    /// <summary>Declares the accumulators. Once a kernel, before any branch.</summary>
+    [IntrinsicImplementation, Ptx(".reg .f32 total<128>; .reg .f32 part<64>;", ExactArch = Arch)]
+    public static void Declare()
+    {
+    }
+
+    /// <summary>What the tensor cores must know of an operand: its address and that its rows are 128 bytes, swizzled, eight rows a kilobyte.</summary>
+    /// <param name="address">Shared address of the first row; a multiple of 1,024.</param>
+    public static ulong Descriptor(uint address) => 0x4000_0040_0001_0000UL | (address >> 4);
+
+    /// <summary>Orders the registers of D and the operands before the next product. First in each batch of products.</summary>
+    [IntrinsicImplementation, Ptx("wgmma.fence.sync.aligned;", ExactArch = Arch)]
+    public static void Fence()
+    {
+    }
+
+    /// <summary>Closes the group of the products since the last commit.</summary>
+    [IntrinsicImplementation, Ptx("wgmma.commit_group.sync.aligned;", ExactArch = Arch)]
+    public static void Commit()
+    {
+    }
+
+    /// <summary>Waits until at most <paramref name="groups"/> (a constant) of the latest groups are unfinished, in all lanes of the warp.</summary>
+    [IntrinsicImplementation, Ptx("wgmma.wait_group.sync.aligned %c0;", ExactArch = Arch)]
+    public static void Wait(int groups) => Warp.Barrier();
+
+    /// <summary>total[64, 256] (+)= A[64, 64] · B[256, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Bf16N256 + "adds, " + Bf16End + Step + Bf16N256 + "always, " + Bf16End + Step + Bf16N256 + "always, " + Bf16End + Step + Bf16N256 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyBf16N256(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 256, a, b, adds);
+
+    /// <summary>total[64, 192] (+)= A[64, 64] · B[192, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Bf16N192 + "adds, " + Bf16End + Step + Bf16N192 + "always, " + Bf16End + Step + Bf16N192 + "always, " + Bf16End + Step + Bf16N192 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyBf16N192(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 192, a, b, adds);
+
+    /// <summary>total[64, 128] (+)= A[64, 64] · B[128, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Bf16N128 + "adds, " + Bf16End + Step + Bf16N128 + "always, " + Bf16End + Step + Bf16N128 + "always, " + Bf16End + Step + Bf16N128 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyBf16N128(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 128, a, b, adds);
+
+    /// <summary>total[64, 64] (+)= A[64, 64] · B[64, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Bf16N64 + "adds, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyBf16N64(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 64, a, b, adds);
+
+    /// <summary>part[64, 128] (+)= A[64, 128] · B[128, 128]ᵀ in E4M3.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Fp8N128 + "adds, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + "}", ExactArch = Arch)]
+    public static void MultiplyFp8N128(ulong a, ulong b, uint adds) => Multiply<Fp8Operand>(Parts, 128, a, b, adds);
+
+    /// <summary>total = 0, for 128 columns.</summary>
+    [IntrinsicImplementation, Ptx("[[64: mov.b32 total(#), 0f00000000; ]]", ExactArch = Arch)]
+    public static void ClearN128() => Array.Clear(Totals);
+
+    /// <summary>total += part · (the multiplier of the lane's upper or lower row), for 128 columns.</summary>
+    [IntrinsicImplementation, Ptx("[[32: fma.rn.f32 total(4#), part(4#), %0, total(4#); fma.rn.f32 total(4#+1), part(4#+1), %0, total(4#+1); fma.rn.f32 total(4#+2), part(4#+2), %1, total(4#+2); fma.rn.f32 total(4#+3), part(4#+3), %1, total(4#+3); ]]", ExactArch = Arch)]
+    public static void PromoteN128(float upper, float lower)
+    {
+        for (int i = 0; i < Parts.Length; i++)
+            Totals[i] = Fast.Fma(Parts[i], (i & 2) == 0 ? upper : lower, Totals[i]);
+    }
+
+    /// <summary>Register <paramref name="index"/> of the totals (emulation only).</summary>
+    internal static float Total(int index) => Totals[index];
+
+    private interface IOperand
+    {
+        static abstract int Bytes { get; }
+
+        static abstract float Load(byte* element);
+    }
+
+    private readonly struct Bf16Operand : IOperand
+    {
+        public static int Bytes => 2;
+
+        public static float Load(byte* element) => Cvt.FromBf16(*(ushort*)element);
+    }
+
+    private readonly struct Fp8Operand : IOperand
+    {
+        public static int Bytes => 1;
+
+        public static float Load(byte* element) => (float)BitConverter.UInt16BitsToHalf((ushort)Cvt.F16x2FromE4M3x2(*element));
+    }
+
+    // Each thread sums its own elements in float64 and rounds once; the hardware's order and rounding are unspecified.
+    private static void Multiply<T>(float[] sums, int columns, ulong a, ulong b, uint adds)
+        where T : struct, IOperand
+    {
+        int warp = (Group.IdxX >> 5) & 3, lane = Warp.LaneIdx;
+        for (int i = 0; i < columns / 2; i++)
+        {
+            int row = (16 * warp) + MmaFragment.CRow(lane, i & 3), column = (8 * (i >> 2)) + MmaFragment.CColumn(lane, i & 3);
+            double sum = adds == 0 ? 0 : sums[i];
+            for (int k = 0; k < 128; k += T.Bytes)
+                sum += (double)T.Load(Element(a, row, k)) * T.Load(Element(b, column, k));
+            sums[i] = Ieee.CanonicalNaN((float)sum);
+        }
+    }
+
+    private static byte* Element(ulong descriptor, int row, int k) =>
+        SharedWindow.Pointer(SharedWindow.Swizzle128(((uint)(descriptor & 0x3fff) << 4) + (uint)((row * 128) + k)));
+}
