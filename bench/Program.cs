@@ -33,8 +33,10 @@ try
     if (args[0] == "report")
         return Report.Run(BenchOptions.RepositoryRoot(), options.Check);
     int wrong = 0;
+    IReadOnlyList<ResultRecord> Hop() { HopperSweep.Run(options); return []; }
     IReadOnlyList<ResultRecord> results = args[0] switch
     {
+        "hopper" => Hop(),
         "host" => HostBench.Run(options),
         "gemv" => GemvBench.Run(options, out wrong),
         "decode" => DecodeBench.Run(options),

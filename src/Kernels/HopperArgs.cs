@@ -1,9 +1,11 @@
-using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Kernels.Isa;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>Arguments of <see cref="HopperGemm"/>: y[M, N] = x[M, K] · W[N, K]ᵀ.</summary>
+/// <summary>
+/// Arguments of <see cref="HopperGemm"/>: y[M, N] = x[M, K] · W[N, K]ᵀ. Plain bytes without views, which the driver copies as they are: its
+/// own way of passing arguments knows where ones that need an alignment go.
+/// </summary>
 internal struct HopperArgs
 {
     /// <summary>Distance of each map from the start of the arguments, for the copy instructions.</summary>
@@ -18,12 +20,16 @@ internal struct HopperArgs
     /// <summary>y[M, N], tiles of 128 bytes × 64 rows.</summary>
     public TensorMap Output;
 
-    /// <summary>The multipliers of x: one a row and 128 columns.</summary>
-    public ScaleTable InputScales;
+    /// <summary>Address of the float32 multipliers of x, [M, InputScaleColumns]: one a row and 128 columns.</summary>
+    public long InputScales;
 
-    /// <summary>The multipliers of W: blocks of 128 rows or more.</summary>
-    public ScaleTable WeightScales;
+    /// <summary>Address of the float32 multipliers of W, [.., WeightScaleColumns]: one a block of 2^WeightRowShift rows, 128 or more, and 2^WeightColumnShift columns.</summary>
+    public long WeightScales;
 
+    public int InputScaleColumns;
+    public int WeightScaleColumns;
+    public int WeightRowShift;
+    public int WeightColumnShift;
     public int M;
     public int N;
 

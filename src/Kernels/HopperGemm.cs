@@ -75,6 +75,8 @@ internal static class HopperGemm
             Cluster.Meet();
         else
             Group.Barrier();
+        GridDependency.Release();
+        GridDependency.Wait();
         if (Group.IdxX < Warpgroup.Threads)
         {
             Warpgroup.GiveRegisters(ProducerRegisters);
@@ -110,10 +112,7 @@ internal static class HopperGemm
                 uint stage = shared + (uint)(ring.Stage * StageBytes<TProduct>()), arrived = full + (uint)(ring.Stage * BarrierBytes);
                 int k = step * (StepBytes >> TProduct.ElementShift);
                 // The stage's last products are done (at once in the ring's first round).
-                if (TCluster.Count > 1)
-                    Mbarrier.WaitForCluster(empty + (uint)(ring.Stage * BarrierBytes), ring.Parity ^ 1);
-                else
-                    Mbarrier.Wait(empty + (uint)(ring.Stage * BarrierBytes), ring.Parity ^ 1);
+                Mbarrier.Wait(empty + (uint)(ring.Stage * BarrierBytes), ring.Parity ^ 1);
                 Mbarrier.ArriveExpecting(arrived, StageBytes<TProduct>());
                 Tma.Load(a.Input, HopperArgs.InputMap, stage, k, place.Row, arrived);
                 uint weights = stage + (uint)((TileRows<TProduct>() + (rank * part)) * StepBytes);

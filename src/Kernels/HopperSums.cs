@@ -38,10 +38,10 @@ internal static class HopperSums
         where TCluster : struct, IClusterSize
     {
         int row = place.Row + (((Group.IdxX >> 5) & 3) * 16) + (Warp.LaneIdx >> 2);
-        long upper = (long)IntrinsicMath.Min(row, a.M - 1) * a.InputScales.Columns, lower = (long)IntrinsicMath.Min(row + 8, a.M - 1) * a.InputScales.Columns;
+        long upper = Row(a, row), lower = Row(a, row + 8);
         Wgmma.ClearN128();
         // Scales are fetched a step ahead of the products that they belong to.
-        float upperScale = Load(a.InputScales.Blocks, upper), lowerScale = Load(a.InputScales.Blocks, lower), weightScale = WeightScale(a, place.Column, 0);
+        float upperScale = Mem.LoadGlobalFloat(upper), lowerScale = Mem.LoadGlobalFloat(lower), weightScale = WeightScale(a, place.Column, 0);
         for (int step = 0; step < a.Steps; step++)
         {
             uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
@@ -50,7 +50,7 @@ internal static class HopperSums
             TProduct.Multiply(Wgmma.Descriptor(operands.A + stage), Wgmma.Descriptor(operands.B + stage), 0);
             Wgmma.Commit();
             int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
-            float nextUpper = Load(a.InputScales.Blocks, upper + next), nextLower = Load(a.InputScales.Blocks, lower + next), nextWeight = WeightScale(a, place.Column, next);
+            float nextUpper = Mem.LoadGlobalFloat(upper + (next * sizeof(float))), nextLower = Mem.LoadGlobalFloat(lower + (next * sizeof(float))), nextWeight = WeightScale(a, place.Column, next);
             Wgmma.Wait(0);
             Release<TCluster>(empty, ring.Stage);
             Wgmma.PromoteN128(upperScale * weightScale, lowerScale * weightScale);
@@ -77,9 +77,10 @@ internal static class HopperSums
         }
     }
 
-    private static float WeightScale(HopperArgs a, int column, int step) =>
-        Load(a.WeightScales.Blocks, a.WeightScales.Index(0, column, step << ScaleColumnsShift));
+    // Rows beyond x have zeros as operands and the last row's scales.
+    private static long Row(HopperArgs a, int row) =>
+        a.InputScales + ((long)IntrinsicMath.Min(row, a.M - 1) * a.InputScaleColumns * sizeof(float));
 
-    private static float Load(ArrayView<float> scales, long index) =>
-        Interop.IntAsFloat(Mem.LoadReadOnly1(ref scales.Cast<uint>()[index]));
+    private static float WeightScale(HopperArgs a, int column, int step) =>
+        Mem.LoadGlobalFloat(a.WeightScales + ((((long)(column >> a.WeightRowShift) * a.WeightScaleColumns) + ((step << ScaleColumnsShift) >> a.WeightColumnShift)) * sizeof(float)));
 }

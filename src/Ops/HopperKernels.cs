@@ -42,5 +42,5 @@ internal static class HopperKernels
         where TProduct : struct, IHopperProduct
         where TOutput : struct, IHopperOutput
         where TCluster : struct, IClusterSize =>
-        (new(HopperGemm.Run<TProduct, TOutput, TCluster>, new KernelTraits(HopperGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, BlocksPerMultiprocessor: 1, ClusterBlocks: TCluster.Count)), HopperGemm.SharedBytes<TProduct>());
+        (new(HopperGemm.Run<TProduct, TOutput, TCluster>, new KernelTraits(HopperGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 1, ClusterBlocks: TCluster.Count, HasPlainArguments: true)), HopperGemm.SharedBytes<TProduct>());
 }

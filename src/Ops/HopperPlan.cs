@@ -20,6 +20,9 @@ internal enum HopperTileKind
 /// <param name="Blocks">Blocks, which take tiles in turn.</param>
 internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, int RowTiles, int ColumnTiles, int Blocks)
 {
+    /// <summary>Whether a tile is of FP8 codes on both sides.</summary>
+    public static bool IsFp8(HopperTileKind kind) => kind == HopperTileKind.Fp8N128;
+
     /// <summary>Rows and columns of a tile.</summary>
     public static (int Rows, int Columns) Size(HopperTileKind kind) => kind switch
     {

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Driver;
 using ILGPU;
@@ -48,6 +49,11 @@ public sealed partial class GpuDevice
         Bind();
         Action<AcceleratorStream, KernelConfig, TArgs> launcher = Kernels.Get(definition, dynamicShared);
         Log.Add(definition, grid.X, grid.Y, grid.Z, threads);
+        if (IsCuda && definition.Traits.HasPlainArguments)
+        {
+            LaunchPlain(definition, stream, grid, threads, dynamicShared, args);
+            return;
+        }
         try
         {
             SharedMemoryConfig shared = dynamicShared == 0 ? SharedMemoryConfig.Empty : SharedMemoryConfig.RequestDynamic<byte>(dynamicShared);
@@ -57,6 +63,16 @@ public sealed partial class GpuDevice
         {
             throw Translate(e, $"launching {definition.Name}");
         }
+    }
+
+    // ILGPU packs arguments by itself, without the alignment that tensor maps ask for; the driver knows it.
+    private unsafe void LaunchPlain<TArgs>(KernelDefinition<TArgs> definition, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, TArgs args)
+        where TArgs : struct
+    {
+        void* argument = Unsafe.AsPointer(ref args);
+        CudaError status = CudaDriver.cuLaunchKernel(
+            Kernels.Function(definition), (uint)grid.X, (uint)grid.Y, (uint)grid.Z, (uint)threads, 1, 1, (uint)dynamicShared, stream.Handle, &argument, null);
+        Check(status, $"launching {definition.Name}");
     }
 
     internal MemoryBuffer Allocate(long bytes)

@@ -22,6 +22,7 @@ internal sealed class KernelCache(GpuDevice device)
     private readonly List<Kernel> loaded = [];
     private readonly Dictionary<int, (Kernel Kernel, int DynamicShared)> byId = [];
     private readonly HashSet<nint> overlapping = [];
+    private nint[] functions = new nint[64];
 
     /// <summary>Number of kernels compiled so far.</summary>
     public int CompiledCount
@@ -56,20 +57,30 @@ internal sealed class KernelCache(GpuDevice device)
                 var larger = new object?[Math.Max(definition.Id + 1, launchers.Length * 2)];
                 launchers.CopyTo(larger, 0);
                 Volatile.Write(ref launchers, larger);
+                var more = new nint[larger.Length];
+                functions.CopyTo(more, 0);
+                Volatile.Write(ref functions, more);
             }
             if (launchers[definition.Id] is null)
             {
                 Kernel kernel = Load(definition);
                 loaded.Add(kernel);
                 byId[definition.Id] = (kernel, 0);
-                if (definition.Traits.Overlaps && kernel is CudaKernel cuda)
-                    overlapping.Add(cuda.FunctionPtr);
+                if (kernel is CudaKernel cuda)
+                {
+                    functions[definition.Id] = cuda.FunctionPtr;
+                    if (definition.Traits.Overlaps)
+                        overlapping.Add(cuda.FunctionPtr);
+                }
                 Volatile.Write(ref launchers[definition.Id], KernelDefinition<TArgs>.CreateLauncher(kernel));
             }
             AllowDynamicShared(definition, dynamicShared);
             return (Action<AcceleratorStream, KernelConfig, TArgs>)launchers[definition.Id]!;
         }
     }
+
+    /// <summary>The driver's handle of a kernel that <see cref="Get"/> has loaded.</summary>
+    public nint Function(KernelDefinition definition) => Volatile.Read(ref functions)[definition.Id];
 
     /// <summary>What the driver's compiler made of a kernel; null on the CPU device.</summary>
     public KernelResources? Resources<TArgs>(KernelDefinition<TArgs> definition)
@@ -139,6 +150,7 @@ internal sealed class KernelCache(GpuDevice device)
             byId.Clear();
             overlapping.Clear();
             Array.Clear(launchers);
+            Array.Clear(functions);
         }
     }
 }

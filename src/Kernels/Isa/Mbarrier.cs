@@ -52,8 +52,11 @@ internal static unsafe class Mbarrier
         }
     }
 
-    /// <summary>Arrives at the barrier with the same address in block <paramref name="rank"/> of the cluster.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there]; }", MinArch = Arch)]
+    /// <summary>
+    /// Arrives at the barrier with the same address in block <paramref name="rank"/> of the cluster. Orders nothing between the blocks but the
+    /// arrival itself: an ordering of all memory for the cluster would wait for every access in flight, a microsecond each time.
+    /// </summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there]; }", MinArch = Arch)]
     public static void ArriveAt(uint barrier, int rank) => Arrive(barrier);
 
     /// <summary>Arrives, and lets the phase wait for that many bytes of copies besides.</summary>
@@ -78,10 +81,6 @@ internal static unsafe class Mbarrier
                 Monitor.Wait(Gate);
         }
     }
-
-    /// <summary>The same where the other block of a cluster arrives: what it did before is seen.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .pred done; WAIT: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1; @!done bra WAIT; }", MinArch = Arch)]
-    public static void WaitForCluster(uint barrier, uint parity) => Wait(barrier, parity);
 
     /// <summary>Bytes of a copy have landed (emulation of what the copy engine does).</summary>
     internal static void Complete(uint barrier, int bytes)

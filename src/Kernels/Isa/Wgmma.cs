@@ -96,7 +96,7 @@ internal static unsafe class Wgmma
     public static void ClearN128() => Array.Clear(Totals);
 
     /// <summary>total += part · (the multiplier of the lane's upper or lower row), for 128 columns.</summary>
-    [IntrinsicImplementation, Ptx("[[32: fma.rn.f32 total(4#), part(4#), %0, total(4#); fma.rn.f32 total(4#+1), part(4#+1), %0, total(4#+1); fma.rn.f32 total(4#+2), part(4#+2), %1, total(4#+2); fma.rn.f32 total(4#+3), part(4#+3), %1, total(4#+3); ]]", ExactArch = Arch)]
+    [IntrinsicImplementation, Ptx("[[16: fma.rn.f32 total(4#), part(4#), %0, total(4#); fma.rn.f32 total(4#+1), part(4#+1), %0, total(4#+1); fma.rn.f32 total(4#+2), part(4#+2), %1, total(4#+2); fma.rn.f32 total(4#+3), part(4#+3), %1, total(4#+3); ]]", ExactArch = Arch)]
     public static void PromoteN128(float upper, float lower)
     {
         for (int i = 0; i < Parts.Length; i++)

@@ -148,4 +148,7 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuTensorMapEncodeTiled(void* map, int type, uint rank, nint address, ulong* sizes, ulong* strides, uint* tile, uint* steps, int interleave, int swizzle, int promotion, int fill);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuLaunchKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** parameters, void** extra);
 }
