@@ -5,7 +5,7 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>The plan is a pure function; these are its decisions, on devices that need not be here.</summary>
 public sealed class LinearPlanTests
 {
-    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132), A100 = new(true, 80, 32, 1024, 108), Cpu = new(false, 0, 2, 2, 8);
+    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132, 232_448), A100 = new(true, 80, 32, 1024, 108, 166_912), Rtx4090 = new(true, 89, 32, 1024, 128, 101_376), Cpu = new(false, 0, 2, 2, 8, 49_152);
 
     [Theory]
     // Few rows stream through tensor cores: 32 rows of W a block, warps by the number of blocks.
@@ -35,9 +35,9 @@ public sealed class LinearPlanTests
     [InlineData("Cpu", 1, 3, 64, WeightFormat.Bf16, true, 0, "Scalar Table 2×1 of 2")]
     public void Chooses(string device, int m, int n, int k, WeightFormat format, bool aligned, int experts, string expected)
     {
-        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, _ => Cpu };
+        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, "RTX 4090" => Rtx4090, _ => Cpu };
         LinearPlan plan = LinearPlan.Choose(new LinearShape(m, n, k, format, aligned, experts), limits);
-        Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}");
+        Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}{(plan.Tile is { } tile ? $" in {tile}" : "")}");
     }
 
     [Theory]
