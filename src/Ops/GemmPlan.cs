@@ -19,7 +19,7 @@ internal static class GemmPlan
     {
         GemmTile tile = force ?? ChooseTile(shape, device, gated);
         GemmTileInfo info = GemmKernels.Info(shape.Format, tile);
-        return new LinearPlan(LinearPath.Gemm, Fp8Decoding.BitMove, true, (int)Math.Min(Blocks(shape, info, gated), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
+        return new LinearPlan(LinearPath.Gemm, LinearPlan.TileDecoding(shape.Format), true, (int)Math.Min(Blocks(shape, info, gated), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
     }
 
     private static GemmTile ChooseTile(in LinearShape shape, LinearDevice device, bool gated)

@@ -22,7 +22,7 @@ internal static class LinearKernels
     public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, int m, bool float32, bool grouped) =>
         plan.Tile is { } tile ? GemmKernels.Get(format, tile, grouped)
         : plan.Path == LinearPath.SkinnyGemm ? SkinnyKernels.Get(format, null, m, float32)
-        : ByKey[new Key(plan.Path, format, format is WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm ? plan.Decoding : default, plan.Vectorised, float32, grouped)];
+        : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
@@ -42,7 +42,7 @@ internal static class LinearKernels
         kernels.Add(key with { Format = WeightFormat.Int4 }, Access<Int4>(key));
         kernels.Add(key with { Format = WeightFormat.Int4Zero }, Access<Int4Zero>(key));
         AddFp8<Fp8BitMove>(kernels, key with { Decoding = Fp8Decoding.BitMove });
-        // Tiles have one decoder: every architecture has it, and it keeps pace with the tensor cores.
+        // Tiles have one decoder (LinearPlan.TileDecoding).
         if (key.Path == LinearPath.GemmUnaligned)
             return;
         AddFp8<Fp8Table>(kernels, key with { Decoding = Fp8Decoding.Table });

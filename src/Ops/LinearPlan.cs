@@ -99,11 +99,11 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         if (path == LinearPath.Gemm && shape.CanPipeline)
             return GemmPlan.Choose(shape, device, gated: false, tile);
         if (path is LinearPath.Gemm or LinearPath.GemmUnaligned)
-            return new LinearPlan(LinearPath.GemmUnaligned, Fp8Decoding.BitMove, shape.Aligned, Tiles(shape.N, GemmUnaligned.TileN), RowTiles(shape), GemmUnaligned.Threads);
+            return new LinearPlan(LinearPath.GemmUnaligned, TileDecoding(shape.Format), shape.Aligned, Tiles(shape.N, GemmUnaligned.TileN), RowTiles(shape), GemmUnaligned.Threads);
         // The table is what an architecture without the conversion uses, and the fastest on the CPU, where every emulated
         // instruction is a call.
         Fp8Decoding decode = decoding ?? (!device.IsCuda ? Fp8Decoding.Table : device.Arch >= 89 ? Fp8Decoding.Hardware : Fp8Decoding.BitMove);
-        if (shape.Format is not (WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm))
+        if (!IsFp8(shape.Format))
             decode = Fp8Decoding.Table;
         if (path == LinearPath.SkinnyGemm)
         {
@@ -120,6 +120,11 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     /// <summary>For quantised activations, of which few rows stream, and for accumulators other than float32 (no activations in the shape then).</summary>
     public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null) =>
         Choose(shape, device, force ?? (!device.IsCuda ? LinearPath.AccurateScalar : shape.Activations is not null && shape.CanStream ? LinearPath.SkinnyGemm : LinearPath.Accurate), Fp8Decoding.Hardware);
+
+    /// <summary>Kernels with tiles have one decoder: every architecture has it, and it keeps pace with the tensor cores.</summary>
+    internal static Fp8Decoding TileDecoding(WeightFormat format) => IsFp8(format) ? Fp8Decoding.BitMove : Fp8Decoding.Table;
+
+    private static bool IsFp8(WeightFormat format) => format is WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm;
 
     private static LinearPath ChoosePath(in LinearShape shape, in LinearDevice device)
     {

@@ -20,7 +20,7 @@ public sealed class GroupedLinearTests
         int[] expertOf = Route(m, experts, distribution);
         foreach (WeightFormat format in WeightFormats.All)
         {
-            HostMatrix[] matrices = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 32)))];
+            HostMatrix[] matrices = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 64)))];
             BFloat16[] x = RandomData.GaussianBf16(m / rowsPerInput * K, 99);
             double[] expected = Expected(matrices, expertOf, x, rowsPerInput);
             foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.Gemm, LinearPath.GemmUnaligned }.Where(p => LinearTests.CanRun(device, p)))
