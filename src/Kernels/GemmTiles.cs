@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Kernels.Formats;
+using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
@@ -134,13 +135,12 @@ internal static class GemmSizes<TFormat, TTile, TStages, TWarp>
     public static int Pitch => TTile.N + 4;
 
     /// <summary>Where the row lists begin.</summary>
-    public static int RowsStart => Larger(TStages.Count * StageBytes, TTile.M * Pitch * sizeof(float));
+    public static int RowsStart => IntrinsicMath.Max(TStages.Count * StageBytes, TTile.M * Pitch * sizeof(float));
 
     /// <summary>Dynamic shared memory of a block: stages or y's tile, then a row's place in y and in x.</summary>
     public static int SharedBytes => RowsStart + (TTile.M * 2 * sizeof(int));
 
-    /// <summary>Of a power of two up to 256.</summary>
-    public static int Log2(int n) => n >= 256 ? 8 : n >= 128 ? 7 : n >= 64 ? 6 : n >= 32 ? 5 : n >= 16 ? 4 : n >= 8 ? 3 : n >= 4 ? 2 : n >= 2 ? 1 : 0;
-
-    private static int Larger(int a, int b) => a > b ? a : b;
+    /// <summary>Of a power of two up to 256: arithmetic alone, which the compiler folds at once, where comparisons would be branches to it.</summary>
+    public static int Log2(int n) =>
+        ((n >> 1) & 1) + (((n >> 2) & 1) * 2) + (((n >> 3) & 1) * 3) + (((n >> 4) & 1) * 4) + (((n >> 5) & 1) * 5) + (((n >> 6) & 1) * 6) + (((n >> 7) & 1) * 7) + (((n >> 8) & 1) * 8);
 }

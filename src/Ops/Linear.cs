@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu;
 /// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32 unless an <see cref="Accumulator"/> says otherwise.
 /// </summary>
 /// <remarks>
-/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
+/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores; on the CPU each dot product is
 /// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
 /// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
@@ -85,17 +85,18 @@ public static partial class Linear
         WideStores = Shape.IsVectorAligned(y, 16) && (yStride == 0 ? weights.N : yStride) % 8 == 0 ? 1 : 0,
     };
 
-    internal static void RequireOutput<T>(GpuStream stream, QuantizedMatrix weights, ArrayView<T> y, int m, int yStride)
+    internal static void RequireOutput<T>(GpuStream stream, QuantizedMatrix weights, ArrayView<T> y, int m, int yStride, int? columns = null)
         where T : unmanaged
     {
         ArgumentNullException.ThrowIfNull(stream);
         ArgumentNullException.ThrowIfNull(weights);
         stream.Device.RequireSame(weights.Device, nameof(weights));
         Shape.RequireSize(m, nameof(m));
-        if (yStride != 0 && yStride < weights.N)
-            throw new ArgumentException($"Rows of y are {yStride} elements apart; a row has {weights.N}.", nameof(yStride));
+        int width = columns ?? weights.N;
+        if (yStride != 0 && yStride < width)
+            throw new ArgumentException($"Rows of y are {yStride} elements apart; a row has {width}.", nameof(yStride));
         // The last row need not be followed by the rest of its stride.
-        long length = m == 0 ? 0 : ((long)(m - 1) * (yStride == 0 ? weights.N : yStride)) + weights.N;
+        long length = m == 0 ? 0 : ((long)(m - 1) * (yStride == 0 ? width : yStride)) + width;
         Shape.Require(stream, y, 1, length, nameof(y));
     }
 }
