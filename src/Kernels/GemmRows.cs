@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
@@ -14,7 +15,7 @@ internal struct GemmRows
     /// <summary>How many there are, at most a tile's.</summary>
     public int Count;
 
-    /// <summary>Rows of tile number <paramref name="tile"/> of 2^<paramref name="shift"/> rows. Each expert's rows begin a tile of their own.</summary>
+    /// <summary>Rows of tile number <paramref name="tile"/> of 2^<paramref name="shift"/> rows. Each expert's rows begin a tile of their own. All lanes of a warp call it.</summary>
     public static GemmRows Find<TRows>(LinearArgs a, int tile, int shift)
         where TRows : struct, IRowMap
     {
@@ -31,20 +32,26 @@ internal struct GemmRows
             }
             return range;
         }
-        int before = 0;
-        for (int expert = 0; expert < a.ExpertCount && range.Slab < 0; expert++)
+        // 32 experts at a time, a lane each: one expert after the other would be as many loads in a row.
+        int lane = Group.IdxX & 31, before = 0;
+        for (int first = 0; first < a.ExpertCount && range.Slab < 0; first += 32)
         {
-            int start = a.Offsets[expert];
-            int count = a.Offsets[expert + 1] - start;
-            int tiles = (count + (1 << shift) - 1) >> shift;
-            if (tile < before + tiles)
+            int expert = first + lane, start = 0, count = 0;
+            if (expert < a.ExpertCount)
             {
-                int offset = (tile - before) << shift;
-                range.Slab = expert;
-                range.First = start + offset;
-                range.Count = IntrinsicMath.Min(1 << shift, count - offset);
+                start = a.Offsets[expert];
+                count = a.Offsets[expert + 1] - start;
             }
-            before += tiles;
+            int tiles = (count + (1 << shift) - 1) >> shift, end = before + SumUpTo(tiles, lane);
+            int found = WarpOps.SumInt(tile >= end - tiles && tile < end ? expert + 1 : 0) - 1;
+            if (found >= 0)
+            {
+                int offset = (tile - From(end - tiles, found)) << shift;
+                range.Slab = found;
+                range.First = From(start, found) + offset;
+                range.Count = IntrinsicMath.Min(1 << shift, From(count, found) - offset);
+            }
+            before = From(end, 31);
         }
         return range;
     }
@@ -52,6 +59,20 @@ internal struct GemmRows
     /// <summary>The row of y that row <paramref name="i"/> of the tile is, or −1.</summary>
     public readonly int Row<TRows>(LinearArgs a, int i)
         where TRows : struct, IRowMap => i >= Count ? -1 : TRows.IsGrouped ? ExistingRow(a, First + i) : First + i;
+
+    // The sum of the values of this lane and those below it.
+    private static int SumUpTo(int value, int lane)
+    {
+        for (int distance = 1; distance < 32; distance <<= 1)
+        {
+            int below = From(value, lane - distance);
+            value += lane >= distance ? below : 0;
+        }
+        return value;
+    }
+
+    // Of lane `lane` modulo 32.
+    private static int From(int value, int lane) => (int)WarpOps.Shuffle((uint)value, lane);
 
     // Routing comes from the device unchecked: what points outside the tensors is no row.
     private static int ExistingRow(LinearArgs a, int index)

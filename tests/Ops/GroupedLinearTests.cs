@@ -12,11 +12,12 @@ public sealed class GroupedLinearTests
     [CombinatorialDevices(4, 1, "one takes all")]
     [CombinatorialDevices(8, 3, "skewed")]
     [CombinatorialDevices(16, 2, "one row")]
+    [CombinatorialDevices(70, 1, "few of many")]
     public void EveryPathMatchesTheOracle(TestDevice which, int experts, int rowsPerInput, string distribution)
     {
         GpuDevice device = TestDevices.Get(which);
         const int N = 35, K = 96;
-        int m = (distribution == "one row" ? 1 : 24) * rowsPerInput;
+        int m = (distribution switch { "one row" => 1, "few of many" => 3, _ => 24 }) * rowsPerInput;
         int[] expertOf = Route(m, experts, distribution);
         foreach (WeightFormat format in WeightFormats.All)
         {
