@@ -17,14 +17,23 @@ internal sealed record BenchOptions
     public int Runs { get; private init; } = 5;
 
     /// <summary>Rows of x that products are timed with.</summary>
-    public IReadOnlyList<int> Rows { get; private init; } = [1, 8, 16];
+    public IReadOnlyList<int> Rows => GivenRows ?? [1, 8, 16];
+
+    /// <summary>The same of products of many rows.</summary>
+    public IReadOnlyList<int> GemmRows => GivenRows ?? [16, 32, 64, 128, 256, 512, 1024, 2048, 8192];
 
     /// <summary>Columns and rows of the weights that products are timed with.</summary>
-    public IReadOnlyList<(int K, int N)> Shapes { get; private init; } =
+    public IReadOnlyList<(int K, int N)> Shapes => GivenShapes ??
     [
         (2048, 768), (768, 2048), (2048, 2048), (2048, 5120), (2048, 8192), (4096, 4096),
         (4096, 14336), (14336, 4096), (8192, 8192), (8192, 29568), (29568, 8192), (2048, 151936),
     ];
+
+    /// <summary>The same of products of many rows.</summary>
+    public IReadOnlyList<(int K, int N)> GemmShapes => GivenShapes ?? [(4096, 14336), (14336, 4096), (8192, 8192), (2048, 5120)];
+
+    /// <summary>Whether products of many rows are timed on every tile, not on the one that the plan chooses.</summary>
+    public bool AllTiles { get; private init; }
 
     /// <summary>What is multiplied with what.</summary>
     public IReadOnlyList<GemvProduct> Products { get; private init; } = GemvProduct.All;
@@ -36,6 +45,10 @@ internal sealed record BenchOptions
     public bool Check { get; private init; }
 
     private string? ModelFolder { get; init; }
+
+    private IReadOnlyList<int>? GivenRows { get; init; }
+
+    private IReadOnlyList<(int K, int N)>? GivenShapes { get; init; }
 
     public GpuDevice OpenDevice() => GpuDevice.Open(Device, Ordinal);
 
@@ -63,9 +76,10 @@ internal sealed record BenchOptions
                 "--model" => options with { ModelFolder = value },
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
-                "--rows" => options with { Rows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
+                "--rows" => options with { GivenRows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
-                "--shapes" => options with { Shapes = [.. value.Split(',').Select(Shape).Distinct()] },
+                "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },
+                "--tiles" => options with { AllTiles = value == "all" ? true : value == "plan" ? false : throw new ArgumentException($"--tiles is all or plan, not '{value}'.") },
                 "--out" => options with { ResultFolder = value },
                 _ => throw new ArgumentException($"There is no option {option}."),
             };

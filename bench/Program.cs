@@ -6,6 +6,7 @@ const string Usage = """
 
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
     gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth; needs a card, no model
+    gemm      products of many rows: formats × shapes × rows, beside cuBLAS; needs a card, no model
     decode    tokens a second of a model, batch 1, greedy
     report    docs/results as tables and a chart in the documents; no card needed
 
@@ -13,9 +14,10 @@ const string Usage = """
     --ordinal N              which card, default 0
     --model DIR              default: models/tiny-moe-fp8 of the repository
     --tokens N               decode: tokens a run, default 256
-    --formats F[,F…]         gemv: weights, or weights+activations; default {FORMATS}
-    --shapes KxN[,KxN…]      gemv: columns and rows of the weights, default twelve of language models
-    --rows M[,M…]            gemv: rows of x, default 1,8,16
+    --formats F[,F…]         gemv, gemm: weights, or (gemv) weights+activations; default {FORMATS}
+    --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
+    --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192)
+    --tiles all|plan         gemm: every tile of each product, or the plan's, default plan
     --runs N                 decode: runs after a warm-up, default 5
     --check                  report: write nothing, exit 1 when a document is not up to date
     --write                  append the results to docs/results
@@ -39,6 +41,7 @@ try
         "hopper" => Hop(),
         "host" => HostBench.Run(options),
         "gemv" => GemvBench.Run(options, out wrong),
+        "gemm" => GemmBench.Run(options, out wrong),
         "decode" => DecodeBench.Run(options),
         _ => throw new ArgumentException($"'{args[0]}' is no benchmark."),
     };

@@ -17,6 +17,7 @@ internal static class Report
         var files = new List<(string Path, string Text)>
         {
             Between(root, "docs/kernels/gemv.md", "gemv", ReportGemv.Render(gemv, [.. records.Where(r => r.Bench == "quantize-activations")])),
+            Between(root, "docs/kernels/gemm.md", "gemm", ReportGemm.Render([.. records.Where(r => r.Bench == "gemm")])),
             Between(root, "docs/numerics.md", "error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")])),
             Between(root, "README.md", "figures", ReportTables.Summary(gemv, decode)),
         };
@@ -55,7 +56,7 @@ internal static class Report
             foreach (string line in File.ReadLines(file).Where(l => l.Length > 0))
             {
                 ResultRecord r = ResultRecord.FromJson(line);
-                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, (r.Distribution, r.Activation, r.Accumulator));
+                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" || r.Name == ReportGemm.Planned ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, (r.Distribution, r.Activation, r.Accumulator));
                 if (!latest.TryGetValue(key, out ResultRecord? other) || string.CompareOrdinal(other.Date, r.Date) <= 0)
                     latest[key] = r;
             }

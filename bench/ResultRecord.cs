@@ -48,6 +48,9 @@ internal sealed record ResultRecord
 
     public double? Gbps { get; init; }
 
+    /// <summary>10¹² operations a second, a multiplication and an addition two.</summary>
+    public double? Tflops { get; init; }
+
     /// <summary>Read bandwidth measured in the same run.</summary>
     public double? ReadGbps { get; init; }
 

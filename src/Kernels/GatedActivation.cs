@@ -29,7 +29,10 @@ internal static class GatedActivation
             long gateIndex = i + (row * a.Width);
             float gate = Bf16.ToFloat(a.GateUp[gateIndex]);
             float up = Bf16.ToFloat(a.GateUp[gateIndex + a.Width]);
-            a.Output[i] = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
+            a.Output[i] = Bf16.FromFloat(Silu(gate) * up);
         }
     }
+
+    /// <summary>v / (1 + e^−v).</summary>
+    public static float Silu(float v) => v / (1f + XMath.Exp(-v));
 }

@@ -1,134 +1,146 @@
 using GpuKit.Ilgpu.Kernels.Formats;
-using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>
-/// Global memory to the shared tiles of <see cref="Gemm"/>: 32 BF16 columns a row, 8 at a time, whatever the alignment.
-/// Rows, columns and k beyond the matrices become zeros.
-/// </summary>
-internal static class GemmTiles
+/// <summary>What a block of <see cref="Gemm"/> computes at once. All are powers of two.</summary>
+internal interface IGemmTile
 {
-    /// <summary>Elements between rows of a tile: 32 values and 8 of padding against bank conflicts.</summary>
-    public const int Stride = 40;
+    /// <summary>Rows of x.</summary>
+    static abstract int M { get; }
 
-    /// <summary>Rows of x named by <paramref name="rows"/> (−1 is none), columns from <paramref name="k"/>.</summary>
-    public static void StageInputs<TAccess, TRows>(LinearArgs a, ArrayView<ushort> tileX, ArrayView<int> rows, int k)
-        where TAccess : struct, IAccess
-        where TRows : struct, IRowMap
-    {
-        ArrayView<uint> words = a.X.Cast<uint>();
-        for (int unit = Group.IdxX; unit < Gemm.TileM * 4; unit += Group.DimX)
-        {
-            int row = unit >> 2, column = k + ((unit & 3) * 8);
-            int source = rows[row];
-            long start = ((TRows.IsGrouped ? source / a.RowsPerInput : (long)source) * a.K) + column;
-            U4 value = default;
-            if (source >= 0 && column < a.K)
-                value = TAccess.IsVectorised ? Mem.LoadReadOnly(ref words[start >> 1]) : Gather(a.X, start, a.K - column);
-            Mem.StoreShared(ref tileX.Cast<uint>()[((row * Stride) + ((unit & 3) * 8)) >> 1], value);
-        }
-    }
+    /// <summary>Rows of W.</summary>
+    static abstract int N { get; }
 
-    /// <summary>Rows of W from <paramref name="firstColumn"/>, decoded to BF16 and times their group scale if any, columns from <paramref name="k"/>.</summary>
-    public static void StageWeights<TFormat, TAccess>(LinearArgs a, ArrayView<ushort> table, ArrayView<ushort> tileW, int slab, int firstColumn, int k)
-        where TFormat : struct, IWeightFormat
-        where TAccess : struct, IAccess
-    {
-        for (int unit = Group.IdxX; unit < Gemm.TileN * 4; unit += Group.DimX)
-        {
-            int row = unit >> 2, column = k + ((unit & 3) * 8);
-            int n = firstColumn + row;
-            U4 value = default;
-            if (n < a.N && column < a.K)
-            {
-                long start = ((((long)slab * a.N) + n) * TFormat.RowCodes(a.K)) + column;
-                uint offset = TFormat.Offset(a.ScaleTable, slab, n, column);
-                value = TAccess.IsVectorised ? DecodeOctet<TFormat>(a, table, start, offset) : GatherWeights<TFormat>(a, table, start, a.K - column, offset);
-                if (TFormat.HasGroupScales)
-                    value = Scaled(value, TFormat.Scale(a.ScaleTable, slab, n, column));
-            }
-            Mem.StoreShared(ref tileW.Cast<uint>()[((row * Stride) + ((unit & 3) * 8)) >> 1], value);
-        }
-    }
+    /// <summary>Columns a turn of the pipeline, 64 or 128.</summary>
+    static abstract int K { get; }
+}
 
-    // Eight consecutive codes as BF16.
-    private static U4 DecodeOctet<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, uint offset)
-        where TFormat : struct, IWeightFormat
-    {
-        ArrayView<uint> words = a.Codes.Cast<uint>();
-        if (TFormat.CodesPerWordShift == 1)
-            return Mem.LoadReadOnly(ref words[start >> 1]);
-        U4 value;
-        if (TFormat.CodesPerWordShift == 3)
-        {
-            uint nibbles = Mem.LoadStream1(ref words[start >> 3]);
-            value.X = TFormat.DecodePair(nibbles, 0, offset, table);
-            value.Y = TFormat.DecodePair(nibbles, 1, offset, table);
-            value.Z = TFormat.DecodePair(nibbles, 2, offset, table);
-            value.W = TFormat.DecodePair(nibbles, 3, offset, table);
-            return value;
-        }
-        U2 codes = Mem.LoadStream2(ref words[start >> 2]);
-        value.X = TFormat.DecodePair(codes.X, 0, offset, table);
-        value.Y = TFormat.DecodePair(codes.X, 1, offset, table);
-        value.Z = TFormat.DecodePair(codes.Y, 0, offset, table);
-        value.W = TFormat.DecodePair(codes.Y, 1, offset, table);
-        return value;
-    }
+internal readonly struct Tile16x64x128 : IGemmTile
+{
+    public static int M => 16;
 
-    // Eight values of one group times its scale: exact, since a format with group scales has few bits in both.
-    private static U4 Scaled(U4 value, float scale)
-    {
-        const uint MinusZero = 0x80008000;
-        uint pair = Bf16.Pack(scale, scale);
-        value.X = Cvt.FmaBf16x2(value.X, pair, MinusZero);
-        value.Y = Cvt.FmaBf16x2(value.Y, pair, MinusZero);
-        value.Z = Cvt.FmaBf16x2(value.Z, pair, MinusZero);
-        value.W = Cvt.FmaBf16x2(value.W, pair, MinusZero);
-        return value;
-    }
+    public static int N => 64;
 
-    private static U4 Gather(ArrayView<ushort> x, long start, int left)
-    {
-        U4 value;
-        value.X = GatherPair(x, start, left);
-        value.Y = GatherPair(x, start + 2, left - 2);
-        value.Z = GatherPair(x, start + 4, left - 4);
-        value.W = GatherPair(x, start + 6, left - 6);
-        return value;
-    }
+    public static int K => 128;
+}
 
-    private static uint GatherPair(ArrayView<ushort> x, long start, int left)
-    {
-        uint pair = 0;
-        if (left > 0)
-            pair = x[start];
-        if (left > 1)
-            pair |= (uint)x[start + 1] << 16;
-        return pair;
-    }
+internal readonly struct Tile32x64x128 : IGemmTile
+{
+    public static int M => 32;
 
-    private static U4 GatherWeights<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left, uint offset)
-        where TFormat : struct, IWeightFormat
-    {
-        U4 value;
-        value.X = GatherWeightPair<TFormat>(a, table, start, left, offset);
-        value.Y = GatherWeightPair<TFormat>(a, table, start + 2, left - 2, offset);
-        value.Z = GatherWeightPair<TFormat>(a, table, start + 4, left - 4, offset);
-        value.W = GatherWeightPair<TFormat>(a, table, start + 6, left - 6, offset);
-        return value;
-    }
+    public static int N => 64;
 
-    private static uint GatherWeightPair<TFormat>(LinearArgs a, ArrayView<ushort> table, long start, int left, uint offset)
-        where TFormat : struct, IWeightFormat
-    {
-        uint pair = 0;
-        if (left > 0)
-            pair = TFormat.DecodeOne(a.Codes, start, offset, table);
-        if (left > 1)
-            pair |= (uint)TFormat.DecodeOne(a.Codes, start + 1, offset, table) << 16;
-        return pair;
-    }
+    public static int K => 128;
+}
+
+internal readonly struct Tile64x64x64 : IGemmTile
+{
+    public static int M => 64;
+
+    public static int N => 64;
+
+    public static int K => 64;
+}
+
+internal readonly struct Tile64x128x64 : IGemmTile
+{
+    public static int M => 64;
+
+    public static int N => 128;
+
+    public static int K => 64;
+}
+
+internal readonly struct Tile128x128x64 : IGemmTile
+{
+    public static int M => 128;
+
+    public static int N => 128;
+
+    public static int K => 64;
+}
+
+internal readonly struct Tile128x128x128 : IGemmTile
+{
+    public static int M => 128;
+
+    public static int N => 128;
+
+    public static int K => 128;
+}
+
+internal readonly struct Tile128x256x64 : IGemmTile
+{
+    public static int M => 128;
+
+    public static int N => 256;
+
+    public static int K => 64;
+}
+
+internal readonly struct Tile256x128x64 : IGemmTile
+{
+    public static int M => 256;
+
+    public static int N => 128;
+
+    public static int K => 64;
+}
+
+/// <summary>Turns of the pipeline that shared memory holds: one is multiplied, the others are on their way.</summary>
+internal interface IGemmStages
+{
+    static abstract int Count { get; }
+}
+
+internal readonly struct ThreeStages : IGemmStages
+{
+    public static int Count => 3;
+}
+
+internal readonly struct FourStages : IGemmStages
+{
+    public static int Count => 4;
+}
+
+internal readonly struct SixStages : IGemmStages
+{
+    public static int Count => 6;
+}
+
+/// <summary>Sizes that follow from type arguments, for kernel and host; constants to the compiler.</summary>
+internal static class GemmSizes<TFormat, TTile, TStages, TWarp>
+    where TFormat : struct, ITiledFormat
+    where TTile : struct, IGemmTile
+    where TStages : struct, IGemmStages
+    where TWarp : struct, IGemmWarp<TWarp>
+{
+    /// <summary>log2 of the warps along N.</summary>
+    public static int WarpsShift => Log2(TTile.N) - Log2(16 * TWarp.WeightTiles);
+
+    /// <summary>log2 of the threads of a block.</summary>
+    public static int ThreadsShift => 5 + WarpsShift + Log2(TTile.M) - Log2(8 * TWarp.InputTiles);
+
+    /// <summary>log2 of the bytes of a row of codes and 64 columns.</summary>
+    public static int CodeRowShift => 8 - TFormat.CodesPerWordShift;
+
+    /// <summary>Bytes of x a stage.</summary>
+    public static int InputBytes => TTile.M * TTile.K * 2;
+
+    /// <summary>Bytes of a stage.</summary>
+    public static int StageBytes => InputBytes + ((TTile.N * TTile.K * 4) >> TFormat.CodesPerWordShift);
+
+    /// <summary>Floats between rows of y's tile, which takes the stages' place at the end; four beside a power of two keep a warp's stores in 32 banks.</summary>
+    public static int Pitch => TTile.N + 4;
+
+    /// <summary>Where the row lists begin.</summary>
+    public static int RowsStart => IntrinsicMath.Max(TStages.Count * StageBytes, TTile.M * Pitch * sizeof(float));
+
+    /// <summary>Dynamic shared memory of a block: stages or y's tile, then a row's place in y and in x.</summary>
+    public static int SharedBytes => RowsStart + (TTile.M * 2 * sizeof(int));
+
+    /// <summary>Of a power of two up to 256: arithmetic alone, which the compiler folds at once, where comparisons would be branches to it.</summary>
+    public static int Log2(int n) =>
+        ((n >> 1) & 1) + (((n >> 2) & 1) * 2) + (((n >> 3) & 1) * 3) + (((n >> 4) & 1) * 4) + (((n >> 5) & 1) * 5) + (((n >> 6) & 1) * 6) + (((n >> 7) & 1) * 7) + (((n >> 8) & 1) * 8);
 }

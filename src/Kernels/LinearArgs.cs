@@ -34,6 +34,12 @@ internal struct LinearArgs
     /// <summary>[ExpertCount + 1] where each expert's rows begin in <see cref="Order"/> (grouped GEMM).</summary>
     public ArrayView<int> Offsets;
 
+    /// <summary>[N] BF16 that is added to each row, or empty (GEMM).</summary>
+    public ArrayView<ushort> Bias;
+
+    /// <summary>[M, N] BF16 that is added to y, or empty (GEMM).</summary>
+    public ArrayView<ushort> Residual;
+
     public int M;
     public int N;
     public int K;
@@ -45,6 +51,12 @@ internal struct LinearArgs
     public int RowsPerInput;
 
     public int ExpertCount;
+
+    /// <summary>Whether Y is float32, not BF16 (GEMM; other kernels have it as a type argument); 0 or 1.</summary>
+    public int IsFloat32;
+
+    /// <summary>Whether every eight columns of a row of Y begin at a multiple of 16 bytes (GEMM); 0 or 1.</summary>
+    public int WideStores;
 
     /// <inheritdoc cref="ScaleTable.Blocks"/>
     public readonly ArrayView<float> Scales => ScaleTable.Blocks;
@@ -78,18 +90,48 @@ internal readonly struct ExpertMatrices : IRowMap
 internal interface IOutput
 {
     static abstract void Store(ArrayView<byte> y, long index, float value);
+
+    /// <summary>Eight neighbours whose address is a multiple of 16 bytes.</summary>
+    static abstract void StoreOctet(ArrayView<byte> y, long index, F4 low, F4 high);
 }
 
 /// <summary>BF16, rounded to nearest even.</summary>
 internal readonly struct Bf16Output : IOutput
 {
     public static void Store(ArrayView<byte> y, long index, float value) => y.Cast<ushort>()[index] = Bf16.FromFloat(value);
+
+    public static void StoreOctet(ArrayView<byte> y, long index, F4 low, F4 high)
+    {
+        U4 bits;
+        bits.X = Cvt.Bf16x2(low.Y, low.X);
+        bits.Y = Cvt.Bf16x2(low.W, low.Z);
+        bits.Z = Cvt.Bf16x2(high.Y, high.X);
+        bits.W = Cvt.Bf16x2(high.W, high.Z);
+        Mem.StoreGlobal(ref y.Cast<uint>()[index >> 1], bits);
+    }
 }
 
 /// <summary>float32.</summary>
 internal readonly struct Float32Output : IOutput
 {
     public static void Store(ArrayView<byte> y, long index, float value) => y.Cast<float>()[index] = value;
+
+    public static void StoreOctet(ArrayView<byte> y, long index, F4 low, F4 high)
+    {
+        ArrayView<uint> words = y.Cast<uint>();
+        Mem.StoreGlobal(ref words[index], Bits(low));
+        Mem.StoreGlobal(ref words[index + 4], Bits(high));
+    }
+
+    private static U4 Bits(F4 v)
+    {
+        U4 bits;
+        bits.X = Interop.FloatAsInt(v.X);
+        bits.Y = Interop.FloatAsInt(v.Y);
+        bits.Z = Interop.FloatAsInt(v.Z);
+        bits.W = Interop.FloatAsInt(v.W);
+        return bits;
+    }
 }
 
 /// <summary>

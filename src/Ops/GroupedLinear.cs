@@ -45,7 +45,7 @@ public static class GroupedLinear
     }
 
     /// <summary>The same with the path and decoder chosen by the caller, for tests and benchmarks.</summary>
-    internal static void Launch(GpuStream stream, QuantizedMatrix weights, in ExpertRouting routing, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, in GroupedSize size, LinearPath? path = null, Fp8Decoding? decoding = null)
+    internal static void Launch(GpuStream stream, QuantizedMatrix weights, in ExpertRouting routing, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, in GroupedSize size, LinearPath? path = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         if (size.RowsPerInput < 1 || size.M % size.RowsPerInput != 0)
             throw new ArgumentException($"{size.M} rows cannot share inputs in groups of {size.RowsPerInput}.", nameof(size));
@@ -55,15 +55,15 @@ public static class GroupedLinear
         Shape.Require(stream, routing.Offsets, 1, weights.Count + 1L, "routing.Offsets");
         if (size.M == 0)
             return;
-        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, Linear.IsAligned(weights, x), weights.Count);
-        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding);
-        LinearArgs args = Linear.CreateArgs(weights, x, y, size.M, size.YStride);
+        var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, Linear.IsAligned(weights, x), weights.Count, weights.Block);
+        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding, tile);
+        LinearArgs args = Linear.CreateArgs(weights, x, y, size.M, size.YStride, float32);
         args.Experts = routing.Experts;
         args.Order = routing.Order;
         args.Offsets = routing.Offsets;
         args.ExpertCount = weights.Count;
         args.RowsPerInput = size.RowsPerInput;
-        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: true), stream, (plan.GridX, plan.GridY, 1), plan.Threads, 0, args);
+        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: true), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args);
     }
 }
 

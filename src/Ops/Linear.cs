@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu;
 /// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32 unless an <see cref="Accumulator"/> says otherwise.
 /// </summary>
 /// <remarks>
-/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles; on the CPU each dot product is
+/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores; on the CPU each dot product is
 /// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
 /// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
@@ -53,7 +53,7 @@ public static partial class Linear
     }
 
     /// <summary>The same with the path and decoder chosen by the caller, for tests and benchmarks.</summary>
-    internal static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, LinearPath? path = null, Fp8Decoding? decoding = null)
+    internal static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, LinearPath? path = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         RequireOne(weights);
         Shape.Require(stream, x, size.M, weights.K, nameof(x));
@@ -61,16 +61,16 @@ public static partial class Linear
             return;
         bool aligned = IsAligned(weights, x);
         var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
-        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding);
-        LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride);
-        int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : 0;
+        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding, tile);
+        LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride, float32);
+        int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : plan.SharedBytes;
         stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);
     }
 
     internal static bool IsAligned(QuantizedMatrix weights, ArrayView<BFloat16> x) =>
         Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(weights.K));
 
-    internal static LinearArgs CreateArgs(QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, int m, int yStride) => new()
+    internal static LinearArgs CreateArgs(QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, int m, int yStride, bool float32 = false) => new()
     {
         Codes = weights.Codes,
         ScaleTable = weights.ScaleTable,
@@ -81,19 +81,22 @@ public static partial class Linear
         K = weights.K,
         YStride = yStride == 0 ? weights.N : yStride,
         RowsPerInput = 1,
+        IsFloat32 = float32 ? 1 : 0,
+        WideStores = Shape.IsVectorAligned(y, 16) && (yStride == 0 ? weights.N : yStride) % 8 == 0 ? 1 : 0,
     };
 
-    internal static void RequireOutput<T>(GpuStream stream, QuantizedMatrix weights, ArrayView<T> y, int m, int yStride)
+    internal static void RequireOutput<T>(GpuStream stream, QuantizedMatrix weights, ArrayView<T> y, int m, int yStride, int? columns = null)
         where T : unmanaged
     {
         ArgumentNullException.ThrowIfNull(stream);
         ArgumentNullException.ThrowIfNull(weights);
         stream.Device.RequireSame(weights.Device, nameof(weights));
         Shape.RequireSize(m, nameof(m));
-        if (yStride != 0 && yStride < weights.N)
-            throw new ArgumentException($"Rows of y are {yStride} elements apart; a row has {weights.N}.", nameof(yStride));
+        int width = columns ?? weights.N;
+        if (yStride != 0 && yStride < width)
+            throw new ArgumentException($"Rows of y are {yStride} elements apart; a row has {width}.", nameof(yStride));
         // The last row need not be followed by the rest of its stride.
-        long length = m == 0 ? 0 : ((long)(m - 1) * (yStride == 0 ? weights.N : yStride)) + weights.N;
+        long length = m == 0 ? 0 : ((long)(m - 1) * (yStride == 0 ? width : yStride)) + width;
         Shape.Require(stream, y, 1, length, nameof(y));
     }
 }

@@ -20,14 +20,14 @@ internal static class LinearKernels
 
     /// <summary>The kernel of a plan for products of one matrix with <paramref name="m"/> rows, or of experts' matrices.</summary>
     public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, int m, bool float32, bool grouped) =>
-        plan.Path == LinearPath.SkinnyGemm
-            ? SkinnyKernels.Get(format, null, m, float32)
-            : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
+        plan.Tile is { } tile ? GemmKernels.Get(format, tile, grouped)
+        : plan.Path == LinearPath.SkinnyGemm ? SkinnyKernels.Get(format, null, m, float32)
+        : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
-        foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.Gemm })
+        foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.GemmUnaligned })
             foreach (bool vectorised in new[] { false, true })
                 foreach (bool float32 in new[] { false, true })
                     foreach (bool grouped in new[] { false, true })
@@ -38,17 +38,22 @@ internal static class LinearKernels
     private static void AddFormats(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
     {
         kernels.Add(key with { Format = WeightFormat.Bf16 }, Access<Bf16Weights>(key));
-        Key fp8 = key with { Format = WeightFormat.Fp8Block };
-        kernels.Add(fp8 with { Decoding = Fp8Decoding.Table }, Access<Fp8Block<Fp8Table>>(key));
-        kernels.Add(fp8 with { Decoding = Fp8Decoding.BitMove }, Access<Fp8Block<Fp8BitMove>>(key));
-        kernels.Add(fp8 with { Decoding = Fp8Decoding.Hardware }, Access<Fp8Block<Fp8Hardware>>(key));
         kernels.Add(key with { Format = WeightFormat.Nvfp4 }, Access<Nvfp4>(key));
         kernels.Add(key with { Format = WeightFormat.Int4 }, Access<Int4>(key));
         kernels.Add(key with { Format = WeightFormat.Int4Zero }, Access<Int4Zero>(key));
-        Key twoTerm = key with { Format = WeightFormat.Fp8TwoTerm };
-        kernels.Add(twoTerm with { Decoding = Fp8Decoding.Table }, Access<Fp8TwoTerm<Fp8Table>>(key));
-        kernels.Add(twoTerm with { Decoding = Fp8Decoding.BitMove }, Access<Fp8TwoTerm<Fp8BitMove>>(key));
-        kernels.Add(twoTerm with { Decoding = Fp8Decoding.Hardware }, Access<Fp8TwoTerm<Fp8Hardware>>(key));
+        AddFp8<Fp8BitMove>(kernels, key with { Decoding = Fp8Decoding.BitMove });
+        // Tiles have one decoder (LinearPlan.TileDecoding).
+        if (key.Path == LinearPath.GemmUnaligned)
+            return;
+        AddFp8<Fp8Table>(kernels, key with { Decoding = Fp8Decoding.Table });
+        AddFp8<Fp8Hardware>(kernels, key with { Decoding = Fp8Decoding.Hardware });
+    }
+
+    private static void AddFp8<TDecoder>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
+        where TDecoder : struct, IFp8Decoder
+    {
+        kernels.Add(key with { Format = WeightFormat.Fp8Block }, Access<Fp8Block<TDecoder>>(key));
+        kernels.Add(key with { Format = WeightFormat.Fp8TwoTerm }, Access<Fp8TwoTerm<TDecoder>>(key));
     }
 
     private static KernelDefinition<LinearArgs> Access<TFormat>(Key key)
@@ -74,6 +79,6 @@ internal static class LinearKernels
         {
             LinearPath.Scalar => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, SingleLane>, new KernelTraits(MostThreads)),
             LinearPath.Gemv => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, WarpLanes>, new KernelTraits(MostThreads)),
-            _ => new(Gemm.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(Gemm.Threads, NeedsWarp32: true)),
+            _ => new(GemmUnaligned.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(GemmUnaligned.Threads, NeedsWarp32: true)),
         };
 }

@@ -15,8 +15,11 @@ internal enum LinearPath
     /// <summary>Tensor cores with the weights as the wide operand, for at most 16 rows.</summary>
     SkinnyGemm,
 
-    /// <summary>Tensor cores in tiles of 64 × 64.</summary>
+    /// <summary>Tensor cores in tiles of many sizes, through a pipeline in shared memory.</summary>
     Gemm,
+
+    /// <summary>Tensor cores in tiles of 64 × 64, for what cannot be copied in 16-byte words or has narrow scale blocks.</summary>
+    GemmUnaligned,
 
     /// <summary>One warp a dot product, with the accumulator chosen by the caller or quantised activations.</summary>
     Accurate,
@@ -46,6 +49,9 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
 {
     /// <summary>Whether the skinny kernel can run it: whole 16-byte words, wide enough scale blocks, at most 16 rows, no experts.</summary>
     public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && SkinnyKernels.Exist(Format, Activations, Block);
+
+    /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, wide enough scale blocks.</summary>
+    public bool CanPipeline => Aligned && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
 }
 
 /// <summary>What the plan must know of a device.</summary>
@@ -54,10 +60,11 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
 /// <param name="WarpSize">Lanes a warp.</param>
 /// <param name="MaxThreads">Threads a block can have.</param>
 /// <param name="Multiprocessors">Blocks that run at once.</param>
-internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize, int MaxThreads, int Multiprocessors)
+/// <param name="SharedBytes">Shared memory a block can have.</param>
+internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize, int MaxThreads, int Multiprocessors, int SharedBytes)
 {
     public static LinearDevice Of(GpuDevice device) => new(
-        device.IsCuda, device.Target?.Number ?? 0, device.WarpSize, device.MaxThreadsPerBlock, device.MultiprocessorCount);
+        device.IsCuda, device.Target?.Number ?? 0, device.WarpSize, device.MaxThreadsPerBlock, device.MultiprocessorCount, device.MaxSharedBytesPerBlock);
 }
 
 /// <summary>Which kernel runs a multiplication and how it is spread: a pure function of shape and device.</summary>
@@ -67,7 +74,9 @@ internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize
 /// <param name="GridX">Blocks along N.</param>
 /// <param name="GridY">Blocks along M.</param>
 /// <param name="Threads">Threads a block.</param>
-internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads)
+/// <param name="Tile">What a block of the pipelined kernel computes.</param>
+/// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel.</param>
+internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0)
 {
     /// <summary>Rows from which a tensor-core tile beats reading the weights once a row (the tile is 64 rows, of which 16 pay for it).</summary>
     public const int GemmFromRows = 16;
@@ -80,16 +89,22 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
 
     private const int GemvThreads = 256;
 
-    public static LinearPlan Choose(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null)
+    /// <summary>
+    /// The plan, or that of a path, decoder and tile that tests and benchmarks force; a forced <see cref="LinearPath.Gemm"/> that cannot run becomes
+    /// <see cref="LinearPath.GemmUnaligned"/>.
+    /// </summary>
+    public static LinearPlan Choose(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         LinearPath path = force ?? ChoosePath(shape, device);
+        if (path == LinearPath.Gemm && shape.CanPipeline)
+            return GemmPlan.Choose(shape, device, gated: false, tile);
+        if (path is LinearPath.Gemm or LinearPath.GemmUnaligned)
+            return new LinearPlan(LinearPath.GemmUnaligned, TileDecoding(shape.Format), shape.Aligned, Tiles(shape.N, GemmUnaligned.TileN), RowTiles(shape), GemmUnaligned.Threads);
         // The table is what an architecture without the conversion uses, and the fastest on the CPU, where every emulated
         // instruction is a call.
         Fp8Decoding decode = decoding ?? (!device.IsCuda ? Fp8Decoding.Table : device.Arch >= 89 ? Fp8Decoding.Hardware : Fp8Decoding.BitMove);
-        if (shape.Format is not (WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm))
+        if (!IsFp8(shape.Format))
             decode = Fp8Decoding.Table;
-        if (path == LinearPath.Gemm)
-            return new LinearPlan(path, decode, shape.Aligned, Tiles(shape.N, Gemm.TileN), RowTiles(shape), Gemm.Threads);
         if (path == LinearPath.SkinnyGemm)
         {
             int tiles = Tiles(shape.N, SkinnyGemm.Rows);
@@ -105,6 +120,11 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     /// <summary>For quantised activations, of which few rows stream, and for accumulators other than float32 (no activations in the shape then).</summary>
     public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null) =>
         Choose(shape, device, force ?? (!device.IsCuda ? LinearPath.AccurateScalar : shape.Activations is not null && shape.CanStream ? LinearPath.SkinnyGemm : LinearPath.Accurate), Fp8Decoding.Hardware);
+
+    /// <summary>Kernels with tiles have one decoder: every architecture has it, and it keeps pace with the tensor cores.</summary>
+    internal static Fp8Decoding TileDecoding(WeightFormat format) => IsFp8(format) ? Fp8Decoding.BitMove : Fp8Decoding.Table;
+
+    private static bool IsFp8(WeightFormat format) => format is WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm;
 
     private static LinearPath ChoosePath(in LinearShape shape, in LinearDevice device)
     {
@@ -128,7 +148,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
 
     // Each expert's rows start a tile of their own: at most one partial tile an expert beyond the full ones.
     private static int RowTiles(in LinearShape shape) =>
-        (int)Math.Min(MostRowTiles, Tiles(shape.M, Gemm.TileM) + (long)shape.Experts);
+        (int)Math.Min(MostRowTiles, Tiles(shape.M, GemmUnaligned.TileM) + (long)shape.Experts);
 
     private static int Tiles(int size, int tile) => (int)(((long)size + tile - 1) / tile);
 }

@@ -15,7 +15,7 @@ public readonly record struct ScaleBlock
     internal static readonly ScaleBlock Group16 = new((-Log128, 4 - Log128));
 
     // A step of the tensor-core kernel must not cross a block's edge.
-    private const int LeastColumns = Kernels.Gemm.TileK;
+    private const int LeastColumns = Kernels.GemmUnaligned.TileK;
     private const int Most = 1 << 20;
     private const int Log128 = 7;
 

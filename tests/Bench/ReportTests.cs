@@ -50,7 +50,7 @@ public sealed class ReportTests
         using var root = new TemporaryFolder();
         string results = Path.Combine(root.Path, "docs", "results");
         Directory.CreateDirectory(Path.Combine(root.Path, "docs", "kernels"));
-        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/numerics.md", "error"), ("README.md", "figures") })
+        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/numerics.md", "error"), ("README.md", "figures") })
             File.WriteAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
         ResultRecord first = Product("Bf16", us: 11) with { Date = "2026-01-01T00:00:00Z" };
         IReadOnlyList<string> files = ResultRecord.Append(results,

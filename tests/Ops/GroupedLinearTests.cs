@@ -12,18 +12,19 @@ public sealed class GroupedLinearTests
     [CombinatorialDevices(4, 1, "one takes all")]
     [CombinatorialDevices(8, 3, "skewed")]
     [CombinatorialDevices(16, 2, "one row")]
+    [CombinatorialDevices(70, 1, "few of many")]
     public void EveryPathMatchesTheOracle(TestDevice which, int experts, int rowsPerInput, string distribution)
     {
         GpuDevice device = TestDevices.Get(which);
         const int N = 35, K = 96;
-        int m = (distribution == "one row" ? 1 : 24) * rowsPerInput;
+        int m = (distribution switch { "one row" => 1, "few of many" => 3, _ => 24 }) * rowsPerInput;
         int[] expertOf = Route(m, experts, distribution);
         foreach (WeightFormat format in WeightFormats.All)
         {
-            HostMatrix[] matrices = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 32)))];
+            HostMatrix[] matrices = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 64)))];
             BFloat16[] x = RandomData.GaussianBf16(m / rowsPerInput * K, 99);
             double[] expected = Expected(matrices, expertOf, x, rowsPerInput);
-            foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.Gemm }.Where(p => LinearTests.CanRun(device, p)))
+            foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.Gemm, LinearPath.GemmUnaligned }.Where(p => LinearTests.CanRun(device, p)))
                 Compare.Close(Run(device, matrices, expertOf, x, (m, rowsPerInput), path), expected, 1e-5);
         }
     }

@@ -5,7 +5,7 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>The plan is a pure function; these are its decisions, on devices that need not be here.</summary>
 public sealed class LinearPlanTests
 {
-    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132), A100 = new(true, 80, 32, 1024, 108), Cpu = new(false, 0, 2, 2, 8);
+    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132, 232_448), A100 = new(true, 80, 32, 1024, 108, 166_912), Rtx4090 = new(true, 89, 32, 1024, 128, 101_376), Cpu = new(false, 0, 2, 2, 8, 49_152);
 
     [Theory]
     // Few rows stream through tensor cores: 32 rows of W a block, warps by the number of blocks.
@@ -17,27 +17,35 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 29568, 8192, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 924×1 of 128")]
     // What cannot be read in 16-byte words runs as dot products, then in tiles.
     [InlineData("H200", 1, 100, 77, WeightFormat.Fp8Block, false, 0, "Gemv Hardware 13×1 of 256 by elements")]
-    [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "Gemm Table 2×1 of 128 by elements")]
-    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 80×1 of 128")]
-    [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm Hardware 80×128 of 128")]
+    [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "GemmUnaligned Table 2×1 of 128 by elements")]
+    // Up to 64 rows tiles are as high as the rows need; above, what leaves the busiest multiprocessor least work.
+    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 80×1 of 128 in M32N64K128")]
+    [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
+    [InlineData("H200", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 64×1 of 128 in M64N64K64")]
+    [InlineData("H200", 128, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
+    [InlineData("H200", 256, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 256 in M128N256K64")]
+    [InlineData("H200", 2048, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 896×1 of 256 in M128N256K64")]
+    [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 1280×1 of 256 in M128N256K64")]
+    // A card with 99 KB of shared memory a block has the tiles that need no more.
+    [InlineData("RTX 4090", 8192, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 2560×1 of 128 in M128N128K64")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, true, 0, "SkinnyGemm Table 128×1 of 512")]
     [InlineData("H200", 16, 29568, 8192, WeightFormat.Int4, true, 0, "SkinnyGemm Table 924×1 of 64")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, false, 0, "Gemv Table 512×1 of 256 by elements")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SkinnyGemm Table 128×1 of 512")]
     // Two terms do not stream and are decoded as FP8 is.
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv Hardware 512×1 of 256")]
-    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128")]
+    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128 in M16N64K128")]
     // Experts: dot products until each has 16 rows on average, then tiles and a partial one an expert.
     [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
-    [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm Hardware 24×192 of 128")]
-    [InlineData("A100", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 1×2 of 128")]
+    [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm BitMove 2304×1 of 128 in M64N128K64")]
+    [InlineData("A100", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 2×1 of 128 in M64N64K64")]
     [InlineData("Cpu", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Scalar Table 8×1 of 2")]
     [InlineData("Cpu", 1, 3, 64, WeightFormat.Bf16, true, 0, "Scalar Table 2×1 of 2")]
     public void Chooses(string device, int m, int n, int k, WeightFormat format, bool aligned, int experts, string expected)
     {
-        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, _ => Cpu };
+        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, "RTX 4090" => Rtx4090, _ => Cpu };
         LinearPlan plan = LinearPlan.Choose(new LinearShape(m, n, k, format, aligned, experts), limits);
-        Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}");
+        Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}{(plan.Tile is { } tile ? $" in {tile}" : "")}");
     }
 
     [Theory]

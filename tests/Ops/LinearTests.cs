@@ -15,10 +15,13 @@ public sealed class LinearTests
         (1, 1, 1), (1, 7, 5), (1, 31, 64), (2, 32, 128), (1, 33, 130), (3, 5, 257), (8, 3, 48), (5, 127, 16),
     ];
 
-    private static readonly (int M, int N, int K)[] TileShapes =
+    private static readonly (int M, int N, int K)[] UnalignedShapes =
     [
         (16, 64, 32), (17, 9, 33), (1, 65, 48), (65, 63, 31), (64, 66, 160), (63, 1, 8),
     ];
+
+    // K in whole 16-byte words. GemmTests has the tiles.
+    private static readonly (int M, int N, int K)[] PipelineShapes = [(17, 9, 32), (33, 66, 160)];
 
     // K in whole 16-byte words: full chunks for some warps, partial ones, fewer chunks than warps.
     private static readonly (int M, int N, int K)[] SkinnyShapes =
@@ -46,8 +49,8 @@ public sealed class LinearTests
         GpuDevice device = TestDevices.Get(which);
         if (!CanRun(device, (LinearPath)path, format))
             return;
-        foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => TileShapes, LinearPath.SkinnyGemm => SkinnyShapesOf(format), _ => SmallShapes })
-            foreach (Fp8Decoding decoding in Decodings(format))
+        foreach ((int m, int n, int k) in (LinearPath)path switch { LinearPath.Gemm => PipelineShapes, LinearPath.GemmUnaligned => UnalignedShapes, LinearPath.SkinnyGemm => SkinnyShapesOf(format), _ => SmallShapes })
+            foreach (Fp8Decoding decoding in Decodings(format, (LinearPath)path))
                 Check(device, format, (LinearPath)path, decoding, (LinearPath)path == LinearPath.SkinnyGemm ? new ScaleBlock(32, 128) : new ScaleBlock(32, 64), (m, n, k));
     }
 
@@ -76,7 +79,7 @@ public sealed class LinearTests
             foreach (LinearPath path in Enum.GetValues<LinearPath>().Where(p => CanRun(device, p, format)))
             {
                 int m = path == LinearPath.SkinnyGemm ? 16 : M;
-                foreach (Fp8Decoding decoding in Decodings(format))
+                foreach (Fp8Decoding decoding in Decodings(format, path))
                     Assert.Equal(expected[..(m * N)], Run(device, w, x[..(m * K)], m, path, decoding));
             }
         }
@@ -200,16 +203,17 @@ public sealed class LinearTests
 
     internal static bool CanRun(GpuDevice device, LinearPath path) => path switch
     {
-        LinearPath.Gemm or LinearPath.SkinnyGemm => device.WarpSize == 32 && device.MaxThreadsPerBlock >= 128,
+        LinearPath.Gemm or LinearPath.GemmUnaligned or LinearPath.SkinnyGemm => device.WarpSize == 32 && device.MaxThreadsPerBlock >= 128,
         // Reached through an accumulator or quantised activations: AccurateLinearTests.
         LinearPath.Accurate or LinearPath.AccurateScalar => false,
         _ => true,
     };
 
-    internal static IEnumerable<Fp8Decoding> Decodings(WeightFormat format) =>
-        format is WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm ? Enum.GetValues<Fp8Decoding>() : [Fp8Decoding.Table];
+    // The kernels with tensor cores have one decoder each.
+    internal static IEnumerable<Fp8Decoding> Decodings(WeightFormat format, LinearPath path) =>
+        format is WeightFormat.Fp8Block or WeightFormat.Fp8TwoTerm && path is LinearPath.Scalar or LinearPath.Gemv ? Enum.GetValues<Fp8Decoding>() : [Fp8Decoding.Table];
 
-    private static HostMatrix IntegerWeights(WeightFormat format, int n, int k)
+    internal static HostMatrix IntegerWeights(WeightFormat format, int n, int k)
     {
         // The largest code in every block makes its scale 1: the codes are the integers themselves. In NVFP4 one group's scale
         // must be the largest, 448, for the matrix's to be 1. With zero points it is the range of 15 that does, here around 3.

@@ -76,7 +76,7 @@ public sealed class TwoTermTests(ITestOutputHelper output)
                 int m = path == LinearPath.Gemm ? 17 : 2;
                 BFloat16[] x = RandomData.SmallIntegersBf16(m * k, 8);
                 float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k), v => (float)v);
-                foreach (Fp8Decoding decoding in LinearTests.Decodings(w.Format))
+                foreach (Fp8Decoding decoding in LinearTests.Decodings(w.Format, path))
                     Assert.Equal(expected, LinearTests.Run(device, w, x, m, path, decoding));
             }
         }

@@ -24,6 +24,10 @@ internal static unsafe class LdMatrix
     [IntrinsicImplementation, Ptx("ldmatrix.sync.aligned.m8n8.x4.shared.b16 %d, [%s0];")]
     public static U4 X4(ref ushort row) => Load(ref row, 4, false);
 
+    /// <summary>Four matrices, all a constant number of bytes behind the addresses.</summary>
+    [IntrinsicImplementation, Ptx("ldmatrix.sync.aligned.m8n8.x4.shared.b16 %d, [%s0+%c1];")]
+    public static U4 X4At(ref ushort row, int bytes) => Load(ref Unsafe.AddByteOffset(ref row, bytes), 4, false);
+
     /// <summary>One matrix, transposed; addresses of lanes 0–7.</summary>
     [IntrinsicImplementation, Ptx("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%d}, [%s0];")]
     public static uint X1Trans(ref ushort row) => Load(ref row, 1, true).X;

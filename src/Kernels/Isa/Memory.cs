@@ -91,6 +91,18 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.shared.v2.u32 %d, [%s0];")]
     public static U2 LoadShared2(ref uint p) => Load<U2>(ref p, "ld.shared.v2.u32");
 
+    /// <summary>Loads 16 bytes of shared memory, a constant number of bytes on.</summary>
+    [IntrinsicImplementation, Ptx("ld.shared.v4.u32 %d, [%s0+%c1];")]
+    public static U4 LoadSharedAt(ref uint p, int bytes) => Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.shared.v4.u32");
+
+    /// <summary>Loads 8 bytes of shared memory, a constant number of bytes on.</summary>
+    [IntrinsicImplementation, Ptx("ld.shared.v2.u32 %d, [%s0+%c1];")]
+    public static U2 LoadShared2At(ref uint p, int bytes) => Load<U2>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.shared.v2.u32");
+
+    /// <summary>Stores a number to shared memory, a constant number of bytes on.</summary>
+    [IntrinsicImplementation, Ptx("st.shared.f32 [%s0+%c1], %2;")]
+    public static void StoreSharedAt(ref uint p, int bytes, float v) => Store(ref Unsafe.AddByteOffset(ref p, bytes), v, "st.shared.f32");
+
     /// <summary>Stores 16 bytes to shared memory.</summary>
     [IntrinsicImplementation, Ptx("st.shared.v4.u32 [%s0], %1;")]
     public static void StoreShared(ref uint p, U4 v) => Store(ref p, v, "st.shared.v4.u32");

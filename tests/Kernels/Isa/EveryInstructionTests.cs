@@ -48,11 +48,14 @@ public sealed partial class EveryInstructionTests
         Mem.StoreShared(ref shared[at + 24], Mem.LoadReadOnly(ref a.Input[at + 24]));
         shared[at + 28] = Mem.LoadStream1(ref a.Input[at + 28]);
         shared[at + 29] = first.X ^ first.W ^ Mem.LoadGlobal2(ref a.Input[at + 2]).Y ^ Mem.LoadStream2(ref a.Input[at + 6]).X ^ Mem.LoadGlobalHalf(ref a.Input.Cast<byte>()[(4 * at) + 6]) ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
+        Mem.StoreSharedAt(ref shared[at + 28], 8, Interop.IntAsFloat(a.Input[at + 9] & 0x3FFFFFFF));
         Group.Barrier();
         for (int i = 0; i < 24; i += 4)
             Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));
         Mem.StoreStream(ref a.Output[at + 24], Mem.LoadShared(ref shared[other + 24]));
         Mem.StoreGlobal2(ref a.Output[at + 28], Mem.LoadShared2(ref shared[other + 28]));
+        a.Output[at + 30] = Mem.LoadShared2At(ref shared[other + 26], 16).X;
+        a.Output[at + 31] = Mem.LoadSharedAt(ref shared[other], 48).Z;
     }
 
     /// <summary>ldmatrix of every kind into both products. Inputs are small whole numbers: sums are exact in any order.</summary>
@@ -79,6 +82,9 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 7] = Interop.FloatAsInt(f16.W);
         a.Output[at + 8] = LdMatrix.X1(ref shared[512 + (lane * 8)]);
         a.Output[at + 9] = LdMatrix.X1Trans(ref shared[512 + (lane * 8)]);
+        U4 further = LdMatrix.X4At(ref shared[lane * 8], 1024);
+        a.Output[at + 10] = further.X ^ (further.Y << 1);
+        a.Output[at + 11] = further.Z ^ (further.W << 1);
     }
 
     /// <summary>Bits, conversions, exact arithmetic and the warp's collectives.</summary>

@@ -1,0 +1,52 @@
+namespace GpuKit.Ilgpu.Bench;
+
+/// <summary>Activations of many rows, made on the device, the output of a product, and its error in some rows and columns.</summary>
+internal sealed class GemmOperands : IDisposable
+{
+    private const int CheckedRows = 12;
+
+    private readonly GpuStream stream;
+    private readonly int n;
+    private readonly int k;
+    private readonly int[] rows;
+
+    public GemmOperands(GpuStream stream, int m, int n, int k)
+    {
+        (this.stream, this.n, this.k) = (stream, n, k);
+        // Spread over the rows, the first and the last included.
+        rows = [.. Enumerable.Range(0, CheckedRows).Select(i => (int)((long)i * (m - 1) / (CheckedRows - 1))).Distinct()];
+        X = stream.Device.Allocate<BFloat16>((long)m * k);
+        Y = stream.Device.Allocate<BFloat16>((long)m * n);
+        // ±[0.5, 1).
+        RandomBits.Fill(stream, X.View.Cast<uint>(), (uint)(m + k), 0x807F807Fu, 0x3F003F00u);
+    }
+
+    /// <summary><c>[m, k]</c>.</summary>
+    public DeviceBuffer<BFloat16> X { get; }
+
+    /// <summary><c>[m, n]</c>.</summary>
+    public DeviceBuffer<BFloat16> Y { get; }
+
+    /// <summary>Relative error of what <paramref name="multiply"/> writes; what it does not write is NaN.</summary>
+    public double Error(Action multiply, GemvCheck check)
+    {
+        RandomBits.Fill(stream, Y.View.Cast<uint>(), 1, 0, 0xFFFFFFFFu);
+        multiply();
+        double[][] inputs = Array.ConvertAll(rows, row => Array.ConvertAll(Row(X, row, k), v => (double)(float)v));
+        BFloat16[][] outputs = Array.ConvertAll(rows, row => Row(Y, row, n));
+        return check.Error(inputs, i => (float)outputs[i / n][i % n]);
+    }
+
+    public void Dispose()
+    {
+        X.Dispose();
+        Y.Dispose();
+    }
+
+    private BFloat16[] Row(DeviceBuffer<BFloat16> matrix, int row, int length)
+    {
+        var values = new BFloat16[length];
+        matrix.CopyTo(stream, values, (long)row * length);
+        return values;
+    }
+}

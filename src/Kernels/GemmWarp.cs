@@ -1,0 +1,127 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>A lane's decoded codes of one fragment of W and 64 columns: the operands of four steps.</summary>
+internal struct GemmCodes
+{
+    public U4 Step0, Step1, Step2, Step3;
+}
+
+/// <summary>The operands of four steps with up to four fragments, and what multiplies their sums.</summary>
+internal struct GemmChunk
+{
+    public GemmFragments Step0, Step1, Step2, Step3;
+    public GemmScales Scales;
+}
+
+/// <summary>
+/// All sums of a lane: a warp's part of the tile. Compositions of <see cref="GemmTwice{T}"/> unroll the loop over x at compile
+/// time, so that sums are registers and offsets constants.
+/// </summary>
+internal interface IGemmWarp<TSelf>
+    where TSelf : struct, IGemmWarp<TSelf>
+{
+    /// <summary>Fragments of x, 8 rows each.</summary>
+    static abstract int InputTiles { get; }
+
+    /// <summary>Fragments of W, 16 rows each.</summary>
+    static abstract int WeightTiles { get; }
+
+    /// <summary>Adds the products of 16 columns with the fragments of x from <paramref name="bytes"/> behind the lane's address on.</summary>
+    static abstract void Step(ref TSelf sums, ArrayView<ushort> x, int bytes, GemmFragments w);
+
+    /// <summary>Adds the products of 64 columns; <paramref name="even"/> and <paramref name="odd"/> are the lane's two 16-byte units of x.</summary>
+    static abstract void Chunk<TFormat>(ref TSelf sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat;
+
+    /// <inheritdoc cref="IGemmPair{TSelf}.Publish"/>
+    static abstract void Publish(TSelf sums, ArrayView<uint> target, int bytes, int pitch);
+}
+
+/// <summary>Two fragments of x.</summary>
+internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
+    where TPair : struct, IGemmPair<TPair>
+{
+    /// <summary>From a fragment of x to the next in shared memory.</summary>
+    public const int InputBytes = 8 * GemmCopies.RowBytes;
+
+    public TPair Sums;
+
+    public static int InputTiles => 2;
+
+    public static int WeightTiles => TPair.WeightTiles;
+
+    public static void Step(ref GemmOnce<TPair> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+    {
+        U4 inputs = LdMatrix.X4At(ref x[0], bytes);
+        TPair.Step(ref sums.Sums, w, Low(inputs), High(inputs));
+    }
+
+    public static void Chunk<TFormat>(ref GemmOnce<TPair> sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        U4 first = Mem.LoadSharedAt(ref even[0], bytes), second = Mem.LoadSharedAt(ref even[0], bytes + InputBytes);
+        TPair part = TFormat.HasRowScales ? default : sums.Sums;
+        TPair.Step(ref part, w.Step0, Low(first), Low(second));
+        TPair.Step(ref part, w.Step1, High(first), High(second));
+        first = Mem.LoadSharedAt(ref odd[0], bytes);
+        second = Mem.LoadSharedAt(ref odd[0], bytes + InputBytes);
+        TPair.Step(ref part, w.Step2, Low(first), Low(second));
+        TPair.Step(ref part, w.Step3, High(first), High(second));
+        if (TFormat.HasRowScales)
+            TPair.Fold(ref sums.Sums, part, w.Scales);
+        else
+            sums.Sums = part;
+    }
+
+    public static void Publish(GemmOnce<TPair> sums, ArrayView<uint> target, int bytes, int pitch) => TPair.Publish(sums.Sums, target, bytes, pitch);
+
+    private static U2 Low(U4 v)
+    {
+        U2 half;
+        half.X = v.X;
+        half.Y = v.Y;
+        return half;
+    }
+
+    private static U2 High(U4 v)
+    {
+        U2 half;
+        half.X = v.Z;
+        half.Y = v.W;
+        return half;
+    }
+}
+
+/// <summary>Twice as many rows of x.</summary>
+internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
+    where T : struct, IGemmWarp<T>
+{
+    public T First, Second;
+
+    public static int InputTiles => 2 * T.InputTiles;
+
+    public static int WeightTiles => T.WeightTiles;
+
+    public static void Step(ref GemmTwice<T> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+    {
+        T.Step(ref sums.First, x, bytes, w);
+        T.Step(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void Chunk<TFormat>(ref GemmTwice<T> sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        T.Chunk<TFormat>(ref sums.First, even, odd, bytes, w);
+        T.Chunk<TFormat>(ref sums.Second, even, odd, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void Publish(GemmTwice<T> sums, ArrayView<uint> target, int bytes, int pitch)
+    {
+        T.Publish(sums.First, target, bytes, pitch);
+        T.Publish(sums.Second, target, bytes + (T.InputTiles * 8 * pitch), pitch);
+    }
+}

@@ -1,0 +1,59 @@
+namespace GpuKit.Ilgpu;
+
+/// <summary>Which tile the pipelined kernel takes: a pure function of shape and device.</summary>
+internal static class GemmPlan
+{
+    /// <summary>Rows up to which a product is bound by reading the weights: the tile is as high as the rows need.</summary>
+    public const int ReadBoundRows = 64;
+
+    // Relative cost of an element of y, in percent, of tiles for products that are bound by multiplying.
+    private static readonly (GemmTile Tile, int Cost)[] Wide =
+    [
+        (GemmTile.M128N256K64, 100), (GemmTile.M256N128K64, 101), (GemmTile.M128N128K64, 110), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
+    ];
+
+    // Among experts rows spread: a tile of 128 must be filled more than half on average.
+    private const int WideRowsAnExpert = 96;
+
+    public static LinearPlan Choose(in LinearShape shape, in LinearDevice device, bool gated, GemmTile? force)
+    {
+        GemmTile tile = force ?? ChooseTile(shape, device, gated);
+        GemmTileInfo info = GemmKernels.Info(shape.Format, tile);
+        return new LinearPlan(LinearPath.Gemm, LinearPlan.TileDecoding(shape.Format), true, (int)Math.Min(Blocks(shape, info, gated), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
+    }
+
+    private static GemmTile ChooseTile(in LinearShape shape, LinearDevice device, bool gated)
+    {
+        if (shape.Experts > 0)
+            return shape.M / shape.Experts >= WideRowsAnExpert ? GemmTile.M128N128K64 : GemmTile.M64N128K64;
+        if (!gated && shape.M <= ReadBoundRows)
+        {
+            if (shape.M <= 32)
+                return shape.M <= 16 ? GemmTile.M16N64K128 : GemmTile.M32N64K128;
+            // Every block reads all of x: few wide ones read less, as long as they fill the card.
+            return Tiles(shape.N, 128) * 4 >= 3L * device.Multiprocessors ? GemmTile.M64N128K64 : GemmTile.M64N64K64;
+        }
+        GemmTile best = GemmTile.M64N128K64;
+        long least = long.MaxValue;
+        foreach ((GemmTile tile, int cost) in Wide)
+        {
+            if (!GemmKernels.Exists(shape.Format, tile, gated))
+                continue;
+            GemmTileInfo info = GemmKernels.Info(shape.Format, tile);
+            if (!info.Fits(device))
+                continue;
+            // Blocks of the multiprocessor that has most of them; its tensor cores are what runs out.
+            long turns = (Blocks(shape, info, gated) + device.Multiprocessors - 1) / device.Multiprocessors;
+            long total = turns * info.M * info.N * cost;
+            if (total < least)
+                (least, best) = (total, tile);
+        }
+        return best;
+    }
+
+    // Each expert's rows start a tile of their own: at most one partial tile an expert beyond the full ones.
+    private static long Blocks(in LinearShape shape, in GemmTileInfo info, bool gated) =>
+        (Tiles(shape.M, info.M) + shape.Experts) * Tiles(gated ? shape.N / 2 : shape.N, info.Columns(gated));
+
+    private static long Tiles(int size, int tile) => ((long)size + tile - 1) / tile;
+}
