@@ -11,6 +11,9 @@ public sealed partial class GpuDevice
 {
     private volatile string? lostReason;
 
+    /// <summary>Told of every launch while it is set; launches then allocate. For benchmarks.</summary>
+    internal Action<LaunchRecord>? LaunchObserver { get; set; }
+
     /// <summary>Makes the device's context current on the calling thread.</summary>
     internal void Bind()
     {
@@ -57,7 +60,14 @@ public sealed partial class GpuDevice
         {
             throw Translate(e, $"launching {definition.Name}");
         }
+        if (LaunchObserver is not null)
+            Observe(definition, stream, grid, threads, dynamicShared, args);
     }
+
+    // Apart from the launch itself, whose closure would else be allocated every time.
+    private void Observe<TArgs>(KernelDefinition<TArgs> definition, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, TArgs args)
+        where TArgs : struct =>
+        LaunchObserver!(new LaunchRecord(definition, grid.X * grid.Y * grid.Z, threads, args, () => Launch(definition, stream, grid, threads, dynamicShared, args)));
 
     internal MemoryBuffer Allocate(long bytes)
     {

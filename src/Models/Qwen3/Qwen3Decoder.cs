@@ -75,6 +75,12 @@ internal sealed class Qwen3Decoder : IDisposable
         return Read();
     }
 
+    /// <summary>One step launch by launch, without a graph; its token is not read.</summary>
+    public void StepDirectly() => RunStep();
+
+    /// <summary>Queues one replay without reading its token. On a card only, after a first <see cref="Step"/>.</summary>
+    public void Replay() => graph!.Replay(stream);
+
     public void Dispose()
     {
         DropGraph();

@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Models;
 /// One sequence on a model: its KV cache, its activations and its sampling state, all allocated by the constructor. Not for
 /// use by two threads at once; several sessions of one model may run side by side.
 /// </summary>
-public sealed class Qwen3Session : IDisposable
+public sealed partial class Qwen3Session : IDisposable
 {
     // Prompt tokens that run at once: enough to fill tensor-core tiles on a card; on the CPU a bound on memory and on the
     // time to a cancellation.
@@ -16,6 +16,7 @@ public sealed class Qwen3Session : IDisposable
     private readonly List<IDisposable> owned = [];
     private readonly List<int> tokens = [];
     private readonly GpuStream stream;
+    private readonly KvCache cache;
     private readonly Qwen3Forward forward;
     private readonly Qwen3Workspace workspace;
     private readonly DeviceBuffer<int> promptIds;
@@ -42,7 +43,7 @@ public sealed class Qwen3Session : IDisposable
         try
         {
             stream = Own(device.CreateStream());
-            KvCache cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
+            cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
             RotaryTable rotary = Own(new RotaryTable(device, config.HeadDim, contextLength, config.RopeTheta));
             workspace = Own(new Qwen3Workspace(device, config, Math.Min(contextLength, device.IsCuda ? CudaTokensAtOnce : CpuTokensAtOnce)));
             forward = new Qwen3Forward(model, cache, rotary, workspace);

@@ -1,0 +1,16 @@
+using GpuKit.Ilgpu.Kernels;
+using AttentionArgs = GpuKit.Ilgpu.Kernels.Attention.Args;
+
+namespace GpuKit.Ilgpu.Bench;
+
+/// <summary>Bytes that a launch must read from memory, from its arguments: weights and keys and values; 0 where that is not what a kernel's time is made of.</summary>
+internal static class KernelBytes
+{
+    public static long Of(object args, int context) => args switch
+    {
+        LinearArgs a when a.ExpertCount > 0 => a.Codes.Length / a.ExpertCount * Math.Min(a.M, a.ExpertCount),
+        LinearArgs a => a.Codes.Length,
+        AttentionArgs a => 4L * (a.QueryHeads / a.GroupSize) * Math.Min(context, a.Capacity) * a.HeadDim,
+        _ => 0,
+    };
+}
