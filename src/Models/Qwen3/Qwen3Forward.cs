@@ -83,6 +83,12 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         Linear.Multiply(stream, layer.Router!, workspace.Normed, workspace.RouterLogits, count);
         RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
         Router.SelectExperts(stream, workspace.RouterLogits, workspace.Experts, workspace.ExpertWeights, count, new RouterOptions(config.Experts, k, config.NormTopkProb));
+        if (count <= ExpertMlp.MostTokens && layer.Experts is { } stack && ExpertMlp.Exists(stream.Device, stack))
+        {
+            var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
+            ExpertMlp.Apply(stream, stack, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
+            return;
+        }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
         var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
         layer.GateUp.Multiply(stream, routing, workspace.Normed, workspace.GateUp, new GroupedSize(pairs, k));

@@ -31,6 +31,9 @@ internal sealed class Qwen3Layer : IDisposable
     /// <summary>hidden × intermediate, of each expert or of the dense MLP.</summary>
     public FusedLinear Down { get; private set; } = null!;
 
+    /// <summary>The experts' matrices as one stack each, where they are stored so.</summary>
+    public ExpertStack? Experts => Router is not null && GateUp.Single is { } gateUp && Down.Single is { } down ? new ExpertStack(gateUp, down) : null;
+
     /// <summary>Loads a layer; nothing stays allocated when that fails.</summary>
     public static Qwen3Layer Load(IWeightSource loader, Qwen3MoeConfig config, int index)
     {
