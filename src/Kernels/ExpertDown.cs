@@ -11,8 +11,8 @@ namespace GpuKit.Ilgpu.Kernels;
 /// A block owns 16 columns of the residual stream and goes through all experts that any token chose, in ascending order, each read
 /// once; a warp multiplies the same chunks of every expert. So the order of a token's sum depends on its own experts alone: those of
 /// the others add nothing to its column. A pair's weight multiplies a chunk's sums, and the warps add up in shared memory, in warp order. In
-/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing is older, and is read and the
-/// first weights are requested before this kernel waits.
+/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing, or the sums that it is made from, is
+/// older, and is read and the first weights are requested before this kernel waits.
 /// </remarks>
 internal static class ExpertDown
 {
@@ -59,7 +59,7 @@ internal static class ExpertDown
         table.Firsts = shared.SubView(3 * pairs * sizeof(int), pairs * sizeof(int)).Cast<int>();
         table.Pairs = shared.SubView(4 * pairs * sizeof(int), pairs * a.Tokens * sizeof(int)).Cast<int>();
         table.Count = count;
-        table.Fill(a);
+        table.Fill<TInputs>(a);
         ArrayView<uint> rows = TInputs.IsOneRow ? shared.SubView(RowStart(pairs, a.Tokens), 2 * pairs * k).Cast<uint>() : a.Activated.Cast<uint>();
         F4 sum0 = default, sum1 = default;
         Stream<TFormat, TInputs, TTiles>(a, table, rows, ref sum0, ref sum1);
@@ -79,7 +79,7 @@ internal static class ExpertDown
         }
     }
 
-    // An item is a chunk of an expert. Four are in registers; each is refilled right after it is multiplied.
+    // An item is a chunk of an expert. Three are in registers; each is refilled right after it is multiplied.
     private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, ref F4 sum0, ref F4 sum1)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
@@ -91,16 +91,15 @@ internal static class ExpertDown
         int items = table.Count[0] * (next.Chunks / warps);
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         TileChunk w0 = Load<TFormat>(a, table, place, ref next), w1 = Load<TFormat>(a, table, place, ref next);
-        TileChunk w2 = Load<TFormat>(a, table, place, ref next), w3 = Load<TFormat>(a, table, place, ref next);
+        TileChunk w2 = Load<TFormat>(a, table, place, ref next);
         GridDependency.Release();
         GridDependency.Wait();
+        table.LoadWeights(a);
         if (TInputs.IsOneRow)
-        {
             TileRow.Copy(a.Activated.Cast<uint>(), rows);
-            Group.Barrier(); // the rows are there before anyone multiplies by them
-        }
+        Group.Barrier(); // weights and rows are there before anyone multiplies by them
         int i = 0;
-        for (; i + 8 <= items; i += 4)
+        for (; i + 2 < items; i += 3)
         {
             Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
             w0 = Load<TFormat>(a, table, place, ref next);
@@ -108,26 +107,11 @@ internal static class ExpertDown
             w1 = Load<TFormat>(a, table, place, ref next);
             Multiply<TFormat, TInputs, TTiles>(a, table, rows, w2, ref item, ref sum0, ref sum1);
             w2 = Load<TFormat>(a, table, place, ref next);
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w3, ref item, ref sum0, ref sum1);
-            w3 = Load<TFormat>(a, table, place, ref next);
         }
-        // At most seven are left, four of them in registers.
-        for (; i < items; i += 4)
-        {
+        if (i < items)
             Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
-            if (i + 4 < items)
-                w0 = Load<TFormat>(a, table, place, ref next);
-            if (i + 1 < items)
-                Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
-            if (i + 5 < items)
-                w1 = Load<TFormat>(a, table, place, ref next);
-            if (i + 2 < items)
-                Multiply<TFormat, TInputs, TTiles>(a, table, rows, w2, ref item, ref sum0, ref sum1);
-            if (i + 6 < items)
-                w2 = Load<TFormat>(a, table, place, ref next);
-            if (i + 3 < items)
-                Multiply<TFormat, TInputs, TTiles>(a, table, rows, w3, ref item, ref sum0, ref sum1);
-        }
+        if (i + 1 < items)
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
     }
 
     // Past the last item the last expert's chunks are read again; without any expert the first one's, and nothing is done with them.
@@ -217,17 +201,27 @@ internal struct ExpertTable
     public readonly int PairOf(ExpertArgs a, int rank, int token) => token < a.Tokens ? Pairs[(rank * a.Tokens) + token] : -1;
 
     /// <summary>Called by the whole block, which may use it afterwards.</summary>
-    public readonly void Fill(ExpertArgs a)
+    public readonly void Fill<TInputs>(ExpertArgs a)
+        where TInputs : struct, ITileInputs
     {
         int pairs = a.Tokens * a.TopK;
-        ArrayView<uint> experts = a.Experts.Cast<uint>(), weights = a.PairWeights.Cast<uint>();
         if (Group.IdxX == 0)
             Count[0] = 0;
-        for (int p = Group.IdxX; p < pairs; p += Group.DimX)
+        if (TInputs.IsNormed)
         {
-            int id = (int)Mem.LoadL2Word(ref experts[p]);
-            Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
-            Weights[p] = Interop.IntAsFloat(Mem.LoadL2Word(ref weights[p]));
+            // The launch before writes what it chose; what it chose from is older.
+            RouterChoice choice = RouterSums.Select(a.Router, a.TopK);
+            if (Group.IdxX < pairs)
+                Ids[Group.IdxX] = choice.ChosenExpert;
+        }
+        else
+        {
+            ArrayView<uint> experts = a.Experts.Cast<uint>();
+            for (int p = Group.IdxX; p < pairs; p += Group.DimX)
+            {
+                int id = (int)Mem.LoadL2Word(ref experts[p]);
+                Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
+            }
         }
         for (int i = Group.IdxX; i < pairs * a.Tokens; i += Group.DimX)
             Pairs[i] = -1;
@@ -248,6 +242,14 @@ internal struct ExpertTable
             Atomic.Max(ref Count[0], rank + 1); // integers: the order does not matter
         }
         Group.Barrier(); // the table is complete before it is read
+    }
+
+    /// <summary>The pairs' weights, after waiting: the launch before may have made them.</summary>
+    public readonly void LoadWeights(ExpertArgs a)
+    {
+        ArrayView<uint> weights = a.PairWeights.Cast<uint>();
+        for (int p = Group.IdxX; p < a.Tokens * a.TopK; p += Group.DimX)
+            Weights[p] = Interop.IntAsFloat(Mem.LoadL2Word(ref weights[p]));
     }
 
     private readonly bool IsFirst(int pair)

@@ -14,6 +14,9 @@ internal struct ExpertArgs
     /// <summary>The tokens' inputs, of gate and up.</summary>
     public TileSource Source;
 
+    /// <summary>One token's routing where the kernels make it themselves.</summary>
+    public RouterArgs Router;
+
     /// <summary>[Tokens · TopK] the expert of each pair; of a token's pairs all differ.</summary>
     public ArrayView<int> Experts;
 
@@ -89,8 +92,17 @@ internal static class ExpertGateUp
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         GridDependency.Wait();
         GridDependency.Release();
-        int pair = Grid.IdxY;
-        int expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
+        int pair = Grid.IdxY, expert;
+        RouterChoice choice = default;
+        if (TInputs.IsNormed)
+        {
+            choice = RouterSums.Select(a.Router, a.TopK);
+            expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
+        }
+        else
+        {
+            expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
+        }
         // The same for the whole block. Routing comes from the device unchecked: an expert that does not exist is left out.
         bool skip = expert < 0 || expert >= a.ExpertCount;
         if (a.Tokens > 1)
@@ -113,8 +125,12 @@ internal static class ExpertGateUp
         Group.Barrier();
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
         if (TInputs.IsNormed)
-            factor *= TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
-        Store<TTiles>(a, partials, expert, factor);
+        {
+            float norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+            factor *= norm;
+            StoreRouting(a, choice, norm);
+        }
+        Store<TInputs, TTiles>(a, partials, expert, factor);
     }
 
     // Whether an earlier pair's block has the expert.
@@ -130,44 +146,34 @@ internal static class ExpertGateUp
         return found[0] != 0;
     }
 
-    // Three chunks of both matrices are in registers, each refilled right after it is multiplied, while there are some left: a layer is
-    // so small that reading beyond the end would be a good part of it. No branch stands in the loop that the compiler would wait at.
+    // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
+    // again. No branch stands in the loop that the compiler would wait at.
     private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
-        int warps = Group.DimX >> 5, c = Group.IdxX >> 5, chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = chunks - 1;
+        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertRows rows = default;
         rows.Expert = expert;
         rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX & 31);
-        ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + warps, last));
-        ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * warps), last));
+        ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
+        ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
         ArrayView<uint> x = Prepare<TInputs>(a, shared);
-        for (; c + (5 * warps) < chunks; c += 3 * warps)
+        for (; c + (2 * step) < count; c += 3 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(a, x, w0, c, ref sums);
-            w0 = Load<TFormat>(a, rows, c + (3 * warps));
-            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + warps, ref sums);
-            w1 = Load<TFormat>(a, rows, c + (4 * warps));
-            Multiply<TFormat, TInputs, TTiles>(a, x, w2, c + (2 * warps), ref sums);
-            w2 = Load<TFormat>(a, rows, c + (5 * warps));
+            w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + step, ref sums);
+            w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(a, x, w2, c + (2 * step), ref sums);
+            w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
         }
-        if (c < chunks)
+        if (c < count)
             Multiply<TFormat, TInputs, TTiles>(a, x, w0, c, ref sums);
-        if (c + (3 * warps) < chunks)
-            w0 = Load<TFormat>(a, rows, c + (3 * warps));
-        if (c + warps < chunks)
-            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + warps, ref sums);
-        if (c + (4 * warps) < chunks)
-            w1 = Load<TFormat>(a, rows, c + (4 * warps));
-        if (c + (2 * warps) < chunks)
-            Multiply<TFormat, TInputs, TTiles>(a, x, w2, c + (2 * warps), ref sums);
-        if (c + (3 * warps) < chunks)
-            Multiply<TFormat, TInputs, TTiles>(a, x, w0, c + (3 * warps), ref sums);
-        if (c + (4 * warps) < chunks)
-            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + (4 * warps), ref sums);
+        if (c + step < count)
+            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + step, ref sums);
     }
 
     private static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)
@@ -220,7 +226,22 @@ internal static class ExpertGateUp
         }
     }
 
-    private static void Store<TTiles>(ExpertArgs a, ArrayView<float> partials, int expert, float factor)
+    // One warp of the whole grid: its choice is everybody's.
+    private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
+    {
+        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
+            return;
+        float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
+        RouterSums.StoreLogits(a.Router, choice, norm);
+        if (Group.IdxX < a.TopK)
+        {
+            a.Experts[Group.IdxX] = choice.ChosenExpert;
+            a.PairWeights[Group.IdxX] = weight;
+        }
+    }
+
+    private static void Store<TInputs, TTiles>(ExpertArgs a, ArrayView<float> partials, int expert, float factor)
+        where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
         int warps = Group.DimX >> 5;
@@ -233,6 +254,11 @@ internal static class ExpertGateUp
             float gate = TileStream.Collect(partials, place, WarpSums<TTiles>(), warps) * factor;
             float up = TileStream.Collect(partials, place + TileStream.Sums, WarpSums<TTiles>(), warps) * factor;
             ushort value = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
+            if (TInputs.IsNormed)
+            {
+                a.Activated[((long)Grid.IdxY * a.Width) + n] = value;
+                continue;
+            }
             for (int pair = token * a.TopK; pair < (token + 1) * a.TopK; pair++)
                 if ((int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]) == expert)
                     a.Activated[((long)pair * a.Width) + n] = value;

@@ -10,7 +10,7 @@ internal enum ExpertInputs
     /// <summary>One token's normed state.</summary>
     One,
 
-    /// <summary>One token's residual stream, normed by the kernel.</summary>
+    /// <summary>One token's residual stream, normed and routed by the kernels.</summary>
     Normed,
 
     /// <summary>1 to 8 tokens.</summary>
@@ -32,8 +32,8 @@ internal static class ExpertKernels
     /// <summary>Gate, up and what joins them.</summary>
     public static KernelDefinition<ExpertArgs> GateUp(WeightFormat format, ExpertInputs inputs) => GateUpByKey[(format, inputs)];
 
-    /// <summary>Down and the weighted sum. Its inputs are never normed.</summary>
-    public static KernelDefinition<ExpertArgs> Down(WeightFormat format, ExpertInputs inputs) => DownByKey[(format, inputs == ExpertInputs.Normed ? ExpertInputs.One : inputs)];
+    /// <summary>Down and the weighted sum.</summary>
+    public static KernelDefinition<ExpertArgs> Down(WeightFormat format, ExpertInputs inputs) => DownByKey[(format, inputs)];
 
     /// <summary>Dynamic shared memory of a block of gate and up.</summary>
     public static int GateUpShared(ExpertInputs inputs, int warps, int k) => inputs switch
@@ -71,6 +71,7 @@ internal static class ExpertKernels
         GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, traits));
         GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, traits));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));
+        DownByKey.Add((format, ExpertInputs.Normed), new(ExpertDown.Run<TFormat, RowNormed, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Eight), new(ExpertDown.Run<TFormat, RowsInDevice, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Sixteen), new(ExpertDown.Run<TFormat, RowsInDevice, TwoTiles>, traits));
     }

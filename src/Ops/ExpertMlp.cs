@@ -14,10 +14,16 @@ public readonly record struct ExpertStack(QuantizedMatrix GateUp, QuantizedMatri
 /// <param name="TopK">Experts a token, 1 to 32.</param>
 public readonly record struct TokenRouting(ArrayView<int> Experts, ArrayView<float> Weights, int TopK);
 
+/// <summary>One token's routing, where kernels make it.</summary>
+/// <param name="Routing"><c>[1, topK]</c>, written.</param>
+/// <param name="Logits"><c>[experts]</c> float32, written.</param>
+/// <param name="Normalize">Whether the chosen probabilities are divided by their sum.</param>
+internal readonly record struct RoutedToken(TokenRouting Routing, ArrayView<float> Logits, bool Normalize);
+
 /// <summary>The RMSNorm before a product, where the product does it itself.</summary>
 /// <param name="Gain"><c>[hidden]</c> BF16.</param>
 /// <param name="Epsilon">Added to the mean square.</param>
-public readonly record struct InputNorm(ArrayView<BFloat16> Gain, float Epsilon);
+internal readonly record struct InputNorm(ArrayView<BFloat16> Gain, float Epsilon);
 
 /// <summary>
 /// The chosen experts of at most 16 tokens: <c>residual[t] += Σ_j p[t, j] · Wdown(silu(Wgate·x) ⊙ Wup·x)</c>, every chosen expert's weights read
@@ -26,7 +32,7 @@ public readonly record struct InputNorm(ArrayView<BFloat16> Gain, float Epsilon)
 /// <remarks>
 /// On devices with 32-lane warps, for weights that stream (docs/kernels/gemv.md) in whole chunks of 64 bytes a row; see <see cref="Exists"/>.
 /// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable. A token's bits do not depend on the other tokens or
-/// their number, except that a norm done by the kernel rounds at another place than <see cref="RmsNorm"/>.
+/// their number.
 /// </remarks>
 public static class ExpertMlp
 {
@@ -63,23 +69,31 @@ public static class ExpertMlp
         Launch(stream, matrices, CreateArgs(routing, activated, residual, tokens) with { Source = new TileSource { X = x.Cast<ushort>() } }, inputs);
     }
 
-    /// <summary>One token, its residual stream normed by the kernel: <c>x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon)</c>.</summary>
-    /// <inheritdoc cref="Apply(GpuStream, in ExpertStack, in TokenRouting, ArrayView{BFloat16}, ArrayView{BFloat16}, ArrayView{float})"/>
+    /// <summary>
+    /// One token, its residual stream normed and its experts chosen by the kernels: <c>x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon)</c>,
+    /// routing from the sums that <see cref="DecodeLinear"/> left. Sums must be older than the launch before this call in a graph.
+    /// </summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="matrices">The experts.</param>
-    /// <param name="routing">The token's experts.</param>
-    /// <param name="norm">Gains and epsilon.</param>
+    /// <param name="routing">Written: the token's experts and weights, and the logits.</param>
+    /// <param name="router">Sums and the norm.</param>
     /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
     /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
-    public static void ApplyNormed(GpuStream stream, in ExpertStack matrices, in TokenRouting routing, in InputNorm norm, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
     {
-        int tokens = Check(stream, matrices, routing, activated, residual);
+        int tokens = Check(stream, matrices, routing.Routing, activated, residual);
         if (tokens != 1)
-            throw new ArgumentException($"One token is normed by the kernel, not {tokens}.", nameof(routing));
-        Shape.Require(stream, norm.Gain, 1, matrices.GateUp.K, nameof(norm));
-        Shape.RequireEpsilon(norm.Epsilon, nameof(norm));
-        var source = new TileSource { Residual = residual, Gain = norm.Gain.Cast<ushort>(), Epsilon = norm.Epsilon };
-        Launch(stream, matrices, CreateArgs(routing, activated, residual, 1) with { Source = source }, ExpertInputs.Normed);
+            throw new ArgumentException($"One token is routed by the kernels, not {tokens}.", nameof(routing));
+        Shape.RequireRange(routing.Routing.TopK, 1, Math.Min(matrices.GateUp.Count, Kernels.Router.MaxTopK), nameof(routing));
+        Shape.RequireRange(matrices.GateUp.Count, 1, RouterSums.MostExperts, nameof(matrices));
+        Shape.Require(stream, router.Sums, 1, matrices.GateUp.Count, nameof(router));
+        Shape.Require(stream, routing.Logits, 1, matrices.GateUp.Count, nameof(routing));
+        Shape.Require(stream, router.Norm.Gain, 1, matrices.GateUp.K, nameof(router));
+        Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
+        ExpertArgs args = CreateArgs(routing.Routing, activated, residual, 1);
+        args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
+        args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
+        Launch(stream, matrices, args, ExpertInputs.Normed);
     }
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.

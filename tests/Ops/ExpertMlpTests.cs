@@ -47,12 +47,17 @@ public sealed class ExpertMlpTests
     }
 
     [Theory]
-    [InlineData(TestDevice.CpuWarp32)]
-    [InlineData(TestDevice.Cuda)]
-    public void NormsOneTokenItself(TestDevice which)
+    [InlineData(TestDevice.CpuWarp32, true)]
+    [InlineData(TestDevice.CpuWarp32, false)]
+    [InlineData(TestDevice.Cuda, true)]
+    [InlineData(TestDevice.Cuda, false)]
+    public void NormsAndRoutesOneTokenItself(TestDevice which, bool normalize)
     {
         using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 3);
-        Compare.Close(run.Apply(0, 1, normed: true), run.Oracle(normed: true), 3e-3);
+        float[] y = run.ApplyRouted(normalize, out float[] logits);
+        // The oracle then takes the routing that the logits call for.
+        run.Route(logits, normalize);
+        Compare.Close(y, run.Oracle(normed: true), 3e-3);
     }
 
     [Theory]
@@ -128,20 +133,49 @@ public sealed class ExpertMlpTests
         public float[] Residual { get; }
 
         /// <summary>The residual stream of some of the tokens afterwards.</summary>
-        public float[] Apply(int first, int count, bool normed = false)
+        public float[] Apply(int first, int count)
         {
             using var input = GuardedBuffer<BFloat16>.Input(Device, x.AsSpan(first * hidden, count * hidden));
-            using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
             using var residual = GuardedBuffer<float>.Input(Device, Residual.AsSpan(first * hidden, count * hidden));
             using var experts = GuardedBuffer<int>.Input(Device, Ids.AsSpan(first * topK, count * topK));
             using var shares = GuardedBuffer<float>.Input(Device, weights.AsSpan(first * topK, count * topK));
             using var activated = GuardedBuffer<BFloat16>.Output(Device, count * topK * width);
             var routing = new TokenRouting(experts.View, shares.View, topK);
-            if (normed)
-                ExpertMlp.ApplyNormed(Device.DefaultStream, Stack, routing, new InputNorm(gains.View, Epsilon), activated.View, residual.View);
-            else
-                ExpertMlp.Apply(Device.DefaultStream, Stack, routing, input.View, activated.View, residual.View);
+            ExpertMlp.Apply(Device.DefaultStream, Stack, routing, input.View, activated.View, residual.View);
             return residual.ToArray();
+        }
+
+        /// <summary>The one token's residual stream after routing by sums that stand for known logits.</summary>
+        public float[] ApplyRouted(bool normalize, out float[] logits)
+        {
+            long[] units = [.. Enumerable.Range(0, gateUp.Length).Select(e => (long)((((e * 7) % gateUp.Length) - 2.25) * 4294967296.0))];
+            using var sums = GuardedBuffer<long>.Input(Device, units);
+            using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
+            using var residual = GuardedBuffer<float>.Input(Device, Residual);
+            using var experts = GuardedBuffer<int>.Output(Device, topK);
+            using var shares = GuardedBuffer<float>.Output(Device, topK);
+            using var scores = GuardedBuffer<float>.Output(Device, gateUp.Length);
+            using var activated = GuardedBuffer<BFloat16>.Output(Device, topK * width);
+            var routed = new RoutedToken(new TokenRouting(experts.View, shares.View, topK), scores.View, normalize);
+            ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated.View, residual.View);
+            logits = scores.ToArray();
+            double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
+            Compare.Close(logits, [.. units.Select(u => u / 4294967296.0 * factor)], 1e-6);
+            float[] y = residual.ToArray();
+            Route(logits, normalize);
+            Assert.Equal(Ids, experts.ToArray());
+            Compare.Close(shares.ToArray(), [.. weights.Select(w => (double)w)], 1e-5);
+            return y;
+        }
+
+        /// <summary>Replaces the routing by what logits call for.</summary>
+        public void Route(float[] logits, bool normalize)
+        {
+            double[] mass = [.. logits.Select(l => Math.Exp((double)l - logits.Max()))];
+            int[] order = [.. Enumerable.Range(0, logits.Length).OrderByDescending(e => logits[e]).ThenBy(e => e).Take(topK)];
+            double total = normalize ? order.Sum(e => mass[e]) : mass.Sum();
+            for (int j = 0; j < topK; j++)
+                (Ids[j], weights[j]) = (order[j], (float)(mass[order[j]] / total));
         }
 
         public double[] Oracle(bool normed)

@@ -31,6 +31,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.cg.v4.u32 %d, [%g0];")]
     public static U4 LoadL2(ref uint p) => Load<U4>(ref p, "ld.global.cg.v4.u32");
 
+    /// <summary>Loads 8 bytes of global memory past L1.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.cg.v2.u32 %d, [%g0];")]
+    public static U2 LoadL2Pair(ref uint p) => Load<U2>(ref p, "ld.global.cg.v2.u32");
+
     /// <summary>Loads 4 bytes of global memory past L1.</summary>
     [IntrinsicImplementation, Ptx("ld.global.cg.u32 %d, [%g0];")]
     public static uint LoadL2Word(ref uint p) => Load<uint>(ref p, "ld.global.cg.u32");
