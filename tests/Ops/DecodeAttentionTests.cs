@@ -152,17 +152,10 @@ public sealed class DecodeAttentionTests
             using var gains = GuardedBuffer<BFloat16>.Input(device, queryGain);
             using var otherGains = GuardedBuffer<BFloat16>.Input(device, keyGain);
             apply(cache, input, position, y, new QkNormRotaryOptions(1, queryHeads, table) { QueryGain = gains.View, KeyGain = otherGains.View, Epsilon = Epsilon });
-            keys = Contents(cache.Keys(0));
-            values = Contents(cache.Values(0));
-            return y.ToArray();
-        }
-
-        private BFloat16[] Contents(ILGPU.ArrayView<BFloat16> view)
-        {
             device.Synchronize();
-            var array = new BFloat16[view.Length];
-            ILGPU.Runtime.ArrayViewExtensions.CopyToCPU(view, array);
-            return array;
+            keys = CacheContents.Read(cache.Keys(0));
+            values = CacheContents.Read(cache.Values(0));
+            return y.ToArray();
         }
 
         // Positions from the new one on are NaN.
