@@ -113,7 +113,8 @@ public sealed partial class Qwen3Session : IDisposable
         {
             if (tokens.Count == ContextLength)
                 throw new InvalidOperationException($"The context of {ContextLength} tokens is full.");
-            pendingToken = decoder.Step();
+            // Ahead only where the token to come still has a place.
+            pendingToken = decoder.Step(mayRunAhead: tokens.Count + 1 < ContextLength);
             tokens.Add(pending);
         }
         else
@@ -151,6 +152,7 @@ public sealed partial class Qwen3Session : IDisposable
         RequireIds(ids);
         hasLogits = false;
         pendingToken = null;
+        decoder.Abandon();
         position.CopyFrom(stream, [tokens.Count]);
         for (int first = 0; first < ids.Length; first += workspace.MaxTokens)
         {
