@@ -80,7 +80,27 @@ internal static class TileLinear
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * k).Cast<uint>();
         ArrayView<uint> router = shared.SubView(routerStart, routerBytes).Cast<uint>();
         ArrayView<float> partials = shared.SubView(routerStart + routerBytes, warps * TileStream.Sums * sizeof(float)).Cast<float>();
-        int count = k / TileStream.ChunkCodes<TFormat>(), last = count - 1, c = turn;
+        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, row, router);
+        TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
+        Group.Barrier(); // all warps' sums are there before they are added
+        float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
+        if (TInputs.IsNormed)
+            factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
+        Finish<TSink>(a, partials, columns, factor);
+        if (TSink.IsResidual && a.RouterSums.Length > 0)
+        {
+            Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
+            AddRouter(a, router, columns);
+        }
+    }
+
+    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TSink : struct, ITileSink
+    {
+        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, c = Group.IdxX >> 5;
+        int count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         TileChunk w0 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c, last)), w1 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + warps, last));
         TileChunk w2 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (2 * warps), last)), w3 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (3 * warps), last));
@@ -96,16 +116,17 @@ internal static class TileLinear
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         F4 sum = default;
-        for (; c + (3 * warps) < count; c += 4 * warps)
+        // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.
+        for (; c + (7 * warps) < count; c += 4 * warps)
         {
             sum = Multiply<TFormat>(row, w0, c, sum);
-            w0 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (4 * warps), last));
+            w0 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (4 * warps));
             sum = Multiply<TFormat>(row, w1, c + warps, sum);
-            w1 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (5 * warps), last));
+            w1 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (5 * warps));
             sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-            w2 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (6 * warps), last));
+            w2 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (6 * warps));
             sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-            w3 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (7 * warps), last));
+            w3 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (7 * warps));
         }
         if (c < count)
             sum = Multiply<TFormat>(row, w0, c, sum);
@@ -113,17 +134,11 @@ internal static class TileLinear
             sum = Multiply<TFormat>(row, w1, c + warps, sum);
         if (c + (2 * warps) < count)
             sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-        TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
-        Group.Barrier(); // all warps' sums are there before they are added
-        float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
-        if (TInputs.IsNormed)
-            factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
-        Finish<TSink>(a, partials, columns, factor);
-        if (TSink.IsResidual && a.RouterSums.Length > 0)
-        {
-            Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
-            AddRouter(a, router, columns);
-        }
+        if (c + (3 * warps) < count)
+            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+        for (c += 4 * warps; c < count; c += warps)
+            sum = Multiply<TFormat>(row, TileStream.Load<TFormat>(a.Weights, place, 0, c), c, sum);
+        return sum;
     }
 
     private static F4 Multiply<TFormat>(ArrayView<uint> row, TileChunk w, int chunk, F4 sum)

@@ -17,8 +17,8 @@ internal readonly record struct RouterFeed(QuantizedMatrix Weights, InputNorm No
 /// </summary>
 internal static class DecodeLinear
 {
-    // As many warps as keep enough loads in flight, counted as in LinearPlan.
-    private const int LeastWarps = 4, WarpsWanted = 2600;
+    // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
+    private const int LeastWarps = 4, WarpsWanted = 2048;
 
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];

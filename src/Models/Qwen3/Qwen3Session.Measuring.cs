@@ -1,6 +1,6 @@
 namespace GpuKit.Ilgpu.Models;
 
-// What benchmarks need and users do not.
+// What benchmarks and comparisons need and users do not.
 public sealed partial class Qwen3Session
 {
     /// <summary>
@@ -28,4 +28,12 @@ public sealed partial class Qwen3Session
 
     /// <summary>Queues one replay of the recorded step without reading its token; the list of tokens does not know of it. After two calls of <see cref="Next"/>.</summary>
     internal void ReplayStep() => decoder.Replay();
+
+    /// <summary>Called with each sparse layer's router logits of every part of a prefill: layer, <c>[tokens, experts]</c>.</summary>
+    internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
+    {
+        var copy = new float[view.Length];
+        workspace.RouterLogits.CopyTo(stream, copy);
+        observer(layer, copy);
+    };
 }

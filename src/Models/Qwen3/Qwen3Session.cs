@@ -123,14 +123,6 @@ public sealed partial class Qwen3Session : IDisposable
         return pendingToken.Value;
     }
 
-    /// <summary>Called with each sparse layer's router logits of every part of a prefill: layer, <c>[tokens, experts]</c>.</summary>
-    internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
-    {
-        var copy = new float[view.Length];
-        workspace.RouterLogits.CopyTo(stream, copy);
-        observer(layer, copy);
-    };
-
     /// <summary>Returns the session's memory.</summary>
     public void Dispose()
     {
