@@ -78,8 +78,8 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// <param name="ExactArch">The one architecture ("90a") whose instructions it uses, or null.</param>
 /// <param name="NeedsWarp32">Whether its threads are mapped to lanes of a 32-wide warp (tensor-core kernels).</param>
 /// <param name="Overlaps">
-/// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights, and it
-/// writes none.
+/// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights and what is
+/// certainly older than the launch before it (docs/decisions/0008), and it writes no weights.
 /// </param>
 /// <param name="UsesFloat64">Whether it computes in float64, which is slow on most cards and a mistake where it is not meant.</param>
 internal readonly record struct KernelTraits(
