@@ -14,6 +14,12 @@ internal sealed record BenchOptions
 
     public int Tokens { get; private init; } = 256;
 
+    /// <summary>Positions of the cache that a sequence's decoding is timed from; empty for a short prompt's.</summary>
+    public IReadOnlyList<int> Contexts { get; private init; } = [];
+
+    /// <summary>Whether every kernel of a step is timed by itself.</summary>
+    public bool Kernels { get; private init; }
+
     public int Runs { get; private init; } = 5;
 
     /// <summary>Rows of x that products are timed with.</summary>
@@ -68,6 +74,11 @@ internal sealed record BenchOptions
                 options = options with { Check = true };
                 continue;
             }
+            if (option == "--kernels")
+            {
+                options = options with { Kernels = true };
+                continue;
+            }
             string value = ++i < args.Length ? args[i] : throw new ArgumentException($"{option} needs a value.");
             options = option switch
             {
@@ -77,6 +88,7 @@ internal sealed record BenchOptions
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
                 "--rows" => options with { GivenRows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
+                "--context" => options with { Contexts = [.. value.Split(',').Select(v => Number(option, v, 2)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
                 "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },
                 "--tiles" => options with { AllTiles = value == "all" ? true : value == "plan" ? false : throw new ArgumentException($"--tiles is all or plan, not '{value}'.") },

@@ -1,5 +1,6 @@
 using GpuKit.Ilgpu;
 using GpuKit.Ilgpu.Bench;
+using GpuKit.Ilgpu.Models;
 
 const string Usage = """
     usage: GpuKit.Ilgpu.Bench BENCH [options]
@@ -12,7 +13,10 @@ const string Usage = """
 
     --device auto|cuda|cpu   default auto
     --ordinal N              which card, default 0
-    --model DIR              default: models/tiny-moe-fp8 of the repository
+    --model DIR              default: models/tiny-moe-fp8 of the repository; decode also takes synth:NAME[,layers=N][,seed=S],
+                             random weights in the shape of a published model ({SHAPES})
+    --context C[,C…]         decode: positions already in the cache (random keys and values), in place of a prompt
+    --kernels                decode: each kernel of a step by itself, with its share of the card's read bandwidth
     --tokens N               decode: tokens a run, default 256
     --formats F[,F…]         gemv, gemm: weights, or (gemv) weights+activations; default {FORMATS}
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
@@ -26,7 +30,8 @@ const string Usage = """
 
 if (args.Length == 0 || args[0] is "list" or "-h" or "--help")
 {
-    Console.WriteLine(Usage.Replace("{FORMATS}", string.Join(",", GemvProduct.All.Select(p => p.Name)), StringComparison.Ordinal));
+    Console.WriteLine(Usage.Replace("{FORMATS}", string.Join(",", GemvProduct.All.Select(p => p.Name)), StringComparison.Ordinal)
+        .Replace("{SHAPES}", string.Join(", ", KnownConfigs.Names), StringComparison.Ordinal));
     return 0;
 }
 try

@@ -33,6 +33,9 @@ internal sealed record ResultRecord
 
     public int? Batch { get; init; }
 
+    /// <summary>Launches of a kernel in one step.</summary>
+    public int? Launches { get; init; }
+
     /// <summary>Positions of the KV cache that are filled at the end.</summary>
     public int? Context { get; init; }
 

@@ -40,6 +40,7 @@ internal static class Application
         ChatCommand.Create(interrupts),
         EvalCommand.Create(interrupts),
         QuantizeCommand.Create(interrupts),
+        SynthCommand.Create(interrupts),
         ErrorCommand.Create(interrupts),
         PtxCommand.Create(interrupts),
     };

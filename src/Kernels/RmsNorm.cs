@@ -32,6 +32,8 @@ internal static class RmsNorm
     public static void Run(Args a)
     {
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
+        GridDependency.Release();
+        GridDependency.Wait();
         for (long row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
         {
             long start = row * a.Width;
@@ -48,6 +50,8 @@ internal static class RmsNorm
     public static void RunAdd(Args a)
     {
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
+        GridDependency.Release();
+        GridDependency.Wait();
         for (long row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
         {
             long start = row * a.Width;

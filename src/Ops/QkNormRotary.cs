@@ -78,7 +78,7 @@ public static class QkNormRotary
         stream.Device.Launch(Fused, stream, (LaunchShape.Blocks(stream.Device, (long)options.Tokens * slots, warps), 1, 1), threads, 0, args);
     }
 
-    private static void RequireTable(GpuStream stream, KvCache cache, in QkNormRotaryOptions options)
+    internal static void RequireTable(GpuStream stream, KvCache cache, in QkNormRotaryOptions options)
     {
         RotaryTable table = options.Table ?? throw new ArgumentException("The options have no rotary table.", nameof(options));
         stream.Device.RequireSame(table.Device, nameof(options.Table));

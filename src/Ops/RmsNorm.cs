@@ -18,8 +18,8 @@ public static class RmsNorm
 {
     private const int MostThreads = 1024;
 
-    internal static readonly KernelDefinition<Kernel.Args> Normalize = new(Kernel.Run, new KernelTraits(MostThreads));
-    internal static readonly KernelDefinition<Kernel.Args> AddNormalize = new(Kernel.RunAdd, new KernelTraits(MostThreads));
+    internal static readonly KernelDefinition<Kernel.Args> Normalize = new(Kernel.Run, new KernelTraits(MostThreads, Overlaps: true));
+    internal static readonly KernelDefinition<Kernel.Args> AddNormalize = new(Kernel.RunAdd, new KernelTraits(MostThreads, Overlaps: true));
 
     /// <summary><c>y[r, i] = bf16(x[r, i] · rsqrt(mean(x[r]²) + eps) · gain[i])</c>, float32 inside.</summary>
     /// <param name="stream">Stream to launch on.</param>

@@ -9,11 +9,16 @@ public static class Sampler
 {
     private const int Threads = 1024;
 
+    // A thread of the search for the largest logit looks at about so many.
+    private const int GreedyThreads = 256, LogitsAThread = 4;
+
     internal static readonly KernelDefinition<Kernel.Args> DrawToken = new(Kernel.Run, new KernelTraits(Threads));
+    internal static readonly KernelDefinition<Kernels.GreedySampler.Args> FindLargest = new(Kernels.GreedySampler.RunFind, new KernelTraits(GreedyThreads, Overlaps: true));
+    internal static readonly KernelDefinition<Kernels.GreedySampler.Args> TakeLargest = new(Kernels.GreedySampler.RunTake, new KernelTraits(1, Overlaps: true));
 
     /// <summary>
     /// Draws one token: repetition penalty, then arg-max (temperature 0) or logits / temperature → top-k → top-p → min-p →
-    /// multinomial; writes it, marks it as seen and counts the draw. One launch that reads all that changes between tokens
+    /// multinomial; writes it, marks it as seen and counts the draw. One launch (two of many blocks at temperature 0 without a penalty) that reads all that changes between tokens
     /// from the device, so it can be recorded in a graph with its options.
     /// </summary>
     /// <remarks>
@@ -36,6 +41,12 @@ public static class Sampler
         stream.Device.RequireSame(state.Device, nameof(state));
         Shape.Require(stream, logits, 1, state.Vocabulary, nameof(logits));
         Shape.Require(stream, outputToken, 1, 1, nameof(outputToken));
+        // The CPU's few lanes gain nothing from more blocks.
+        if (options.Temperature == 0 && options.RepetitionPenalty == 1 && stream.Device.WarpSize == 32)
+        {
+            TakeArgMax(stream, logits, state, outputToken);
+            return;
+        }
         var args = new Kernel.Args
         {
             Logits = logits,
@@ -52,5 +63,13 @@ public static class Sampler
             Seed = options.Seed,
         };
         stream.Device.Launch(DrawToken, stream, (1, 1, 1), LaunchShape.WholeWarps(stream.Device, state.Vocabulary, Threads), 0, args);
+    }
+
+    private static void TakeArgMax(GpuStream stream, ArrayView<float> logits, SamplerState state, ArrayView<int> outputToken)
+    {
+        var args = new Kernels.GreedySampler.Args { Logits = logits.SubView(0, state.Vocabulary), Best = state.Best, Seen = state.Seen, Counter = state.Counter, Token = outputToken };
+        int threads = LaunchShape.Threads(stream.Device, GreedyThreads);
+        stream.Device.Launch(FindLargest, stream, (LaunchShape.Blocks(stream.Device, state.Vocabulary, threads * LogitsAThread), 1, 1), threads, 0, args);
+        stream.Device.Launch(TakeLargest, stream, (1, 1, 1), 1, 0, args);
     }
 }

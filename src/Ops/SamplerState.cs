@@ -18,6 +18,7 @@ public sealed class SamplerState : IDisposable
     private readonly DeviceBuffer<float> adjusted;
     private readonly DeviceBuffer<int> candidates;
     private readonly DeviceBuffer<long> counter;
+    private readonly DeviceBuffer<ulong> best;
 
     /// <summary>Allocates a state with nothing seen and nothing drawn.</summary>
     /// <param name="device">Device that samples.</param>
@@ -35,6 +36,7 @@ public sealed class SamplerState : IDisposable
             adjusted = device.Allocate<float>(vocabulary);
             candidates = device.Allocate<int>(vocabulary);
             counter = device.Allocate<long>(1);
+            best = device.Allocate<ulong>(1);
             Reset(device.DefaultStream);
             device.DefaultStream.Synchronize();
         }
@@ -52,7 +54,7 @@ public sealed class SamplerState : IDisposable
     public int Vocabulary { get; }
 
     /// <summary>Device memory held.</summary>
-    public long Bytes => seen.Bytes + adjusted.Bytes + candidates.Bytes + counter.Bytes;
+    public long Bytes => seen.Bytes + adjusted.Bytes + candidates.Bytes + counter.Bytes + best.Bytes;
 
     internal ArrayView<byte> Seen => seen.View;
 
@@ -62,13 +64,20 @@ public sealed class SamplerState : IDisposable
 
     internal ArrayView<long> Counter => counter.View;
 
+    /// <summary>Zero between draws.</summary>
+    internal ArrayView<ulong> Best => best.View;
+
     /// <summary>Forgets the seen tokens and restarts the random numbers, in the stream's order.</summary>
     public void Reset(GpuStream stream)
     {
         ArgumentNullException.ThrowIfNull(stream);
         seen.Fill(stream, 0);
         counter.Fill(stream, 0);
+        best.Fill(stream, 0);
     }
+
+    /// <summary>Sets how many draws there were, in the stream's order: takes back those whose tokens nobody asked for.</summary>
+    internal void SetDraws(GpuStream stream, long draws) => counter.CopyFrom(stream, [draws]);
 
     /// <summary>Marks tokens (a prompt's) as seen, in the stream's order; ids outside the vocabulary are ignored.</summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -91,5 +100,6 @@ public sealed class SamplerState : IDisposable
         adjusted?.Dispose();
         candidates?.Dispose();
         counter?.Dispose();
+        best?.Dispose();
     }
 }

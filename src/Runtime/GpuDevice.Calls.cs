@@ -12,6 +12,9 @@ public sealed partial class GpuDevice
 {
     private volatile string? lostReason;
 
+    /// <summary>Told of every launch while it is set; launches then allocate. For benchmarks.</summary>
+    internal Action<LaunchRecord>? LaunchObserver { get; set; }
+
     /// <summary>Makes the device's context current on the calling thread.</summary>
     internal void Bind()
     {
@@ -50,10 +53,16 @@ public sealed partial class GpuDevice
         Action<AcceleratorStream, KernelConfig, TArgs> launcher = Kernels.Get(definition, dynamicShared);
         Log.Add(definition, grid.X, grid.Y, grid.Z, threads);
         if (IsCuda && definition.Traits.HasPlainArguments)
-        {
             LaunchPlain(definition, stream, grid, threads, dynamicShared, args);
-            return;
-        }
+        else
+            LaunchPacked(definition, launcher, stream, grid, threads, dynamicShared, args);
+        if (LaunchObserver is not null)
+            Observe(definition, stream, grid, threads, dynamicShared, args);
+    }
+
+    private void LaunchPacked<TArgs>(KernelDefinition<TArgs> definition, Action<AcceleratorStream, KernelConfig, TArgs> launcher, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, in TArgs args)
+        where TArgs : struct
+    {
         try
         {
             SharedMemoryConfig shared = dynamicShared == 0 ? SharedMemoryConfig.Empty : SharedMemoryConfig.RequestDynamic<byte>(dynamicShared);
@@ -74,6 +83,11 @@ public sealed partial class GpuDevice
             Kernels.Function(definition), (uint)grid.X, (uint)grid.Y, (uint)grid.Z, (uint)threads, 1, 1, (uint)dynamicShared, stream.Handle, &argument, null);
         Check(status, $"launching {definition.Name}");
     }
+
+    // Apart from the launch itself, whose closure would else be allocated every time.
+    private void Observe<TArgs>(KernelDefinition<TArgs> definition, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, TArgs args)
+        where TArgs : struct =>
+        LaunchObserver!(new LaunchRecord(definition, grid.X * grid.Y * grid.Z, threads, args, () => Launch(definition, stream, grid, threads, dynamicShared, args)));
 
     internal MemoryBuffer Allocate(long bytes)
     {

@@ -27,6 +27,18 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.u32 %d, [%g0];")]
     public static uint LoadGlobal1(ref uint p) => Load<uint>(ref p, "ld.global.u32");
 
+    /// <summary>Loads 16 bytes of global memory past L1: what another launch on the same multiprocessor wrote or left there is never seen stale.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.cg.v4.u32 %d, [%g0];")]
+    public static U4 LoadL2(ref uint p) => Load<U4>(ref p, "ld.global.cg.v4.u32");
+
+    /// <summary>Loads 8 bytes of global memory past L1.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.cg.v2.u32 %d, [%g0];")]
+    public static U2 LoadL2Pair(ref uint p) => Load<U2>(ref p, "ld.global.cg.v2.u32");
+
+    /// <summary>Loads 4 bytes of global memory past L1.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.cg.u32 %d, [%g0];")]
+    public static uint LoadL2Word(ref uint p) => Load<uint>(ref p, "ld.global.cg.u32");
+
     /// <summary>Loads 16 bytes that are read once (weights): not kept in L1, fetched into L2 by 128 bytes.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0];")]
     public static U4 LoadStream(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");

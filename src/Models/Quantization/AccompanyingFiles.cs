@@ -59,7 +59,8 @@ internal sealed class AccompanyingFiles
             return JsonSerializer.SerializeToUtf8Bytes(root, Format);
         });
 
-    private static byte[] Index(QuantizationPlan plan)
+    /// <summary>The index of shards.</summary>
+    public static byte[] Index(QuantizationPlan plan)
     {
         var map = new JsonObject();
         for (int shard = 0; shard < plan.Shards.Count; shard++)

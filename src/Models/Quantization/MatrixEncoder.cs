@@ -46,7 +46,8 @@ internal sealed class MatrixEncoder(GpuDevice? device)
             $"'{source.Info.Name}': the weight at row {bad / source.K}, column {bad % source.K} is {values[bad]}; only finite weights are quantised");
     }
 
-    private static HostMatrix Download(GpuStream stream, QuantizedMatrix matrix) =>
+    /// <summary>A matrix as it lies on the device.</summary>
+    public static HostMatrix Download(GpuStream stream, QuantizedMatrix matrix) =>
         new(matrix.Format, matrix.N, matrix.K, matrix.Codes.ToArray(stream), matrix.Scales.ToArray(stream), matrix.Block)
         {
             GroupScales = matrix.GroupScales.ToArray(stream),

@@ -54,7 +54,7 @@ internal sealed record QuantizationPlan(IReadOnlyList<IReadOnlyList<PlannedTenso
     private static PlannedTensor Copy(TensorInfo info) => new(info, [new TensorDeclaration(info.Name, info.Type, info.Shape)], null);
 
     // A weight and what belongs to it stay together.
-    private static List<List<PlannedTensor>> Split(IEnumerable<PlannedTensor> tensors, long shardBytes)
+    public static List<List<PlannedTensor>> Split(IEnumerable<PlannedTensor> tensors, long shardBytes)
     {
         var shards = new List<List<PlannedTensor>>();
         long bytes = 0;

@@ -4,6 +4,11 @@ namespace GpuKit.Ilgpu.Models;
 /// Draws tokens of one sequence and runs the network over each drawn one. On a card such a step is recorded once and replayed:
 /// nothing of it depends on the host.
 /// </summary>
+/// <remarks>
+/// A replay is queued behind the one whose token is waited for, so that the card does not wait for the host. When its token is not asked for, what
+/// it did is overwritten or taken back: its position of the cache by the next token, its draw by setting the counter. Only with a repetition
+/// penalty, whose marks cannot be taken back, nothing runs ahead.
+/// </remarks>
 internal sealed class Qwen3Decoder : IDisposable
 {
     private readonly List<IDisposable> owned = [];
@@ -12,10 +17,14 @@ internal sealed class Qwen3Decoder : IDisposable
     private readonly DeviceBuffer<int> position;
     private readonly DeviceBuffer<float> logits;
     private readonly DeviceBuffer<int> token;
-    private readonly PinnedBuffer<int> readToken;
+    private readonly PinnedBuffer<int>[] readTokens = new PinnedBuffer<int>[2];
+    private readonly GpuEvent[] done = new GpuEvent[2];
     private readonly SamplerState sampler;
     private SamplingOptions sampling = SamplingOptions.Greedy;
     private GpuGraph? graph;
+    private int nextSlot;
+    private int queued;
+    private long draws;
 
     /// <summary>Allocates what drawing needs.</summary>
     /// <param name="stream">The sequence's stream.</param>
@@ -28,7 +37,11 @@ internal sealed class Qwen3Decoder : IDisposable
         try
         {
             token = Own(stream.Device.Allocate<int>(1));
-            readToken = Own(stream.Device.AllocatePinned<int>(1));
+            for (int i = 0; i < readTokens.Length; i++)
+            {
+                readTokens[i] = Own(stream.Device.AllocatePinned<int>(1));
+                done[i] = Own(stream.Device.CreateEvent());
+            }
             sampler = Own(new SamplerState(stream.Device, (int)logits.Length));
             LoadStep();
         }
@@ -44,7 +57,9 @@ internal sealed class Qwen3Decoder : IDisposable
     {
         ArgumentNullException.ThrowIfNull(options);
         options.Validate();
+        Abandon();
         sampler.Reset(stream);
+        draws = 0;
         if (options.RepetitionPenalty != 1)
             MarkSeen(seen);
         // A graph keeps the options that it was recorded with.
@@ -56,24 +71,44 @@ internal sealed class Qwen3Decoder : IDisposable
     /// <summary>Draws a token from the logits.</summary>
     public int Draw()
     {
+        Abandon();
         Sample();
-        return Read();
+        Mark();
+        return Take();
     }
 
     /// <summary>Runs the network over the token drawn last and draws the next one.</summary>
-    public int Step()
+    /// <param name="mayRunAhead">Whether the step after this one may be queued before its token is asked for.</param>
+    public int Step(bool mayRunAhead)
     {
         if (!stream.Device.IsCuda)
         {
             RunStep();
+            Mark();
+            return Take();
         }
-        else
-        {
-            graph ??= GpuGraph.Capture(stream, RunStep);
-            graph.Replay(stream);
-        }
-        return Read();
+        graph ??= GpuGraph.Capture(stream, RunStep);
+        if (queued == 0)
+            Queue();
+        if (mayRunAhead && sampling.RepetitionPenalty == 1)
+            Queue();
+        return Take();
     }
+
+    /// <summary>Forgets a step that was queued ahead. Position and logits are the caller's to set.</summary>
+    public void Abandon()
+    {
+        if (queued == 0)
+            return;
+        queued = 0;
+        sampler.SetDraws(stream, draws);
+    }
+
+    /// <summary>One step launch by launch, without a graph; its token is not read.</summary>
+    public void StepDirectly() => RunStep();
+
+    /// <summary>Queues one replay without reading its token. On a card only, after a first <see cref="Step"/>.</summary>
+    public void Replay() => graph!.Replay(stream);
 
     public void Dispose()
     {
@@ -96,10 +131,28 @@ internal sealed class Qwen3Decoder : IDisposable
         stream.Synchronize();
     }
 
-    private int Read()
+    private void Queue()
     {
-        stream.Synchronize();
-        return readToken.Span[0];
+        graph!.Replay(stream);
+        Mark();
+    }
+
+    // Each of two steps in flight has a place of its own for its token.
+    private void Mark()
+    {
+        token.CopyToPinned(stream, readTokens[nextSlot]);
+        done[nextSlot].Record(stream);
+        nextSlot ^= 1;
+        queued++;
+    }
+
+    private int Take()
+    {
+        int slot = (nextSlot - queued) & 1;
+        done[slot].Synchronize();
+        queued--;
+        draws++;
+        return readTokens[slot].Span[0];
     }
 
     private void RunStep()
@@ -110,11 +163,7 @@ internal sealed class Qwen3Decoder : IDisposable
         Sample();
     }
 
-    private void Sample()
-    {
-        Sampler.Sample(stream, logits, sampler, sampling, token);
-        token.CopyToPinned(stream, readToken);
-    }
+    private void Sample() => Sampler.Sample(stream, logits, sampler, sampling, token);
 
     private void MarkSeen(ReadOnlySpan<int> seen)
     {

@@ -9,6 +9,7 @@ namespace GpuKit.Ilgpu.Models;
 internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Qwen3Workspace workspace)
 {
     private readonly Qwen3MoeConfig config = model.Config;
+    private readonly Qwen3FusedLayer fused = new(model, cache, rotary, workspace);
 
     /// <summary>Called with each sparse layer's router logits [tokens, experts], for comparisons with a reference.</summary>
     public Action<int, ArrayView<float>>? RouterObserver { get; set; }
@@ -26,6 +27,12 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         for (int i = 0; i < config.Layers; i++)
         {
             Qwen3Layer layer = model.Layers[i];
+            if (count == 1 && !pending && fused.Exists(layer))
+            {
+                fused.Run(stream, layer, i, position);
+                RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, config.Experts));
+                continue;
+            }
             Norm(stream, layer.InputNorm, pending, (0, count));
             RunAttention(stream, layer, i, position, count);
             Norm(stream, layer.PostAttentionNorm, true, (0, count));
@@ -83,6 +90,12 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         Linear.Multiply(stream, layer.Router!, workspace.Normed, workspace.RouterLogits, count);
         RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
         Router.SelectExperts(stream, workspace.RouterLogits, workspace.Experts, workspace.ExpertWeights, count, new RouterOptions(config.Experts, k, config.NormTopkProb));
+        if (count <= ExpertMlp.MostTokens && layer.Experts is { } stack && ExpertMlp.Exists(stream.Device, stack))
+        {
+            var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
+            ExpertMlp.Apply(stream, stack, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
+            return;
+        }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
         var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
         layer.GateUp.Multiply(stream, routing, workspace.Normed, workspace.GateUp, new GroupedSize(pairs, k));

@@ -31,8 +31,11 @@ internal sealed class Qwen3Layer : IDisposable
     /// <summary>hidden × intermediate, of each expert or of the dense MLP.</summary>
     public FusedLinear Down { get; private set; } = null!;
 
+    /// <summary>The experts' matrices as one stack each, where they are stored so.</summary>
+    public ExpertStack? Experts => Router is not null && GateUp.Single is { } gateUp && Down.Single is { } down ? new ExpertStack(gateUp, down) : null;
+
     /// <summary>Loads a layer; nothing stays allocated when that fails.</summary>
-    public static Qwen3Layer Load(WeightLoader loader, Qwen3MoeConfig config, int index)
+    public static Qwen3Layer Load(IWeightSource loader, Qwen3MoeConfig config, int index)
     {
         var layer = new Qwen3Layer();
         try
@@ -53,7 +56,7 @@ internal sealed class Qwen3Layer : IDisposable
 
     public void Dispose() => owned.ForEach(o => o.Dispose());
 
-    private void LoadAttention(WeightLoader loader, Qwen3MoeConfig config, string layer)
+    private void LoadAttention(IWeightSource loader, Qwen3MoeConfig config, string layer)
     {
         string attention = layer + "self_attn.";
         int queries = config.QueryHeads * config.HeadDim, keys = config.KeyValueHeads * config.HeadDim;
@@ -65,7 +68,7 @@ internal sealed class Qwen3Layer : IDisposable
         Output = Own(loader.Fused(queries, (attention + "o_proj.weight", config.HiddenSize)));
     }
 
-    private void LoadExperts(WeightLoader loader, Qwen3MoeConfig config, string mlp)
+    private void LoadExperts(IWeightSource loader, Qwen3MoeConfig config, string mlp)
     {
         int width = config.MoeIntermediateSize;
         Router = Own(loader.Matrix(mlp + "gate.weight", config.Experts, config.HiddenSize));
@@ -73,7 +76,7 @@ internal sealed class Qwen3Layer : IDisposable
         Down = Own(loader.Experts(width, e => [($"{mlp}experts.{e}.down_proj.weight", config.HiddenSize)]));
     }
 
-    private void LoadDense(WeightLoader loader, Qwen3MoeConfig config, string mlp)
+    private void LoadDense(IWeightSource loader, Qwen3MoeConfig config, string mlp)
     {
         int width = config.IntermediateSize;
         GateUp = Own(loader.Fused(config.HiddenSize, (mlp + "gate_proj.weight", width), (mlp + "up_proj.weight", width)));

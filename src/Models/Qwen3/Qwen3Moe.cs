@@ -49,11 +49,35 @@ public sealed class Qwen3Moe : IDisposable
         Qwen3MoeConfig config = Qwen3MoeConfig.Load(folder);
         RequireSupported(config);
         using Checkpoint checkpoint = Checkpoint.Open(folder);
+        return Create(device, config, new WeightLoader(device, checkpoint, config, options ?? new LoadOptions(), cancellation), Path.GetFileName(checkpoint.Folder));
+    }
+
+    /// <summary>
+    /// Makes a network of random weights on the device, without files: for measurements. The same configuration and seed give the
+    /// same weights on every device, and those that <see cref="SyntheticCheckpoint"/> writes.
+    /// </summary>
+    /// <param name="device">Device to hold the weights.</param>
+    /// <param name="config">Shape and weight format.</param>
+    /// <param name="seed">Of the random numbers.</param>
+    /// <exception cref="ModelFileException">The configuration is not supported.</exception>
+    /// <exception cref="GpuException">Device memory is exhausted; nothing stays allocated.</exception>
+    public static Qwen3Moe Synthesize(GpuDevice device, Qwen3MoeConfig config, ulong seed = 1)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        ArgumentNullException.ThrowIfNull(config);
+        RequireSupported(config);
+        Qwen3Moe model = Create(device, config, new RandomWeights(device, config, seed), "synthetic");
+        device.DefaultStream.Synchronize();
+        return model;
+    }
+
+    private static Qwen3Moe Create(GpuDevice device, Qwen3MoeConfig config, IWeightSource source, string folder)
+    {
         var model = new Qwen3Moe(device, config);
         try
         {
             long before = device.Ledger.LiveBytes;
-            model.LoadAll(new WeightLoader(device, checkpoint, config, options ?? new LoadOptions(), cancellation), checkpoint);
+            model.LoadAll(source, folder);
             model.WeightBytes = device.Ledger.LiveBytes - before;
             return model;
         }
@@ -78,12 +102,12 @@ public sealed class Qwen3Moe : IDisposable
             throw new ModelFileException(Qwen3MoeConfig.FileName, $"'{field}' is {value}; at most {most} is supported");
     }
 
-    private void LoadAll(WeightLoader loader, Checkpoint checkpoint)
+    private void LoadAll(IWeightSource loader, string folder)
     {
         const string EmbeddingName = "model.embed_tokens.weight";
         Embedding = Own(loader.Matrix(EmbeddingName, Config.VocabSize, Config.HiddenSize));
         if (Embedding.Format != WeightFormat.Bf16)
-            throw new ModelFileException(Path.GetFileName(checkpoint.Folder), $"'{EmbeddingName}' must be BF16");
+            throw new ModelFileException(folder, $"'{EmbeddingName}' must be BF16");
         for (int i = 0; i < Config.Layers; i++)
             layers.Add(Own(Qwen3Layer.Load(loader, Config, i)));
         FinalNorm = Own(loader.Gain("model.norm.weight", Config.HiddenSize));

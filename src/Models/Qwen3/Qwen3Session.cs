@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Models;
 /// One sequence on a model: its KV cache, its activations and its sampling state, all allocated by the constructor. Not for
 /// use by two threads at once; several sessions of one model may run side by side.
 /// </summary>
-public sealed class Qwen3Session : IDisposable
+public sealed partial class Qwen3Session : IDisposable
 {
     // Prompt tokens that run at once: enough to fill tensor-core tiles on a card; on the CPU a bound on memory and on the
     // time to a cancellation.
@@ -16,6 +16,7 @@ public sealed class Qwen3Session : IDisposable
     private readonly List<IDisposable> owned = [];
     private readonly List<int> tokens = [];
     private readonly GpuStream stream;
+    private readonly KvCache cache;
     private readonly Qwen3Forward forward;
     private readonly Qwen3Workspace workspace;
     private readonly DeviceBuffer<int> promptIds;
@@ -42,7 +43,7 @@ public sealed class Qwen3Session : IDisposable
         try
         {
             stream = Own(device.CreateStream());
-            KvCache cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
+            cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
             RotaryTable rotary = Own(new RotaryTable(device, config.HeadDim, contextLength, config.RopeTheta));
             workspace = Own(new Qwen3Workspace(device, config, Math.Min(contextLength, device.IsCuda ? CudaTokensAtOnce : CpuTokensAtOnce)));
             forward = new Qwen3Forward(model, cache, rotary, workspace);
@@ -112,7 +113,8 @@ public sealed class Qwen3Session : IDisposable
         {
             if (tokens.Count == ContextLength)
                 throw new InvalidOperationException($"The context of {ContextLength} tokens is full.");
-            pendingToken = decoder.Step();
+            // Ahead only where the token to come still has a place.
+            pendingToken = decoder.Step(mayRunAhead: tokens.Count + 1 < ContextLength);
             tokens.Add(pending);
         }
         else
@@ -120,14 +122,6 @@ public sealed class Qwen3Session : IDisposable
         hasLogits = false;
         return pendingToken.Value;
     }
-
-    /// <summary>Called with each sparse layer's router logits of every part of a prefill: layer, <c>[tokens, experts]</c>.</summary>
-    internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
-    {
-        var copy = new float[view.Length];
-        workspace.RouterLogits.CopyTo(stream, copy);
-        observer(layer, copy);
-    };
 
     /// <summary>Returns the session's memory.</summary>
     public void Dispose()
@@ -150,6 +144,7 @@ public sealed class Qwen3Session : IDisposable
         RequireIds(ids);
         hasLogits = false;
         pendingToken = null;
+        decoder.Abandon();
         position.CopyFrom(stream, [tokens.Count]);
         for (int first = 0; first < ids.Length; first += workspace.MaxTokens)
         {

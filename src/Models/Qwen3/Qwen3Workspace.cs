@@ -26,6 +26,9 @@ internal sealed class Qwen3Workspace : IDisposable
             Offsets = Own(device.Allocate<int>(config.Experts + 1L));
             GateUp = Own(device.Allocate<BFloat16>(2 * inner));
             Activated = Own(device.Allocate<BFloat16>(inner));
+            RouterSums = Own(device.Allocate<long>(config.Experts));
+            if (DecodeAttention.Exists(device, config.QueryHeads, config.KeyValueHeads, config.HeadDim))
+                Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim));
         }
         catch
         {
@@ -64,6 +67,12 @@ internal sealed class Qwen3Workspace : IDisposable
     public DeviceBuffer<BFloat16> GateUp { get; }
 
     public DeviceBuffer<BFloat16> Activated { get; }
+
+    /// <summary>[experts] fixed-point logits of one token.</summary>
+    public DeviceBuffer<long> RouterSums { get; }
+
+    /// <summary>For attention of one token in one launch; null where that does not run.</summary>
+    public DecodeAttentionWorkspace? Attention { get; }
 
     public void Dispose() => owned.ForEach(o => o.Dispose());
 

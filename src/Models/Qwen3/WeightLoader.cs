@@ -3,12 +3,12 @@ using System.Runtime.InteropServices;
 namespace GpuKit.Ilgpu.Models;
 
 /// <summary>Puts a checkpoint's tensors on a device, checking each against the shape that the configuration asks for.</summary>
-internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation)
+internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation) : IWeightSource
 {
     private readonly StoredWeights stored = new(checkpoint, config);
     private long loadedBytes;
 
-    /// <summary>The RMSNorm gains of a width.</summary>
+    /// <inheritdoc/>
     public DeviceBuffer<BFloat16> Gain(string name, int width)
     {
         TensorInfo info = Require(name, width);
@@ -23,7 +23,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         return buffer;
     }
 
-    /// <summary>A linear layer whose rows are the rows of several tensors, one after the other.</summary>
+    /// <inheritdoc/>
     public FusedLinear Fused(int k, params (string Name, int Rows)[] parts)
     {
         var matrices = new List<(QuantizedMatrix, int)>();
@@ -49,7 +49,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         }
     }
 
-    /// <summary>The same for a stack of experts; <paramref name="parts"/> gives the tensors of one expert.</summary>
+    /// <inheritdoc/>
     public FusedLinear Experts(int k, Func<int, (string Name, int Rows)[]> parts)
     {
         var matrices = new List<(QuantizedMatrix, int)>();
@@ -75,7 +75,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         }
     }
 
-    /// <summary>One matrix.</summary>
+    /// <inheritdoc/>
     public QuantizedMatrix Matrix(string name, int rows, int k) => Stack(k, 1, (name, rows));
 
     // Rows can share a matrix when they are stored alike and every tensor but a matrix's last ends on a scale block's edge.

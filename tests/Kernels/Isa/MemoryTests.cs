@@ -50,11 +50,12 @@ public sealed class MemoryTests
     {
         uint[] words = Words();
         int at = AlignedStart(words);
-        foreach (U4 v in new[] { Mem.LoadGlobal(ref words[at + 4]), Mem.LoadStream(ref words[at + 4]), Mem.LoadReadOnly(ref words[at + 4]) })
+        foreach (U4 v in new[] { Mem.LoadGlobal(ref words[at + 4]), Mem.LoadStream(ref words[at + 4]), Mem.LoadReadOnly(ref words[at + 4]), Mem.LoadL2(ref words[at + 4]) })
             Assert.Equal(((uint)at + 4, (uint)at + 5, (uint)at + 6, (uint)at + 7), (v.X, v.Y, v.Z, v.W));
         foreach (U2 v in new[] { Mem.LoadGlobal2(ref words[at + 2]), Mem.LoadStream2(ref words[at + 2]) })
             Assert.Equal(((uint)at + 2, (uint)at + 3), (v.X, v.Y));
         Assert.Equal((uint)at + 1, Mem.LoadGlobal1(ref words[at + 1]));
+        Assert.Equal((uint)at + 1, Mem.LoadL2Word(ref words[at + 1]));
         Assert.Equal((uint)at + 3, Mem.LoadStream1(ref words[at + 3]));
     }
 

@@ -1,0 +1,85 @@
+using System.Globalization;
+using GpuKit.Ilgpu.Models;
+using GpuKit.Ilgpu.Runtime;
+
+namespace GpuKit.Ilgpu.Bench;
+
+/// <summary>
+/// The kernels of one decode step, each by itself: a step is run launch by launch and its launches are noted; then the launches
+/// of one kernel, those of all layers, are recorded into a graph of their own, so that weights come from memory as in a step.
+/// </summary>
+internal static class DecodeKernels
+{
+    private const int WarmUps = 3, Replays = 9;
+
+    // A single launch is repeated: a replay must last long enough for the clock of the events.
+    private const int LeastLaunches = 16;
+
+    public static IEnumerable<ResultRecord> Run(Qwen3Session session, ResultRecord template)
+    {
+        GpuDevice device = session.Model.Device;
+        var launches = new List<LaunchRecord>();
+        device.LaunchObserver = launches.Add;
+        try
+        {
+            session.StepDirectly();
+        }
+        finally
+        {
+            device.LaunchObserver = null;
+        }
+        session.Stream.Synchronize();
+        Console.Error.WriteLine($"{"kernel",-64} {"blocks",7} {"times",5} {"us",8} {"us/step",9} {"alone",8} {"MB",8} {"% read",6}");
+        var results = new List<ResultRecord>();
+        foreach (IGrouping<(int Id, int Blocks), LaunchRecord> group in launches.GroupBy(l => (l.Kernel.Id, l.Blocks)))
+            results.Add(Measure(session, [.. group], template));
+        double sum = results.Sum(r => r.Us!.Value * r.Launches!.Value), alone = results.Sum(r => r.UsAlone!.Value * r.Launches!.Value);
+        Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"context {template.Context}: {launches.Count} launches, {sum:F0} us overlapping with their own kind, {alone:F0} us without overlap"));
+        return results;
+    }
+
+    private static ResultRecord Measure(Qwen3Session session, LaunchRecord[] group, ResultRecord template)
+    {
+        double us = Time(session.Stream, group, overlap: true), alone = Time(session.Stream, group, overlap: false);
+        double bytes = group.Average(l => (double)KernelBytes.Of(l.Arguments, template.Context!.Value));
+        double gbps = bytes / us / 1000;
+        ResultRecord result = template with
+        {
+            Path = "kernel",
+            Name = group[0].Kernel.Name,
+            Launches = group.Length,
+            Us = Math.Round(us, 2),
+            UsAlone = Math.Round(alone, 2),
+            Gbps = bytes > 0 ? Math.Round(gbps, 1) : null,
+            ReadRatio = bytes > 0 && template.ReadGbps is { } read ? Math.Round(gbps / read, 3) : null,
+        };
+        string name = result.Name!.Length > 64 ? result.Name[..64] : result.Name;
+        Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
+            $"{name,-64} {group[0].Blocks,7} {group.Length,5} {us,8:F2} {us * group.Length,9:F1} {alone,8:F2} {bytes / 1e6,8:F2} {100 * result.ReadRatio,6:F0}"));
+        return result;
+    }
+
+    private static double Time(GpuStream stream, LaunchRecord[] group, bool overlap)
+    {
+        int rounds = (LeastLaunches + group.Length - 1) / group.Length;
+        using GpuGraph graph = GpuGraph.Capture(stream, () =>
+        {
+            for (int round = 0; round < rounds; round++)
+                foreach (LaunchRecord launch in group)
+                    launch.Repeat();
+        }, overlap);
+        using GpuEvent start = stream.Device.CreateEvent(), end = stream.Device.CreateEvent();
+        var times = new List<double>();
+        for (int i = 0; i < WarmUps + Replays; i++)
+        {
+            start.Record(stream);
+            graph.Replay(stream);
+            end.Record(stream);
+            end.Synchronize();
+            if (i >= WarmUps)
+                times.Add(end.MillisecondsSince(start) * 1000 / (rounds * group.Length));
+        }
+        times.Sort();
+        return times[times.Count / 2];
+    }
+}

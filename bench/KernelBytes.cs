@@ -1,0 +1,19 @@
+using GpuKit.Ilgpu.Kernels;
+using AttentionArgs = GpuKit.Ilgpu.Kernels.Attention.Args;
+
+namespace GpuKit.Ilgpu.Bench;
+
+/// <summary>Bytes that a launch must read from memory, from its arguments: weights and keys and values; 0 where that is not what a kernel's time is made of.</summary>
+internal static class KernelBytes
+{
+    public static long Of(object args, int context) => args switch
+    {
+        ExpertArgs a => a.Weights.Codes.Length / a.ExpertCount * Math.Min(a.Tokens * a.TopK, a.ExpertCount),
+        TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
+        DecodeAttentionArgs a => 4L * Math.Min(context, a.Capacity) * a.Keys.Length / a.Capacity,
+        LinearArgs a when a.ExpertCount > 0 => a.Codes.Length / a.ExpertCount * Math.Min(a.M, a.ExpertCount),
+        LinearArgs a => a.Codes.Length,
+        AttentionArgs a => 4L * (a.QueryHeads / a.GroupSize) * Math.Min(context, a.Capacity) * a.HeadDim,
+        _ => 0,
+    };
+}

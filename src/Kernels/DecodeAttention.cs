@@ -1,0 +1,153 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>Arguments of attention for one token.</summary>
+internal struct DecodeAttentionArgs
+{
+    /// <summary>[QueryHeads + 2·KvHeads, HeadDim] BF16: queries, keys, values.</summary>
+    public ArrayView<ushort> Qkv;
+
+    /// <summary>[KvHeads, Capacity, HeadDim] BF16 of one layer, two a word.</summary>
+    public ArrayView<uint> Keys;
+
+    /// <summary>As Keys.</summary>
+    public ArrayView<uint> Values;
+
+    /// <summary>[HeadDim] BF16, unless HasGains is 0.</summary>
+    public ArrayView<ushort> QueryGain;
+
+    /// <summary>As QueryGain.</summary>
+    public ArrayView<ushort> KeyGain;
+
+    /// <summary>[≥ Capacity, HeadDim / 2] float32.</summary>
+    public ArrayView<float> Cos;
+
+    /// <summary>As Cos.</summary>
+    public ArrayView<float> Sin;
+
+    /// <summary>[1].</summary>
+    public ArrayView<int> Position;
+
+    /// <summary>[QueryHeads, HeadDim] BF16.</summary>
+    public ArrayView<ushort> Output;
+
+    /// <summary>[KvHeads, Parts, 8, HeadDim] float32, workspace: sums of a part.</summary>
+    public ArrayView<float> Sums;
+
+    /// <summary>[KvHeads, Parts, 2, 8] float32, workspace: largest scores and masses of a part.</summary>
+    public ArrayView<float> Masses;
+
+    /// <summary>[KvHeads] workspace, zero between launches: parts that are done.</summary>
+    public ArrayView<int> Done;
+
+    public int KvHeads;
+    public int GroupSize;
+    public int Capacity;
+    public int HasGains;
+    public float Epsilon;
+
+    /// <summary>Of scores, log₂ e included.</summary>
+    public float Scale;
+}
+
+/// <summary>The width of a head as a type argument.</summary>
+internal interface IHeadWidth
+{
+    /// <summary>64 columns each.</summary>
+    static abstract int Halves { get; }
+}
+
+/// <summary>64 columns.</summary>
+internal readonly struct Head64 : IHeadWidth
+{
+    public static int Halves => 1;
+}
+
+/// <summary>128 columns.</summary>
+internal readonly struct Head128 : IHeadWidth
+{
+    public static int Halves => 2;
+}
+
+/// <summary>
+/// Attention of one token over the KV cache, with what stands before it: RMSNorm over each query and key head (optional), rotation, the new
+/// key and value into the cache. A block takes all query heads of a KV head, so each key is read once.
+/// </summary>
+/// <remarks>
+/// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (Parts·warps)-th. Keys are the 16-row operand of
+/// an mma whose columns are up to eight query heads; values, transposed by byte permutation, the 16-row operand of one whose columns are the
+/// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
+/// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run. In a graph the
+/// first tiles are requested before the kernel waits: what the cache holds of earlier tokens is older than the launch before this one, and the
+/// new token's key and value come from that launch's output.
+/// </remarks>
+internal static class DecodeAttention
+{
+    /// <summary>Most query heads of a KV head: columns of an mma.</summary>
+    public const int MostGroup = 8;
+
+    /// <summary>Most blocks of a KV head.</summary>
+    public const int MostParts = 32;
+
+    public const int MostWarps = 8;
+
+    /// <summary>Positions of a tile.</summary>
+    public const int TilePositions = 16;
+
+    /// <summary>Dynamic shared memory of a block: each warp's sums.</summary>
+    public static int SharedBytes(int warps, int headDim) => warps * MostGroup * headDim * sizeof(float);
+
+    public static void Run<THead>(DecodeAttentionArgs a)
+        where THead : struct, IHeadWidth
+    {
+        ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * 16).Cast<uint>();
+        ArrayView<uint> weights = SharedMemory.Allocate<U4>(MostWarps * MostGroup * 2).Cast<uint>();
+        ArrayView<float> masses = SharedMemory.Allocate<float>(2 * MostWarps * MostGroup);
+        ArrayView<float> sums = SharedMemory.GetDynamic<byte>().Cast<float>();
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
+        int position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
+        bool inside = position >= 0 && position < a.Capacity;
+        int tiles = inside ? (position >> 4) + 1 : 0, stride = Grid.DimX * warps, tile = (Grid.IdxX * warps) + warp;
+        int parts = IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
+        var angles = AttentionHeads.Angles<THead>(a, inside ? position : 0, lane);
+        AttentionKeys keys = default;
+        AttentionValues values = default;
+        if (tile < tiles)
+        {
+            keys = AttentionTiles.LoadKeys<THead>(a, tile, position, lane);
+            values = AttentionTiles.LoadValues<THead>(a, tile, position, lane);
+        }
+        GridDependency.Release();
+        GridDependency.Wait();
+        // The same for the whole block.
+        if (Grid.IdxX >= parts)
+        {
+            if (!inside && Grid.IdxX == 0)
+                AttentionMerge.StoreNaN<THead>(a);
+            return;
+        }
+        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % Grid.DimX == Grid.IdxX);
+        Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
+        AttentionState state = default;
+        state.Largest0 = float.NegativeInfinity;
+        state.Largest1 = float.NegativeInfinity;
+        AttentionQueries queries = AttentionTiles.LoadQueries<THead>(heads, lane);
+        ArrayView<uint> own = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
+        for (; tile < tiles; tile += stride)
+        {
+            int next = IntrinsicMath.Min(tile + stride, tiles - 1);
+            keys = AttentionTiles.WithNewKey<THead>(heads, keys, tile, position, lane);
+            F4 scores = AttentionTiles.Scores<THead>(keys, queries);
+            keys = AttentionTiles.LoadKeys<THead>(a, next, position, lane);
+            AttentionTiles.Weigh<THead>(own, scores, a.Scale, position - (tile * TilePositions), ref state);
+            values = AttentionTiles.WithNewValue<THead>(heads, values, tile, position, lane);
+            AttentionTiles.Add<THead>(own, values, ref state);
+            values = AttentionTiles.LoadValues<THead>(a, next, position, lane);
+        }
+        AttentionMerge.Publish<THead>(sums, masses, state);
+        Group.Barrier(); // all warps' sums are there before they are added
+        AttentionMerge.Finish<THead>(a, sums, masses, parts);
+    }
+}

@@ -1,0 +1,262 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>
+/// The second half of a Mixture-of-Experts layer for at most 16 tokens: r[t] += Σ_j p[t, j] · Wdown(expert of (t, j)) · a[t·k + j], float32 sums.
+/// </summary>
+/// <remarks>
+/// A block owns 16 columns of the residual stream and goes through all experts that any token chose, in ascending order, each read
+/// once; a warp multiplies the same chunks of every expert. So the order of a token's sum depends on its own experts alone: those of
+/// the others add nothing to its column. A pair's weight multiplies a chunk's sums, and the warps add up in shared memory, in warp order. In
+/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing, or the sums that it is made from, is
+/// older, and is read and the first weights are requested before this kernel waits.
+/// </remarks>
+internal static class ExpertDown
+{
+    /// <summary>Most (token, expert) pairs.</summary>
+    public const int MostPairs = ExpertGateUp.MostTokens * Router.MaxTopK;
+
+    /// <summary>Warps of a block for K columns: all have the same number of chunks.</summary>
+    public static int Warps(int chunks, int most)
+    {
+        int warps = IntrinsicMath.Min(chunks, most);
+        while (chunks % warps != 0)
+            warps--;
+        return warps;
+    }
+
+    /// <summary>Bytes of the table of pairs: [expert of the batch][token], with ids, weights and ranks before it.</summary>
+    private static int TableBytes(int pairs, int tokens) => ((4 * pairs) + (pairs * tokens)) * sizeof(int);
+
+    /// <summary>Where the rows of inputs begin, if they are in shared memory: on a 16-byte boundary.</summary>
+    private static int RowStart(int pairs, int tokens) => (TableBytes(pairs, tokens) + 15) & ~15;
+
+    private static int PartialStart<TInputs>(int pairs, int tokens, int k)
+        where TInputs : struct, ITileInputs => RowStart(pairs, tokens) + (TInputs.IsOneRow ? 2 * pairs * k : 0);
+
+    /// <summary>Dynamic shared memory of a block.</summary>
+    public static int SharedBytes<TInputs, TTiles>(int warps, int pairs, int tokens, int k)
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles => PartialStart<TInputs>(pairs, tokens, k) + (warps * TTiles.Count * TileStream.Sums * sizeof(float));
+
+    public static void Run<TFormat, TInputs, TTiles>(ExpertArgs a)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        ArrayView<int> count = SharedMemory.Allocate<int>(1);
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        int pairs = a.Tokens * a.TopK, k = a.Weights.K;
+        int partialStart = PartialStart<TInputs>(pairs, a.Tokens, k);
+        ArrayView<float> partials = shared.SubView(partialStart, shared.Length - partialStart).Cast<float>();
+        ExpertTable table = default;
+        table.Experts = shared.SubView(0, pairs * sizeof(int)).Cast<int>();
+        table.Weights = shared.SubView(pairs * sizeof(int), pairs * sizeof(int)).Cast<float>();
+        table.Ids = shared.SubView(2 * pairs * sizeof(int), pairs * sizeof(int)).Cast<int>();
+        table.Firsts = shared.SubView(3 * pairs * sizeof(int), pairs * sizeof(int)).Cast<int>();
+        table.Pairs = shared.SubView(4 * pairs * sizeof(int), pairs * a.Tokens * sizeof(int)).Cast<int>();
+        table.Count = count;
+        table.Fill<TInputs>(a);
+        ArrayView<uint> rows = TInputs.IsOneRow ? shared.SubView(RowStart(pairs, a.Tokens), 2 * pairs * k).Cast<uint>() : a.Activated.Cast<uint>();
+        F4 sum0 = default, sum1 = default;
+        Stream<TFormat, TInputs, TTiles>(a, table, rows, ref sum0, ref sum1);
+        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * TTiles.Count * TileStream.Sums;
+        TileStream.Publish(partials, start, lane, sum0);
+        if (TTiles.Count == 2)
+            TileStream.Publish(partials, start + TileStream.Sums, lane, sum1);
+        // All warps' sums are there before they are added.
+        Group.Barrier();
+        for (int i = Group.IdxX; i < TTiles.Count * TileStream.Sums; i += Group.DimX)
+        {
+            int token = ((i >> 7) * TileStream.Columns) + (i & 7), n = (Grid.IdxX * TileStream.Rows) + ((i >> 3) & 15);
+            if (token >= a.Tokens || n >= a.Weights.N)
+                continue;
+            long target = ((long)token * a.Weights.N) + n;
+            a.Residual[target] += TileStream.Collect(partials, i, TTiles.Count * TileStream.Sums, Group.DimX >> 5);
+        }
+    }
+
+    // An item is a chunk of an expert. Three are in registers; each is refilled right after it is multiplied.
+    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, ref F4 sum0, ref F4 sum1)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int warps = Group.DimX >> 5, lane = Group.IdxX & 31;
+        var next = new ExpertItem { Chunk = Group.IdxX >> 5, First = Group.IdxX >> 5, Step = warps, Chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>() };
+        ExpertItem item = next;
+        int items = table.Count[0] * (next.Chunks / warps);
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        TileChunk w0 = Load<TFormat>(a, table, place, ref next), w1 = Load<TFormat>(a, table, place, ref next);
+        TileChunk w2 = Load<TFormat>(a, table, place, ref next);
+        GridDependency.Release();
+        GridDependency.Wait();
+        table.LoadWeights(a);
+        if (TInputs.IsOneRow)
+            TileRow.Copy(a.Activated.Cast<uint>(), rows);
+        Group.Barrier(); // weights and rows are there before anyone multiplies by them
+        int i = 0;
+        for (; i + 2 < items; i += 3)
+        {
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
+            w0 = Load<TFormat>(a, table, place, ref next);
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
+            w1 = Load<TFormat>(a, table, place, ref next);
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w2, ref item, ref sum0, ref sum1);
+            w2 = Load<TFormat>(a, table, place, ref next);
+        }
+        if (i < items)
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
+        if (i + 1 < items)
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
+    }
+
+    // Past the last item the last expert's chunks are read again; without any expert the first one's, and nothing is done with them.
+    private static TileChunk Load<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, ref ExpertItem item)
+        where TFormat : struct, IStreamedFormat
+    {
+        int rank = IntrinsicMath.Min(item.Rank, table.Count[0] - 1);
+        TileChunk loaded = TileStream.Load<TFormat>(a.Weights, place, rank < 0 ? 0 : table.Experts[IntrinsicMath.Max(rank, 0)], item.Chunk);
+        item.Advance();
+        return loaded;
+    }
+
+    private static void Multiply<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, ref ExpertItem item, ref F4 sum0, ref F4 sum1)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
+        float scale = TileStream.MatrixScale<TFormat>(a.Weights, table.Experts[item.Rank]);
+        if (TInputs.IsOneRow)
+        {
+            int pair = table.Pairs[item.Rank];
+            TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + word, item.Chunk);
+            float weight = table.Weights[pair] * scale;
+            sum0 = TileStream.Multiply<TFormat>(w, x, weight, weight, sum0);
+        }
+        else
+        {
+            sum0 = MultiplyTile<TFormat>(a, table, rows, w, (item.Rank, item.Chunk, 0), scale, sum0);
+            if (TTiles.Count == 2)
+                sum1 = MultiplyTile<TFormat>(a, table, rows, w, (item.Rank, item.Chunk, TileStream.Columns), scale, sum1);
+        }
+        item.Advance();
+    }
+
+    // A token that did not choose the expert has zeros for inputs and a zero weight.
+    private static F4 MultiplyTile<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, (int Rank, int Chunk, int FirstToken) at, float scale, F4 sum)
+        where TFormat : struct, IStreamedFormat
+    {
+        int lane = Group.IdxX & 31;
+        int pair = table.PairOf(a, at.Rank, at.FirstToken + (lane >> 2));
+        TileInputs x = default;
+        if (pair >= 0)
+            x = TileStream.Inputs<TFormat, DeviceTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(lane), at.Chunk);
+        int column = at.FirstToken + ((lane & 3) * 2);
+        int pair0 = table.PairOf(a, at.Rank, column), pair1 = table.PairOf(a, at.Rank, column + 1);
+        float weight0 = pair0 < 0 ? 0 : table.Weights[pair0] * scale, weight1 = pair1 < 0 ? 0 : table.Weights[pair1] * scale;
+        return TileStream.Multiply<TFormat>(w, x, weight0, weight1, sum);
+    }
+}
+
+/// <summary>One warp's place in its sequence: chunks Chunk, Chunk + Step, … of the first expert, then of the next.</summary>
+internal struct ExpertItem
+{
+    public int Rank, Chunk, First, Step, Chunks;
+
+    public void Advance()
+    {
+        Chunk += Step;
+        Rank += Chunk >= Chunks ? 1 : 0;
+        Chunk = Chunk >= Chunks ? First : Chunk;
+    }
+}
+
+/// <summary>The experts that a batch chose, in ascending order, and whose they are: in shared memory.</summary>
+internal struct ExpertTable
+{
+    /// <summary>[Count] ids.</summary>
+    public ArrayView<int> Experts;
+
+    /// <summary>[pairs].</summary>
+    public ArrayView<float> Weights;
+
+    /// <summary>[pairs] as routed; −1 for an expert that does not exist.</summary>
+    public ArrayView<int> Ids;
+
+    /// <summary>[pairs] the id where no earlier pair has it, else more than any.</summary>
+    public ArrayView<int> Firsts;
+
+    /// <summary>[Count, tokens] the pair, or −1.</summary>
+    public ArrayView<int> Pairs;
+
+    /// <summary>[1].</summary>
+    public ArrayView<int> Count;
+
+    /// <summary>The pair of a token with an expert, or −1.</summary>
+    public readonly int PairOf(ExpertArgs a, int rank, int token) => token < a.Tokens ? Pairs[(rank * a.Tokens) + token] : -1;
+
+    /// <summary>Called by the whole block, which may use it afterwards.</summary>
+    public readonly void Fill<TInputs>(ExpertArgs a)
+        where TInputs : struct, ITileInputs
+    {
+        int pairs = a.Tokens * a.TopK;
+        if (Group.IdxX == 0)
+            Count[0] = 0;
+        if (TInputs.IsNormed)
+        {
+            // The launch before writes what it chose; what it chose from is older.
+            RouterChoice choice = RouterSums.Select(a.Router, a.TopK);
+            if (Group.IdxX < pairs)
+                Ids[Group.IdxX] = choice.ChosenExpert;
+        }
+        else
+        {
+            ArrayView<uint> experts = a.Experts.Cast<uint>();
+            for (int p = Group.IdxX; p < pairs; p += Group.DimX)
+            {
+                int id = (int)Mem.LoadL2Word(ref experts[p]);
+                Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
+            }
+        }
+        for (int i = Group.IdxX; i < pairs * a.Tokens; i += Group.DimX)
+            Pairs[i] = -1;
+        Group.Barrier(); // ids are there before they are compared, the table is empty before it is filled
+        for (int p = Group.IdxX; p < pairs; p += Group.DimX)
+            Firsts[p] = Ids[p] >= 0 && IsFirst(p) ? Ids[p] : int.MaxValue;
+        Group.Barrier(); // first occurrences are known before they are counted
+        for (int p = Group.IdxX; p < pairs; p += Group.DimX)
+        {
+            int id = Ids[p];
+            if (id < 0)
+                continue;
+            int rank = 0;
+            for (int q = 0; q < pairs; q++)
+                rank += Firsts[q] < id ? 1 : 0;
+            Experts[rank] = id; // every pair of an expert writes the same
+            Pairs[(rank * a.Tokens) + (p / a.TopK)] = p;
+            Atomic.Max(ref Count[0], rank + 1); // integers: the order does not matter
+        }
+        Group.Barrier(); // the table is complete before it is read
+    }
+
+    /// <summary>The pairs' weights, after waiting: the launch before may have made them.</summary>
+    public readonly void LoadWeights(ExpertArgs a)
+    {
+        ArrayView<uint> weights = a.PairWeights.Cast<uint>();
+        for (int p = Group.IdxX; p < a.Tokens * a.TopK; p += Group.DimX)
+            Weights[p] = Interop.IntAsFloat(Mem.LoadL2Word(ref weights[p]));
+    }
+
+    private readonly bool IsFirst(int pair)
+    {
+        for (int q = 0; q < pair; q++)
+            if (Ids[q] == Ids[pair])
+                return false;
+        return true;
+    }
+}

@@ -1,0 +1,267 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+using ILGPU.Algorithms;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>Arguments of the two kernels that run the chosen experts of at most 16 tokens.</summary>
+internal struct ExpertArgs
+{
+    /// <summary>Gate and up, one below the other, or down.</summary>
+    public StreamedWeights Weights;
+
+    /// <summary>The tokens' inputs, of gate and up.</summary>
+    public TileSource Source;
+
+    /// <summary>One token's routing where the kernels make it themselves.</summary>
+    public RouterArgs Router;
+
+    /// <summary>[Tokens · TopK] the expert of each pair; of a token's pairs all differ.</summary>
+    public ArrayView<int> Experts;
+
+    /// <summary>[Tokens · TopK] float32.</summary>
+    public ArrayView<float> PairWeights;
+
+    /// <summary>[Tokens · TopK, Width] BF16: silu(gate) · up.</summary>
+    public ArrayView<ushort> Activated;
+
+    /// <summary>[Tokens, N of down] float32, added to.</summary>
+    public ArrayView<float> Residual;
+
+    public int Tokens;
+    public int TopK;
+    public int ExpertCount;
+
+    /// <summary>Rows of gate, of up, and columns of down.</summary>
+    public int Width;
+}
+
+/// <summary>One lane's weights of a chunk of gate and up.</summary>
+internal struct ExpertChunk
+{
+    public TileChunk Gate, Up;
+}
+
+/// <summary>One lane's sums, of each tile of x.</summary>
+internal struct ExpertSums
+{
+    public F4 Gate0, Gate1, Up0, Up1;
+}
+
+/// <summary>The rows of a block.</summary>
+internal struct ExpertRows
+{
+    public TilePlace Gate, Up;
+    public int Expert;
+}
+
+/// <summary>
+/// The first half of a Mixture-of-Experts layer for at most 16 tokens: a[p] = silu(Wgate · x) · (Wup · x) with the expert of pair p and
+/// the input of its token, float32 sums, rounded once.
+/// </summary>
+/// <remarks>
+/// A block has 16 gate rows and the 16 up rows beside them of one expert, for all tokens that chose it: block (i, p) takes the expert of pair
+/// p unless an earlier pair has it too. Its warps take turns along K and add up in shared memory, in warp order. A token's column of an mma
+/// does not see the other columns, so its bits do not depend on who else is in the batch. Which expert it is comes from the launch before, so
+/// nothing can be requested earlier; the launch after this one is released only when all blocks have waited, and may read early what is older.
+/// </remarks>
+internal static class ExpertGateUp
+{
+    public const int MostTokens = 16;
+
+    /// <summary>Sums of one warp: gate and up in each tile of x.</summary>
+    private static int WarpSums<TTiles>()
+        where TTiles : struct, ITiles => 2 * TTiles.Count * TileStream.Sums;
+
+    /// <summary>Bytes of the row of inputs, with what goes before it.</summary>
+    public static int RowBytes<TInputs>(int k)
+        where TInputs : struct, ITileInputs => TInputs.IsOneRow ? TileRow.ScratchBytes + (2 * k) : 0;
+
+    /// <summary>Dynamic shared memory of a block.</summary>
+    public static int SharedBytes<TInputs, TTiles>(int warps, int k)
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles => RowBytes<TInputs>(k) + (warps * WarpSums<TTiles>() * sizeof(float));
+
+    public static void Run<TFormat, TInputs, TTiles>(ExpertArgs a)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        ArrayView<int> found = SharedMemory.Allocate<int>(1);
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        GridDependency.Wait();
+        GridDependency.Release();
+        int pair = Grid.IdxY, expert;
+        RouterChoice choice = default;
+        if (TInputs.IsNormed)
+        {
+            choice = RouterSums.Select(a.Router, a.TopK);
+            expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
+        }
+        else
+        {
+            expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
+        }
+        // The same for the whole block. Routing comes from the device unchecked: an expert that does not exist is left out.
+        bool skip = expert < 0 || expert >= a.ExpertCount;
+        if (a.Tokens > 1)
+            skip = skip | IsTaken(a, found, pair, expert);
+        if (skip)
+            return;
+        int row = RowBytes<TInputs>(a.Weights.K);
+        ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
+        ExpertSums sums = default;
+        Stream<TFormat, TInputs, TTiles>(a, shared, expert, ref sums);
+        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
+        TileStream.Publish(partials, start, lane, sums.Gate0);
+        TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
+        if (TTiles.Count == 2)
+        {
+            TileStream.Publish(partials, start + (2 * TileStream.Sums), lane, sums.Gate1);
+            TileStream.Publish(partials, start + (3 * TileStream.Sums), lane, sums.Up1);
+        }
+        // All warps' sums are there before they are added.
+        Group.Barrier();
+        float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
+        if (TInputs.IsNormed)
+        {
+            float norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+            factor *= norm;
+            StoreRouting(a, choice, norm);
+        }
+        Store<TInputs, TTiles>(a, partials, expert, factor);
+    }
+
+    // Whether an earlier pair's block has the expert.
+    private static bool IsTaken(ExpertArgs a, ArrayView<int> found, int pair, int expert)
+    {
+        if (Group.IdxX == 0)
+            found[0] = 0;
+        Group.Barrier(); // zero before anyone finds one
+        for (int q = Group.IdxX; q < pair; q += Group.DimX)
+            if ((int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[q]) == expert)
+                found[0] = 1;
+        Group.Barrier(); // everyone has looked
+        return found[0] != 0;
+    }
+
+    // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
+    // again. No branch stands in the loop that the compiler would wait at.
+    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ref ExpertSums sums)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
+        ExpertRows rows = default;
+        rows.Expert = expert;
+        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX & 31);
+        ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
+        ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+        ArrayView<uint> x = Prepare<TInputs>(a, shared);
+        for (; c + (2 * step) < count; c += 3 * step)
+        {
+            Multiply<TFormat, TInputs, TTiles>(a, x, w0, c, ref sums);
+            w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + step, ref sums);
+            w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(a, x, w2, c + (2 * step), ref sums);
+            w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
+        }
+        if (c < count)
+            Multiply<TFormat, TInputs, TTiles>(a, x, w0, c, ref sums);
+        if (c + step < count)
+            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + step, ref sums);
+    }
+
+    private static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)
+        where TFormat : struct, IStreamedFormat
+    {
+        ExpertChunk loaded;
+        loaded.Gate = TileStream.Load<TFormat>(a.Weights, rows.Gate, rows.Expert, chunk);
+        loaded.Up = TileStream.Load<TFormat>(a.Weights, rows.Up, rows.Expert, chunk);
+        return loaded;
+    }
+
+    // Called by all threads: there may be a barrier in it.
+    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared)
+        where TInputs : struct, ITileInputs
+    {
+        if (!TInputs.IsOneRow)
+            return a.Source.X.Cast<uint>();
+        ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
+        if (TInputs.IsNormed)
+            TileRow.Norm(a.Source, row, shared.Cast<float>());
+        else
+            TileRow.Copy(a.Source.X.Cast<uint>(), row);
+        Group.Barrier(); // the row is there before anyone multiplies by it
+        return row;
+    }
+
+    private static void Multiply<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<uint> x, ExpertChunk w, int chunk, ref ExpertSums sums)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
+        if (TInputs.IsOneRow)
+        {
+            TileInputs one = TileStream.Inputs<TFormat, SharedTileMemory>(x, word, chunk);
+            sums.Gate0 = TileStream.Multiply<TFormat>(w.Gate, one, 1f, 1f, sums.Gate0);
+            sums.Up0 = TileStream.Multiply<TFormat>(w.Up, one, 1f, 1f, sums.Up0);
+            return;
+        }
+        // Columns beyond the tokens repeat the last one; their sums are not stored.
+        long rowWords = a.Weights.K >> 1;
+        TileInputs first = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min(lane >> 2, a.Tokens - 1) * rowWords) + word, chunk);
+        sums.Gate0 = TileStream.Multiply<TFormat>(w.Gate, first, 1f, 1f, sums.Gate0);
+        sums.Up0 = TileStream.Multiply<TFormat>(w.Up, first, 1f, 1f, sums.Up0);
+        if (TTiles.Count == 2)
+        {
+            TileInputs second = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * rowWords) + word, chunk);
+            sums.Gate1 = TileStream.Multiply<TFormat>(w.Gate, second, 1f, 1f, sums.Gate1);
+            sums.Up1 = TileStream.Multiply<TFormat>(w.Up, second, 1f, 1f, sums.Up1);
+        }
+    }
+
+    // One warp of the whole grid: its choice is everybody's.
+    private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
+    {
+        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
+            return;
+        float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
+        RouterSums.StoreLogits(a.Router, choice, norm);
+        if (Group.IdxX < a.TopK)
+        {
+            a.Experts[Group.IdxX] = choice.ChosenExpert;
+            a.PairWeights[Group.IdxX] = weight;
+        }
+    }
+
+    private static void Store<TInputs, TTiles>(ExpertArgs a, ArrayView<float> partials, int expert, float factor)
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int warps = Group.DimX >> 5;
+        for (int i = Group.IdxX; i < TTiles.Count * TileStream.Sums; i += Group.DimX)
+        {
+            int tile = i >> 7, token = (tile * TileStream.Columns) + (i & 7), n = (Grid.IdxX * TileStream.Rows) + ((i >> 3) & 15);
+            if (token >= a.Tokens || n >= a.Width)
+                continue;
+            int place = (i & 127) + (2 * tile * TileStream.Sums);
+            float gate = TileStream.Collect(partials, place, WarpSums<TTiles>(), warps) * factor;
+            float up = TileStream.Collect(partials, place + TileStream.Sums, WarpSums<TTiles>(), warps) * factor;
+            ushort value = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
+            if (TInputs.IsNormed)
+            {
+                a.Activated[((long)Grid.IdxY * a.Width) + n] = value;
+                continue;
+            }
+            for (int pair = token * a.TopK; pair < (token + 1) * a.TopK; pair++)
+                if ((int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]) == expert)
+                    a.Activated[((long)pair * a.Width) + n] = value;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Runtime;
+using ILGPU;
+using Kernel = GpuKit.Ilgpu.Kernels.DecodeAttention;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>What blocks of <see cref="DecodeAttention"/> leave for each other; one call at a time may use it.</summary>
+internal sealed class DecodeAttentionWorkspace : IDisposable
+{
+    /// <summary>Allocates for a cache's heads.</summary>
+    public DecodeAttentionWorkspace(GpuDevice device, int kvHeads, int headDim)
+    {
+        Sums = device.Allocate<float>((long)kvHeads * Kernel.MostParts * Kernel.MostGroup * headDim);
+        try
+        {
+            Masses = device.Allocate<float>((long)kvHeads * Kernel.MostParts * 2 * Kernel.MostGroup);
+            Done = device.Allocate<int>(kvHeads);
+            Done.Fill(device.DefaultStream, 0);
+            device.DefaultStream.Synchronize();
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Sums of the parts.</summary>
+    public DeviceBuffer<float> Sums { get; }
+
+    /// <summary>Largest scores and masses of the parts.</summary>
+    public DeviceBuffer<float> Masses { get; } = null!;
+
+    /// <summary>Parts that are done: zero between calls.</summary>
+    public DeviceBuffer<int> Done { get; } = null!;
+
+    public void Dispose()
+    {
+        Sums.Dispose();
+        Masses?.Dispose();
+        Done?.Dispose();
+    }
+}
+
+/// <summary>
+/// Head norms, rotary, the write to the KV cache and attention of one token in one launch that splits the context over blocks. On devices
+/// with 32-lane warps, for heads of 64 or 128 columns and at most eight query heads a KV head.
+/// </summary>
+internal static class DecodeAttention
+{
+    private static readonly KernelTraits Traits = new(32 * Kernel.MostWarps, NeedsWarp32: true, Overlaps: true);
+
+    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads64 = new(Kernel.Run<Head64>, Traits);
+    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads128 = new(Kernel.Run<Head128>, Traits);
+
+    /// <summary>Whether heads of this kind run here.</summary>
+    public static bool Exists(GpuDevice device, int queryHeads, int kvHeads, int headDim) =>
+        device.WarpSize == 32 && device.MaxThreadsPerBlock >= 64 && headDim is 64 or 128 && queryHeads % kvHeads == 0 && queryHeads / kvHeads <= Kernel.MostGroup;
+
+    /// <summary>
+    /// What <see cref="QkNormRotary"/> and <see cref="Attention"/> do for one token, float32 inside but for the weights of the values, which are rounded to BF16. A
+    /// position outside the cache gives NaN and stores nothing. Bitwise repeatable; the order of sums depends on the position alone. Earlier
+    /// positions of the cache and <paramref name="position"/> must be older than the launch before this one in a graph.
+    /// </summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="qkv"><c>[queryHeads + 2·kvHeads, headDim]</c> BF16.</param>
+    /// <param name="position"><c>[1]</c> on the device.</param>
+    /// <param name="layer">Layer of the cache: read, and written at the position.</param>
+    /// <param name="output"><c>[queryHeads, headDim]</c> BF16 and a workspace for the cache's heads.</param>
+    /// <param name="options">Heads, gains and angles; one token.</param>
+    /// <exception cref="ArgumentException">A size does not fit, a view is too short, or something lives on another device.</exception>
+    public static void Apply(GpuStream stream, ArrayView<BFloat16> qkv, ArrayView<int> position, KvLayer layer, (ArrayView<BFloat16> Attended, DecodeAttentionWorkspace Workspace) output, in QkNormRotaryOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        KvCache cache = Shape.RequireCache(stream, layer, options.QueryHeads, nameof(layer));
+        QkNormRotary.RequireTable(stream, cache, options);
+        if (options.Tokens != 1 || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) || !Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim))
+            throw new NotSupportedException($"{options.Tokens} tokens with {options.QueryHeads} query heads of {cache.HeadDim} over {cache.KvHeads} KV heads do not run in one launch on {stream.Device.Name}.");
+        Shape.Require(stream, qkv, options.QueryHeads + (2L * cache.KvHeads), cache.HeadDim, nameof(qkv));
+        Shape.Require(stream, output.Attended, options.QueryHeads, cache.HeadDim, nameof(output));
+        Shape.Require(stream, position, 1, 1, nameof(position));
+        bool gains = options.QueryGain.Length > 0 || options.KeyGain.Length > 0;
+        Shape.Require(stream, options.QueryGain, gains ? 1 : 0, cache.HeadDim, nameof(options.QueryGain));
+        Shape.Require(stream, options.KeyGain, gains ? 1 : 0, cache.HeadDim, nameof(options.KeyGain));
+        DecodeAttentionWorkspace workspace = output.Workspace;
+        Shape.Require(stream, workspace.Sums.View, (long)cache.KvHeads * Kernel.MostParts, (long)Kernel.MostGroup * cache.HeadDim, nameof(output));
+        var args = new DecodeAttentionArgs
+        {
+            Qkv = qkv.Cast<ushort>(),
+            Keys = layer.Keys.Cast<uint>(),
+            Values = layer.Values.Cast<uint>(),
+            // Without gains the kernel reads none; any valid view stands in.
+            QueryGain = (gains ? options.QueryGain : qkv).Cast<ushort>(),
+            KeyGain = (gains ? options.KeyGain : qkv).Cast<ushort>(),
+            Cos = options.Table.Cos,
+            Sin = options.Table.Sin,
+            Position = position,
+            Output = output.Attended.Cast<ushort>(),
+            Sums = workspace.Sums,
+            Masses = workspace.Masses,
+            Done = workspace.Done,
+            KvHeads = cache.KvHeads,
+            GroupSize = options.QueryHeads / cache.KvHeads,
+            Capacity = cache.Capacity,
+            HasGains = gains ? 1 : 0,
+            Epsilon = options.Epsilon,
+            Scale = (float)(Math.Log2(Math.E) / Math.Sqrt(cache.HeadDim)),
+        };
+        int warps = Math.Min(Kernel.MostWarps, stream.Device.MaxThreadsPerBlock / 32), positions = warps * Kernel.TilePositions;
+        int parts = (int)Math.Min(Kernel.MostParts, ((long)cache.Capacity + positions - 1) / positions);
+        stream.Device.Launch(cache.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (parts, cache.KvHeads, 1), 32 * warps, Kernel.SharedBytes(warps, cache.HeadDim), args);
+    }
+}

@@ -1,0 +1,125 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Runtime;
+using ILGPU;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>A layer's router as one token's products feed it.</summary>
+/// <param name="Weights"><c>[experts, hidden]</c> BF16, at most 128 experts.</param>
+/// <param name="Norm">The norm before it.</param>
+/// <param name="Sums"><c>[experts]</c> fixed-point logits before the norm's factor.</param>
+internal readonly record struct RouterFeed(QuantizedMatrix Weights, InputNorm Norm, ArrayView<long> Sums);
+
+/// <summary>
+/// Products of one token that do what stands before or behind them as well: <see cref="TileLinear"/>. On devices with 32-lane warps, for weights
+/// that stream. Bitwise repeatable.
+/// </summary>
+internal static class DecodeLinear
+{
+    // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
+    private const int LeastWarps = 4, WarpsWanted = 2048;
+
+    private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
+    private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
+
+    /// <summary>All instances, for the catalog.</summary>
+    internal static readonly IEnumerable<KernelDefinition> All = Create();
+
+    /// <summary>Whether products with a matrix run here.</summary>
+    public static bool Exists(GpuDevice device, QuantizedMatrix matrix) =>
+        device.WarpSize == 32 && matrix.Count == 1 && SkinnyKernels.Exist(matrix.Format, null, matrix.Block)
+        && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0 && matrix.N % TileStream.Rows == 0
+        && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps, matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock;
+
+    /// <summary>Whether a router's logits can be fed by the product that adds to the residual stream.</summary>
+    public static bool CanFeed(QuantizedMatrix router) => router.Format == WeightFormat.Bf16 && router.N <= RouterSums.MostExperts;
+
+    /// <summary><c>y = W · (bf16(residual · gain) · rsqrt(mean(residual²) + epsilon))</c>; the router's sums become zero.</summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="matrix"><c>W[N, K]</c>.</param>
+    /// <param name="residual"><c>[K]</c> float32.</param>
+    /// <param name="norm">Gains and epsilon.</param>
+    /// <param name="y"><c>[N]</c> BF16, rounded once.</param>
+    /// <param name="sums">What is to become zero; may be empty.</param>
+    /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
+    public static void Store(GpuStream stream, QuantizedMatrix matrix, ArrayView<float> residual, in InputNorm norm, ArrayView<BFloat16> y, ArrayView<long> sums)
+    {
+        Require(stream, matrix);
+        Shape.Require(stream, residual, 1, matrix.K, nameof(residual));
+        Shape.Require(stream, norm.Gain, 1, matrix.K, nameof(norm));
+        Shape.RequireEpsilon(norm.Epsilon, nameof(norm));
+        Shape.Require(stream, y, 1, matrix.N, nameof(y));
+        var args = new TileLinearArgs
+        {
+            Weights = ExpertMlp.Streamed(matrix),
+            Source = new TileSource { Residual = residual, Gain = norm.Gain.Cast<ushort>(), Epsilon = norm.Epsilon },
+            Y = y.Cast<ushort>(),
+            RouterSums = sums,
+        };
+        Launch<TileStore>(stream, StoreByFormat[matrix.Format], matrix, args);
+    }
+
+    /// <summary><c>residual += W · x</c>, and what that adds to the router's sums, if there is one.</summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="matrix"><c>W[N, K]</c>.</param>
+    /// <param name="x"><c>[K]</c> BF16.</param>
+    /// <param name="residual"><c>[N]</c> float32.</param>
+    /// <param name="router">The router behind it, its sums zero before.</param>
+    /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
+    public static void Add(GpuStream stream, QuantizedMatrix matrix, ArrayView<BFloat16> x, ArrayView<float> residual, in RouterFeed? router)
+    {
+        Require(stream, matrix);
+        Shape.Require(stream, x, 1, matrix.K, nameof(x));
+        Shape.Require(stream, residual, 1, matrix.N, nameof(residual));
+        var args = new TileLinearArgs { Weights = ExpertMlp.Streamed(matrix), Source = new TileSource { X = x.Cast<ushort>() }, Residual = residual };
+        if (router is { } feed)
+        {
+            if (!CanFeed(feed.Weights) || feed.Weights.K != matrix.N)
+                throw new ArgumentException($"A router of [{feed.Weights.N}, {feed.Weights.K}] in {feed.Weights.Format.Title()} cannot be fed.", nameof(router));
+            Shape.Require(stream, feed.Sums, 1, feed.Weights.N, nameof(router));
+            Shape.Require(stream, feed.Norm.Gain, 1, matrix.N, nameof(router));
+            args.RouterSums = feed.Sums.SubView(0, feed.Weights.N);
+            args.Router = feed.Weights.Codes.View.Cast<ushort>();
+            args.RouterGain = feed.Norm.Gain.Cast<ushort>();
+        }
+        Launch<TileAdd>(stream, AddByFormat[matrix.Format], matrix, args);
+    }
+
+    private static void Require(GpuStream stream, QuantizedMatrix matrix)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        stream.Device.RequireSame(matrix.Device, nameof(matrix));
+        if (!Exists(stream.Device, matrix))
+            throw new NotSupportedException($"{matrix.Format.Title()} weights of [{matrix.N}, {matrix.K}] do not stream on {stream.Device.Name}.");
+    }
+
+    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args)
+        where TSink : struct, ITileSink
+    {
+        int chunks = (int)(matrix.Format.RowBytes(matrix.K) / SkinnyGemm.ChunkBytes), tiles = matrix.N / TileStream.Rows;
+        int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32), warps = Math.Min(LeastWarps, most);
+        while (2 * warps <= Math.Min(most, chunks) && 2 * warps * tiles <= WarpsWanted)
+            warps *= 2;
+        int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length);
+        stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
+    }
+
+    private static KernelDefinition[] Create()
+    {
+        AddFormat<StreamedBf16>(WeightFormat.Bf16);
+        AddFormat<StreamedFp8>(WeightFormat.Fp8Block);
+        AddFormat<StreamedNvfp4>(WeightFormat.Nvfp4);
+        AddFormat<StreamedInt4>(WeightFormat.Int4);
+        AddFormat<StreamedInt4Zero>(WeightFormat.Int4Zero);
+        return [.. StoreByFormat.Values, .. AddByFormat.Values];
+    }
+
+    private static void AddFormat<TFormat>(WeightFormat format)
+        where TFormat : struct, IStreamedFormat
+    {
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        StoreByFormat.Add(format, new(TileLinear.Run<TFormat, RowNormed, TileStore>, traits));
+        AddByFormat.Add(format, new(TileLinear.Run<TFormat, RowCopied, TileAdd>, traits));
+    }
+}

@@ -1,0 +1,170 @@
+using GpuKit.Ilgpu.Tests.Support;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+public sealed class DecodeAttentionTests
+{
+    private const float Epsilon = 1e-6f;
+
+    // Four warps on the CPU: tiles of 16 positions, 64 a block.
+    public static TheoryData<TestDevice, int, int, int, int> Cases
+    {
+        get
+        {
+            var data = new TheoryData<TestDevice, int, int, int, int>();
+            foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
+            {
+                data.Add(device, 1, 1, 64, 0);
+                data.Add(device, 8, 1, 128, 15);
+                data.Add(device, 6, 2, 64, 16);
+                data.Add(device, 4, 1, 128, 63);
+                data.Add(device, 3, 1, 64, 64);
+                data.Add(device, 8, 2, 64, 200);
+            }
+            foreach (int position in new[] { 0, 127, 128, 129, 1000, 4095, 4096, 4097, 9001 })
+                data.Add(TestDevice.Cuda, 32, 4, 128, position);
+            return data;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void MatchesTheOracleAndTheTwoOperatorsItStandsFor(TestDevice which, int queryHeads, int kvHeads, int headDim, int position)
+    {
+        using var run = new Case(TestDevices.Get(which), queryHeads, kvHeads, headDim, position);
+        BFloat16[] y = run.Apply(out BFloat16[] keys, out BFloat16[] values);
+        BFloat16[] expected = run.ApplyApart(out BFloat16[] keysApart, out BFloat16[] valuesApart);
+        Compare.Close(y, Array.ConvertAll(expected, v => (double)(float)v), 6e-3);
+        Compare.Close(y, run.Oracle(keysApart, valuesApart), 5e-3);
+        Assert.Equal(keysApart, keys);
+        Assert.Equal(valuesApart, values);
+        Assert.Equal(y, run.Apply(out _, out _));
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, -1)]
+    [InlineData(TestDevice.CpuWarp32, 40)]
+    [InlineData(TestDevice.Cuda, -1)]
+    [InlineData(TestDevice.Cuda, 40)]
+    [InlineData(TestDevice.Cuda, int.MaxValue)]
+    public void PositionsOutsideTheCacheGiveNaNAndStoreNothing(TestDevice which, int position)
+    {
+        using var run = new Case(TestDevices.Get(which), 2, 1, 64, 37) { Position = position };
+        Assert.All(run.Apply(out BFloat16[] keys, out _), v => Assert.True(BFloat16.IsNaN(v)));
+        Assert.Equal(run.Before, keys);
+    }
+
+    [Fact]
+    public void HeadsThatDoNotFitAreRefused()
+    {
+        GpuDevice warp = TestDevices.Get(TestDevice.CpuWarp32);
+        Assert.False(DecodeAttention.Exists(warp, 9, 1, 64));
+        Assert.False(DecodeAttention.Exists(warp, 8, 1, 96));
+        Assert.False(DecodeAttention.Exists(TestDevices.Get(TestDevice.Cpu), 8, 1, 64));
+        using var run = new Case(warp, 9, 1, 64, 3);
+        Assert.Throws<NotSupportedException>(() => run.Apply(out _, out _));
+    }
+
+    /// <summary>One token after random others, in a cache that is NaN behind it.</summary>
+    private sealed class Case : IDisposable
+    {
+        private readonly GpuDevice device;
+        private readonly int queryHeads, kvHeads, headDim, capacity;
+        private readonly BFloat16[] qkv, queryGain, keyGain, oldKeys, oldValues;
+        private readonly RotaryTable table;
+        private readonly DecodeAttentionWorkspace workspace;
+
+        public Case(GpuDevice device, int queryHeads, int kvHeads, int headDim, int position)
+        {
+            (this.device, this.queryHeads, this.kvHeads, this.headDim, Position, capacity) = (device, queryHeads, kvHeads, headDim, position, position + 3);
+            qkv = RandomData.GaussianBf16((queryHeads + (2 * kvHeads)) * headDim, 1, 2);
+            queryGain = Array.ConvertAll(RandomData.Gaussian(headDim, 2, 0.2f), g => (BFloat16)(2 + g));
+            keyGain = Array.ConvertAll(RandomData.Gaussian(headDim, 3, 0.2f), g => (BFloat16)(1 + g));
+            oldKeys = Old(4);
+            oldValues = Old(5);
+            table = new RotaryTable(device, headDim, capacity, 10_000);
+            workspace = new DecodeAttentionWorkspace(device, kvHeads, headDim);
+        }
+
+        public int Position { get; init; }
+
+        public BFloat16[] Before => oldKeys;
+
+        public BFloat16[] Apply(out BFloat16[] keys, out BFloat16[] values) => Run(out keys, out values, (cache, input, position, y, options) =>
+            DecodeAttention.Apply(device.DefaultStream, input.View, position.View, cache.Layer(0), (y.View, workspace), options));
+
+        public BFloat16[] ApplyApart(out BFloat16[] keys, out BFloat16[] values) => Run(out keys, out values, (cache, input, position, y, options) =>
+        {
+            using GuardedBuffer<BFloat16> q = GuardedBuffer<BFloat16>.Output(device, queryHeads * headDim);
+            QkNormRotary.Apply(device.DefaultStream, input.View, position.View, q.View, cache.Layer(0), options);
+            Attention.Apply(device.DefaultStream, q.View, cache.Layer(0), position.View, y.View, new AttentionShape(1, queryHeads));
+        });
+
+        public double[] Oracle(BFloat16[] keys, BFloat16[] values)
+        {
+            var y = new double[queryHeads * headDim];
+            for (int h = 0; h < queryHeads; h++)
+            {
+                double[] q = Query(h);
+                int first = h / (queryHeads / kvHeads) * capacity * headDim, length = Position + 1;
+                var scores = new double[length];
+                for (int j = 0; j < length; j++)
+                    for (int d = 0; d < headDim; d++)
+                        scores[j] += q[d] * (float)keys[first + (j * headDim) + d] / Math.Sqrt(headDim);
+                double max = scores.Max(), mass = scores.Sum(s => Math.Exp(s - max));
+                for (int j = 0; j < length; j++)
+                    for (int d = 0; d < headDim; d++)
+                        y[(h * headDim) + d] += Math.Exp(scores[j] - max) / mass * (float)values[first + (j * headDim) + d];
+            }
+            return y;
+        }
+
+        public void Dispose()
+        {
+            table.Dispose();
+            workspace.Dispose();
+        }
+
+        private double[] Query(int head)
+        {
+            double[] x = [.. qkv.AsSpan(head * headDim, headDim).ToArray().Select(v => (double)(float)v)];
+            double scale = 1 / Math.Sqrt(x.Average(v => v * v) + Epsilon);
+            x = [.. x.Zip(queryGain, (v, g) => v * scale * (float)g)];
+            int half = headDim / 2;
+            var y = new double[headDim];
+            for (int i = 0; i < half; i++)
+            {
+                double angle = Position * Math.Pow(10_000, -2.0 * i / headDim), cos = Math.Cos(angle), sin = Math.Sin(angle);
+                y[i] = (float)(BFloat16)(float)((x[i] * cos) - (x[i + half] * sin));
+                y[i + half] = (float)(BFloat16)(float)((x[i + half] * cos) + (x[i] * sin));
+            }
+            return y;
+        }
+
+        private BFloat16[] Run(out BFloat16[] keys, out BFloat16[] values, Action<KvCache, GuardedBuffer<BFloat16>, GuardedBuffer<int>, GuardedBuffer<BFloat16>, QkNormRotaryOptions> apply)
+        {
+            using var cache = new KvCache(device, 1, kvHeads, headDim, capacity);
+            CacheContents.Write(cache.Keys(0), oldKeys);
+            CacheContents.Write(cache.Values(0), oldValues);
+            using var input = GuardedBuffer<BFloat16>.Input(device, qkv);
+            using var position = GuardedBuffer<int>.Input(device, [Position]);
+            using var y = GuardedBuffer<BFloat16>.Output(device, queryHeads * headDim);
+            using var gains = GuardedBuffer<BFloat16>.Input(device, queryGain);
+            using var otherGains = GuardedBuffer<BFloat16>.Input(device, keyGain);
+            apply(cache, input, position, y, new QkNormRotaryOptions(1, queryHeads, table) { QueryGain = gains.View, KeyGain = otherGains.View, Epsilon = Epsilon });
+            device.Synchronize();
+            keys = CacheContents.Read(cache.Keys(0));
+            values = CacheContents.Read(cache.Values(0));
+            return y.ToArray();
+        }
+
+        // Positions from the new one on are NaN.
+        private BFloat16[] Old(int seed)
+        {
+            BFloat16[] old = RandomData.GaussianBf16(kvHeads * capacity * headDim, seed);
+            for (int h = 0; h < kvHeads; h++)
+                Array.Fill(old, BFloat16.FromBits(0x7FFF), ((h * capacity) + Position) * headDim, (capacity - Position) * headDim);
+            return old;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+public sealed class ExpertMlpTests
+{
+    private const int Hidden = 128, Experts = 5;
+
+    public static TheoryData<TestDevice, WeightFormat, int> Cases
+    {
+        get
+        {
+            var data = new TheoryData<TestDevice, WeightFormat, int>();
+            foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
+            {
+                foreach (WeightFormat format in new[] { WeightFormat.Bf16, WeightFormat.Fp8Block, WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero })
+                    data.Add(device, format, 1);
+                data.Add(device, WeightFormat.Fp8Block, 3);
+                data.Add(device, WeightFormat.Nvfp4, 3);
+            }
+            return data;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void MatchesTheOracle(TestDevice which, WeightFormat format, int tokens)
+    {
+        using var run = new Case(TestDevices.Get(which), format, tokens, 2);
+        float[] y = run.Apply(0, tokens);
+        Compare.Close(y, run.Oracle(normed: false), 3e-3);
+        if (tokens == 1)
+            Assert.Equal(y, run.Apply(0, 1));
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void ATokenHasTheSameBitsAloneAndInABatch(TestDevice which)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 9, 2);
+        float[] nine = run.Apply(0, 9);
+        Compare.Close(nine, run.Oracle(normed: false), 3e-3);
+        Assert.Equal(nine[(3 * Hidden)..(5 * Hidden)], run.Apply(3, 2));
+        Assert.Equal(nine[(8 * Hidden)..], run.Apply(8, 1));
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, true)]
+    [InlineData(TestDevice.CpuWarp32, false)]
+    [InlineData(TestDevice.Cuda, true)]
+    [InlineData(TestDevice.Cuda, false)]
+    public void NormsAndRoutesOneTokenItself(TestDevice which, bool normalize)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 3);
+        float[] y = run.ApplyRouted(normalize, out float[] logits);
+        // The oracle then takes the routing that the logits call for.
+        run.Route(logits, normalize);
+        Compare.Close(y, run.Oracle(normed: true), 3e-3);
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void AnExpertThatDoesNotExistAddsNothing(TestDevice which)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 3);
+        run.Ids[1] = Experts;
+        Compare.Close(run.Apply(0, 1), run.Oracle(normed: false), 3e-3);
+        run.Ids[0] = -1;
+        run.Ids[2] = int.MinValue;
+        Assert.Equal(run.Residual, run.Apply(0, 1));
+    }
+
+    [Theory]
+    [InlineData(2048, 768, 128, 8, 1)]
+    [InlineData(2048, 768, 128, 8, 16)]
+    [InlineData(256, 704, 7, 3, 5)]
+    public void LayersOfModelsMatchTheOracle(int hidden, int width, int experts, int topK, int tokens)
+    {
+        using var run = new Case(TestDevices.Get(TestDevice.Cuda), WeightFormat.Fp8Block, tokens, topK, (hidden, width, experts), new ScaleBlock(64, 128));
+        float[] y = run.Apply(0, tokens);
+        Compare.Close(y, run.Oracle(normed: false), 3e-3);
+        Assert.Equal(y, run.Apply(0, tokens));
+        Assert.Equal(y[^hidden..], run.Apply(tokens - 1, 1));
+    }
+
+    [Fact]
+    public void WhatDoesNotStreamIsRefused()
+    {
+        using var warp = new Case(TestDevices.Get(TestDevice.CpuWarp32), WeightFormat.Fp8TwoTerm, 1, 2);
+        Assert.False(ExpertMlp.Exists(warp.Device, warp.Stack));
+        Assert.Throws<NotSupportedException>(() => warp.Apply(0, 1));
+        using var narrow = new Case(TestDevices.Get(TestDevice.Cpu), WeightFormat.Bf16, 1, 2);
+        Assert.False(ExpertMlp.Exists(narrow.Device, narrow.Stack));
+        using var many = new Case(TestDevices.Get(TestDevice.CpuWarp32), WeightFormat.Bf16, 17, 2);
+        Assert.Throws<ArgumentOutOfRangeException>(() => many.Apply(0, 17));
+    }
+
+    /// <summary>Random experts, tokens and routing.</summary>
+    private sealed class Case : IDisposable
+    {
+        private const float Epsilon = 1e-5f;
+
+        private readonly HostMatrix[] gateUp, down;
+        private readonly BFloat16[] x, gain;
+        private readonly float[] weights;
+        private readonly int hidden, width, tokens, topK;
+
+        public Case(GpuDevice device, WeightFormat format, int tokens, int topK, (int Hidden, int Width, int Experts)? size = null, ScaleBlock? fp8Block = null)
+        {
+            (hidden, width, int experts) = size ?? (Hidden, format is WeightFormat.Fp8Block or WeightFormat.Bf16 ? 64 : 128, Experts);
+            (Device, this.tokens, this.topK) = (device, tokens, topK);
+            ScaleBlock? block = format == WeightFormat.Fp8Block ? fp8Block ?? new ScaleBlock(32, 64) : null;
+            gateUp = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(2 * width * hidden, e, 1 / MathF.Sqrt(hidden)), 2 * width, hidden, format, block))];
+            down = [.. Enumerable.Range(0, experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(hidden * width, 1000 + e, 1 / MathF.Sqrt(width)), hidden, width, format, block))];
+            Stack = new ExpertStack(Upload(gateUp), Upload(down));
+            x = RandomData.GaussianBf16(tokens * hidden, 5);
+            gain = Array.ConvertAll(RandomData.Gaussian(hidden, 6, 0.2f), g => (BFloat16)(1 + g));
+            Residual = RandomData.Gaussian(tokens * hidden, 7);
+            var random = new Random(8);
+            Ids = [.. Enumerable.Range(0, tokens).SelectMany(_ => Enumerable.Range(0, experts).OrderBy(_ => random.Next()).Take(topK).ToArray())];
+            weights = [.. Ids.Select(_ => 0.1f + random.NextSingle())];
+        }
+
+        public GpuDevice Device { get; }
+
+        public ExpertStack Stack { get; }
+
+        public int[] Ids { get; }
+
+        public float[] Residual { get; }
+
+        /// <summary>The residual stream of some of the tokens afterwards.</summary>
+        public float[] Apply(int first, int count)
+        {
+            using var input = GuardedBuffer<BFloat16>.Input(Device, x.AsSpan(first * hidden, count * hidden));
+            using var residual = GuardedBuffer<float>.Input(Device, Residual.AsSpan(first * hidden, count * hidden));
+            using var experts = GuardedBuffer<int>.Input(Device, Ids.AsSpan(first * topK, count * topK));
+            using var shares = GuardedBuffer<float>.Input(Device, weights.AsSpan(first * topK, count * topK));
+            using var activated = GuardedBuffer<BFloat16>.Output(Device, count * topK * width);
+            var routing = new TokenRouting(experts.View, shares.View, topK);
+            ExpertMlp.Apply(Device.DefaultStream, Stack, routing, input.View, activated.View, residual.View);
+            return residual.ToArray();
+        }
+
+        /// <summary>The one token's residual stream after routing by sums that stand for known logits.</summary>
+        public float[] ApplyRouted(bool normalize, out float[] logits)
+        {
+            long[] units = [.. Enumerable.Range(0, gateUp.Length).Select(e => (long)((((e * 7) % gateUp.Length) - 2.25) * 4294967296.0))];
+            using var sums = GuardedBuffer<long>.Input(Device, units);
+            using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
+            using var residual = GuardedBuffer<float>.Input(Device, Residual);
+            using var experts = GuardedBuffer<int>.Output(Device, topK);
+            using var shares = GuardedBuffer<float>.Output(Device, topK);
+            using var scores = GuardedBuffer<float>.Output(Device, gateUp.Length);
+            using var activated = GuardedBuffer<BFloat16>.Output(Device, topK * width);
+            var routed = new RoutedToken(new TokenRouting(experts.View, shares.View, topK), scores.View, normalize);
+            ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated.View, residual.View);
+            logits = scores.ToArray();
+            double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
+            Compare.Close(logits, [.. units.Select(u => u / 4294967296.0 * factor)], 1e-6);
+            float[] y = residual.ToArray();
+            Route(logits, normalize);
+            Assert.Equal(Ids, experts.ToArray());
+            Compare.Close(shares.ToArray(), [.. weights.Select(w => (double)w)], 1e-5);
+            return y;
+        }
+
+        /// <summary>Replaces the routing by what logits call for.</summary>
+        public void Route(float[] logits, bool normalize)
+        {
+            double[] mass = [.. logits.Select(l => Math.Exp((double)l - logits.Max()))];
+            int[] order = [.. Enumerable.Range(0, logits.Length).OrderByDescending(e => logits[e]).ThenBy(e => e).Take(topK)];
+            double total = normalize ? order.Sum(e => mass[e]) : mass.Sum();
+            for (int j = 0; j < topK; j++)
+                (Ids[j], weights[j]) = (order[j], (float)(mass[order[j]] / total));
+        }
+
+        public double[] Oracle(bool normed)
+        {
+            double[][] gateUps = [.. gateUp.Select(MatrixOracle.Values)], downs = [.. down.Select(MatrixOracle.Values)];
+            double[] y = Array.ConvertAll(Residual, r => (double)r);
+            for (int pair = 0; pair < Ids.Length; pair++)
+            {
+                int token = pair / topK, e = Ids[pair];
+                if (e < 0 || e >= gateUp.Length)
+                    continue;
+                double[] input = [.. x.AsSpan(token * hidden, hidden).ToArray().Select(v => (double)(float)v)];
+                if (normed)
+                {
+                    double[] r = [.. Residual.AsSpan(token * hidden, hidden).ToArray().Select(v => (double)v)];
+                    double scale = 1 / Math.Sqrt(r.Average(v => v * v) + Epsilon);
+                    input = [.. r.Zip(gain, (v, g) => v * scale * (float)g)];
+                }
+                double[] both = Multiply(gateUps[e], input);
+                double[] inner = [.. Enumerable.Range(0, width).Select(i => both[i] / (1 + Math.Exp(-both[i])) * both[width + i])];
+                double[] output = Multiply(downs[e], inner);
+                for (int i = 0; i < hidden; i++)
+                    y[(token * hidden) + i] += weights[pair] * output[i];
+            }
+            return y;
+        }
+
+        public void Dispose()
+        {
+            Stack.GateUp.Dispose();
+            Stack.Down.Dispose();
+        }
+
+        private QuantizedMatrix Upload(HostMatrix[] hosts)
+        {
+            var matrix = new QuantizedMatrix(Device, hosts[0].Format, hosts[0].N, hosts[0].K, hosts.Length, hosts[0].Block);
+            for (int e = 0; e < hosts.Length; e++)
+                matrix.Write(e, 0, hosts[e]);
+            return matrix;
+        }
+
+        private static double[] Multiply(double[] w, double[] v)
+        {
+            var y = new double[w.Length / v.Length];
+            for (int n = 0; n < y.Length; n++)
+                for (int k = 0; k < v.Length; k++)
+                    y[n] += w[(n * v.Length) + k] * v[k];
+            return y;
+        }
+    }
+}
