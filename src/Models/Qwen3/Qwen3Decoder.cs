@@ -158,9 +158,10 @@ internal sealed class Qwen3Decoder : IDisposable
     private void RunStep()
     {
         forward.Run(stream, token, position, 1, 1);
-        DeviceCounter.Advance(stream, position, 1);
         forward.RunHead(stream, logits, 1);
         Sample();
+        // Last: it does not overlap, and the head's weights would wait for it.
+        DeviceCounter.Advance(stream, position, 1);
     }
 
     private void Sample() => Sampler.Sample(stream, logits, sampler, sampling, token);
