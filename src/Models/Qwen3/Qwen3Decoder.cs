@@ -127,6 +127,7 @@ internal sealed class Qwen3Decoder : IDisposable
         token.Fill(stream, 0);
         position.Fill(stream, 0);
         RunStep();
+        Sampler.Sample(stream, logits, sampler, new SamplingOptions { Temperature = 1 }, token);
         sampler.Reset(stream);
         stream.Synchronize();
     }
