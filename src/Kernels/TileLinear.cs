@@ -83,14 +83,18 @@ internal static class TileLinear
         F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, row, router);
         TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
-        float old = 0;
+        float old = 0, gain = 1;
         if (TSink.IsResidual && Group.IdxX < TileStream.Sums)
+        {
             old = a.Residual[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)];
+            if (a.RouterSums.Length > 0)
+                gain = Bf16.ToFloat(a.RouterGain[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)]);
+        }
         Group.Barrier(); // all warps' sums are there before they are added
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
-        Finish<TSink>(a, partials, columns, old, factor);
+        Finish<TSink>(a, partials, columns, (old, gain), factor);
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
@@ -153,7 +157,7 @@ internal static class TileLinear
     }
 
     // Eight lanes a row, in the first four warps.
-    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> partials, ArrayView<float> columns, float old, float factor)
+    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> partials, ArrayView<float> columns, (float Old, float Gain) residual, float factor)
         where TSink : struct, ITileSink
     {
         int row = Group.IdxX >> 3, n = (Grid.IdxX * TileStream.Rows) + row;
@@ -167,9 +171,9 @@ internal static class TileLinear
             a.Y[n] = Bf16.FromFloat(value);
             return;
         }
-        value += old;
+        value += residual.Old;
         a.Residual[n] = value;
-        columns[row] = a.RouterSums.Length > 0 ? value * Bf16.ToFloat(a.RouterGain[n]) : value;
+        columns[row] = value * residual.Gain;
     }
 
     private static void Clear(ArrayView<long> sums)
