@@ -10,7 +10,7 @@ internal static class KernelBytes
     {
         ExpertArgs a => a.Weights.Codes.Length / a.ExpertCount * Math.Min(a.Tokens * a.TopK, a.ExpertCount),
         TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
-        DecodeAttentionArgs a => 4L * Math.Min(context, a.Capacity) * a.Keys.Length / a.Capacity,
+        DecodeAttentionArgs a => 8L * Math.Min(context, a.Capacity) * a.Keys.Length / a.Capacity,
         LinearArgs a when a.ExpertCount > 0 => a.Codes.Length / a.ExpertCount * Math.Min(a.M, a.ExpertCount),
         LinearArgs a => a.Codes.Length,
         AttentionArgs a => 4L * (a.QueryHeads / a.GroupSize) * Math.Min(context, a.Capacity) * a.HeadDim,

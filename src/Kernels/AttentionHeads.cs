@@ -3,10 +3,20 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>One lane's angles of the new position: of the columns lane and lane + 32 of a head's half.</summary>
+/// <summary>
+/// One lane's columns of a head: lane and, in heads of 128, lane + 32 of its lower half, and the same of its upper half. Numbers of the head, or the gains of
+/// its norm.
+/// </summary>
+internal struct HeadColumns
+{
+    public float Low0, Low1, High0, High1;
+}
+
+/// <summary>What is known before the new token's heads are: the angles of its position at the lane's columns, and the gains.</summary>
 internal struct AttentionAngles
 {
     public float Cos0, Cos1, Sin0, Sin1;
+    public HeadColumns QueryGain, KeyGain;
 }
 
 /// <summary>The new token's heads in <see cref="DecodeAttention"/>: as <see cref="QkNormRotary"/> makes them, bit for bit.</summary>
@@ -24,7 +34,28 @@ internal static class AttentionHeads
             angles.Cos1 = a.Cos[first + 32];
             angles.Sin1 = a.Sin[first + 32];
         }
+        if (a.HasGains != 0)
+        {
+            angles.QueryGain = Columns<THead>(a.QueryGain, 0);
+            angles.KeyGain = Columns<THead>(a.KeyGain, 0);
+        }
         return angles;
+    }
+
+    private static HeadColumns Columns<THead>(ArrayView<ushort> numbers, long first)
+        where THead : struct, IHeadWidth
+    {
+        int half = 32 * THead.Halves;
+        long at = first + (Group.IdxX & 31);
+        HeadColumns columns = default;
+        columns.Low0 = Bf16.ToFloat(numbers[at]);
+        columns.High0 = Bf16.ToFloat(numbers[at + half]);
+        if (THead.Halves == 2)
+        {
+            columns.Low1 = Bf16.ToFloat(numbers[at + 32]);
+            columns.High1 = Bf16.ToFloat(numbers[at + 32 + half]);
+        }
+        return columns;
     }
 
     /// <summary>
@@ -37,71 +68,71 @@ internal static class AttentionHeads
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, headDim = 64 * THead.Halves;
         ArrayView<ushort> halves = heads.Cast<ushort>();
         int queryHeads = a.KvHeads * a.GroupSize;
+        // The last two warps have the key and the value besides: requested first, so that they are waited for together with the query.
+        bool hasKey = hasNew && warp == warps - 1, hasValue = hasNew && warp == warps - 2;
+        HeadColumns key = default;
+        uint value0 = 0, value1 = 0;
+        if (hasKey)
+            key = Columns<THead>(a.Qkv, ((long)queryHeads + Grid.IdxY) * headDim);
+        if (hasValue)
+        {
+            ArrayView<uint> qkv = a.Qkv.Cast<uint>();
+            long source = ((((long)queryHeads + a.KvHeads + Grid.IdxY) * headDim) >> 1) + lane;
+            value0 = Mem.LoadL2Word(ref qkv[source]);
+            if (THead.Halves == 2)
+                value1 = Mem.LoadL2Word(ref qkv[source + 32]);
+        }
         for (int head = warp; head < DecodeAttention.MostGroup; head += warps)
         {
             if (head < a.GroupSize)
-                Rotate<THead>(a, ((long)Grid.IdxY * a.GroupSize) + head, a.QueryGain, angles, halves.SubView(head * 2 * AttentionTiles.HeadWords, headDim));
+                Rotate<THead>(a, Columns<THead>(a.Qkv, (((long)Grid.IdxY * a.GroupSize) + head) * headDim), angles.QueryGain, angles, halves.SubView(head * 2 * AttentionTiles.HeadWords, headDim));
             else
                 for (int i = lane; i < AttentionTiles.HeadWords; i += 32)
                     heads[(head * AttentionTiles.HeadWords) + i] = 0;
         }
-        if (!hasNew)
-            return;
-        long target = (((long)Grid.IdxY * a.Capacity) + position) * headDim;
-        // The last warps: with eight the first have more to do.
-        if (warp == warps - 1)
+        long target = ((((long)Grid.IdxY * a.Capacity) + position) * headDim) >> 1;
+        if (hasKey)
         {
-            ArrayView<ushort> key = halves.SubView(DecodeAttention.MostGroup * 2 * AttentionTiles.HeadWords, headDim);
-            Rotate<THead>(a, queryHeads + Grid.IdxY, a.KeyGain, angles, key);
+            Rotate<THead>(a, key, angles.KeyGain, angles, halves.SubView(DecodeAttention.MostGroup * 2 * AttentionTiles.HeadWords, headDim));
             WarpOps.Barrier(); // the warp has written the whole key
             for (int i = lane; i < headDim / 2; i += 32)
-                a.Keys[(target >> 1) + i] = heads[(DecodeAttention.MostGroup * AttentionTiles.HeadWords) + i];
+                a.Keys[target + i] = heads[(DecodeAttention.MostGroup * AttentionTiles.HeadWords) + i];
         }
-        if (warp == warps - 2)
+        if (hasValue)
         {
-            ArrayView<uint> qkv = a.Qkv.Cast<uint>();
-            long source = ((long)queryHeads + a.KvHeads + Grid.IdxY) * (headDim / 2);
-            for (int i = lane; i < headDim / 2; i += 32)
+            int first = (DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords;
+            heads[first + lane] = value0;
+            a.Values[target + lane] = value0;
+            if (THead.Halves == 2)
             {
-                uint value = Mem.LoadL2Word(ref qkv[source + i]);
-                heads[((DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords) + i] = value;
-                a.Values[(target >> 1) + i] = value;
+                heads[first + lane + 32] = value1;
+                a.Values[target + lane + 32] = value1;
             }
         }
     }
 
-    private static void Rotate<THead>(DecodeAttentionArgs a, long slot, ArrayView<ushort> gain, AttentionAngles angles, ArrayView<ushort> output)
+    private static void Rotate<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles, ArrayView<ushort> output)
         where THead : struct, IHeadWidth
     {
         const int Lanes = 32;
         int lane = Group.IdxX & 31, half = Lanes * THead.Halves;
-        long source = slot * 2 * half;
-        float x0 = Bf16.ToFloat(a.Qkv[source + lane]), y0 = Bf16.ToFloat(a.Qkv[source + lane + half]), x1 = 0, y1 = 0;
-        if (THead.Halves == 2)
-        {
-            x1 = Bf16.ToFloat(a.Qkv[source + lane + Lanes]);
-            y1 = Bf16.ToFloat(a.Qkv[source + lane + Lanes + half]);
-        }
         if (a.HasGains != 0)
         {
-            float squares = Fast.Fma(y0, y0, Fast.Fma(x0, x0, 0));
+            float squares = Fast.Fma(x.High0, x.High0, Fast.Fma(x.Low0, x.Low0, 0));
             if (THead.Halves == 2)
-                squares = Fast.Fma(y1, y1, Fast.Fma(x1, x1, squares));
+                squares = Fast.Fma(x.High1, x.High1, Fast.Fma(x.Low1, x.Low1, squares));
             float scale = Fast.Rsqrt((WarpOps.Sum(squares) / (half + half)) + a.Epsilon);
-            x0 = x0 * scale * Bf16.ToFloat(gain[lane]);
-            y0 = y0 * scale * Bf16.ToFloat(gain[lane + half]);
-            if (THead.Halves == 2)
-            {
-                x1 = x1 * scale * Bf16.ToFloat(gain[lane + Lanes]);
-                y1 = y1 * scale * Bf16.ToFloat(gain[lane + Lanes + half]);
-            }
+            x.Low0 = x.Low0 * scale * gain.Low0;
+            x.High0 = x.High0 * scale * gain.High0;
+            x.Low1 = x.Low1 * scale * gain.Low1;
+            x.High1 = x.High1 * scale * gain.High1;
         }
-        output[lane] = Bf16.FromFloat(Fast.Fma(x0, angles.Cos0, -(y0 * angles.Sin0)));
-        output[lane + half] = Bf16.FromFloat(Fast.Fma(y0, angles.Cos0, x0 * angles.Sin0));
+        output[lane] = Bf16.FromFloat(Fast.Fma(x.Low0, angles.Cos0, -(x.High0 * angles.Sin0)));
+        output[lane + half] = Bf16.FromFloat(Fast.Fma(x.High0, angles.Cos0, x.Low0 * angles.Sin0));
         if (THead.Halves == 2)
         {
-            output[lane + Lanes] = Bf16.FromFloat(Fast.Fma(x1, angles.Cos1, -(y1 * angles.Sin1)));
-            output[lane + Lanes + half] = Bf16.FromFloat(Fast.Fma(y1, angles.Cos1, x1 * angles.Sin1));
+            output[lane + Lanes] = Bf16.FromFloat(Fast.Fma(x.Low1, angles.Cos1, -(x.High1 * angles.Sin1)));
+            output[lane + Lanes + half] = Bf16.FromFloat(Fast.Fma(x.High1, angles.Cos1, x.Low1 * angles.Sin1));
         }
     }
 }

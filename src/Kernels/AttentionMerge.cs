@@ -9,7 +9,7 @@ internal static class AttentionMerge
     private const int Group8 = DecodeAttention.MostGroup;
 
     // Parts that are read at once: one after the other each would wait for the memory.
-    private const int AtOnce = 4;
+    private const int AtOnce = 8;
 
     /// <summary>A warp's sums: [warp][head][column], largest scores and masses [2][warp][head].</summary>
     public static void Publish<THead>(ArrayView<float> sums, ArrayView<float> masses, AttentionState state)
@@ -61,37 +61,27 @@ internal static class AttentionMerge
     {
         ArrayView<int> arrived = SharedMemory.Allocate<int>(1);
         ArrayView<float> factors = SharedMemory.Allocate<float>(DecodeAttention.MostParts * Group8);
-        ArrayView<float> totals = SharedMemory.Allocate<float>(Group8);
-        int headDim = 64 * THead.Halves, warps = Group.DimX >> 5, second = DecodeAttention.MostWarps * Group8;
-        int part = (Grid.IdxY * Grid.DimX) + Grid.IdxX;
-        for (int i = Group.IdxX; i < a.GroupSize * headDim; i += Group.DimX)
+        ArrayView<float> totals = SharedMemory.Allocate<float>(2 * Group8);
+        int headDim = 64 * THead.Halves, part = (Grid.IdxY * Grid.DimX) + Grid.IdxX;
+        FactorsOfWarps(a, masses, factors, totals);
+        Group.Barrier(); // factors and masses are there
+        ArrayView<uint> words = sums.Cast<uint>(), partSums = a.Sums.Cast<uint>();
+        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += Group.DimX * 4)
         {
             int head = i / headDim;
-            float largest = masses[head];
-            for (int warp = 1; warp < warps; warp++)
-                largest = BlockOps.Larger(largest, masses[(warp * Group8) + head]);
-            float sum = 0, mass = 0;
-            for (int warp = 0; warp < warps; warp++)
-            {
-                float factor = Fast.Ex2(masses[(warp * Group8) + head] - largest);
-                sum = Fast.Fma(sums[(warp * Group8 * headDim) + i], factor, sum);
-                mass = Fast.Fma(masses[second + (warp * Group8) + head], factor, mass);
-            }
+            F4 sum = default;
+            for (int warp = 0; warp < Group.DimX >> 5; warp++)
+                sum = Add(Mem.LoadShared(ref words[(warp * Group8 * headDim) + i]), factors[(warp * Group8) + head], sum);
             if (parts == 1)
-            {
-                a.Output[((long)Grid.IdxY * a.GroupSize * headDim) + i] = Bf16.FromFloat(sum / mass);
-                continue;
-            }
-            a.Sums[((long)part * Group8 * headDim) + i] = sum;
-            if (i == head * headDim)
-            {
-                a.Masses[(part * 2 * Group8) + head] = largest;
-                a.Masses[(part * 2 * Group8) + Group8 + head] = mass;
-            }
+                Store<THead>(a, i, sum, totals[head]);
+            else
+                Mem.StoreGlobal(ref partSums[((long)part * Group8 * headDim) + i], Bits(sum));
         }
         // The same for the whole block.
         if (parts == 1)
             return;
+        for (int i = Group.IdxX; i < 2 * Group8; i += Group.DimX)
+            a.Masses[(part * 2 * Group8) + i] = totals[i];
         MemoryFence.DeviceLevel(); // the part is there for every block before it counts
         Group.Barrier(); // all of the block's threads have written it
         if (Group.IdxX == 0)
@@ -102,66 +92,101 @@ internal static class AttentionMerge
         MemoryFence.DeviceLevel(); // what the others wrote before they counted is seen from here on
         if (Group.IdxX == 0)
             a.Done[Grid.IdxY] = 0;
-        Factors(a, factors, totals, parts);
-        Add<THead>(a, factors, totals, parts);
+        FactorsOfParts(a, factors, totals, parts);
+        Group.Barrier(); // factors and masses are there
+        AddParts<THead>(a, factors, totals, parts);
     }
 
-    // What each part's sums are multiplied by, and each head's mass. Called by the whole block.
-    private static void Factors(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
+    // What each warp's sums are multiplied by; totals are a head's mass and its largest score. A warp a head, a lane a warp.
+    private static void FactorsOfWarps(DecodeAttentionArgs a, ArrayView<float> masses, ArrayView<float> factors, ArrayView<float> totals)
+    {
+        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, source = IntrinsicMath.Min(lane, warps - 1);
+        for (int head = Group.IdxX >> 5; head < a.GroupSize; head += warps)
+        {
+            float own = lane < warps ? masses[(source * Group8) + head] : float.NegativeInfinity;
+            float mass = masses[(DecodeAttention.MostWarps * Group8) + (source * Group8) + head];
+            Reduce(factors, totals, head, own, mass, lane < warps);
+        }
+    }
+
+    // The same of the parts, a lane a part.
+    private static void FactorsOfParts(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
     {
         ArrayView<uint> masses = a.Masses.Cast<uint>();
-        int first = Grid.IdxY * Grid.DimX * 2 * Group8;
-        for (int i = Group.IdxX; i < parts * a.GroupSize; i += Group.DimX)
+        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, first = ((Grid.IdxY * Grid.DimX) + IntrinsicMath.Min(lane, parts - 1)) * 2 * Group8;
+        for (int head = Group.IdxX >> 5; head < a.GroupSize; head += warps)
         {
-            int part = i / a.GroupSize, head = i - (part * a.GroupSize);
-            factors[(part * Group8) + head] = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + (part * 2 * Group8) + head]));
+            float mass = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + head])), largest = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + Group8 + head]));
+            Reduce(factors, totals, head, lane < parts ? largest : float.NegativeInfinity, mass, lane < parts);
         }
-        Group.Barrier(); // all largest scores are there
-        if (Group.IdxX < a.GroupSize)
-        {
-            int head = Group.IdxX;
-            float largest = factors[head];
-            for (int part = 1; part < parts; part++)
-                largest = BlockOps.Larger(largest, factors[(part * Group8) + head]);
-            float total = 0;
-            for (int part = 0; part < parts; part++)
-            {
-                float factor = Fast.Ex2(factors[(part * Group8) + head] - largest);
-                total = Fast.Fma(Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + (part * 2 * Group8) + Group8 + head])), factor, total);
-                factors[(part * Group8) + head] = factor;
-            }
-            totals[head] = total;
-        }
-        Group.Barrier(); // factors and masses are there
     }
 
-    private static void Add<THead>(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
+    private static void Reduce(ArrayView<float> factors, ArrayView<float> totals, int head, float own, float mass, bool counts)
+    {
+        int lane = Group.IdxX & 31;
+        float largest = WarpOps.Max(own);
+        float factor = Fast.Ex2(own - largest);
+        float total = WarpOps.Sum(counts ? mass * factor : 0);
+        factors[(lane * Group8) + head] = factor;
+        if (lane > 0)
+            return;
+        totals[head] = total;
+        totals[Group8 + head] = largest;
+    }
+
+    private static void AddParts<THead>(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
         where THead : struct, IHeadWidth
     {
-        int headDim = 64 * THead.Halves, last = parts - 1;
-        ArrayView<uint> sums = a.Sums.Cast<uint>();
-        ArrayView<uint> output = a.Output.Cast<uint>();
-        long first = (long)Grid.IdxY * Grid.DimX * Group8 * headDim;
-        int step = Group8 * headDim;
+        int headDim = 64 * THead.Halves;
         for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += Group.DimX * 4)
         {
             int head = i / headDim;
             F4 sum = default;
             for (int part = 0; part < parts; part += AtOnce)
             {
-                int p1 = IntrinsicMath.Min(part + 1, last), p2 = IntrinsicMath.Min(part + 2, last), p3 = IntrinsicMath.Min(part + 3, last);
-                U4 s0 = Mem.LoadL2(ref sums[first + ((long)part * step) + i]), s1 = Mem.LoadL2(ref sums[first + ((long)p1 * step) + i]);
-                U4 s2 = Mem.LoadL2(ref sums[first + ((long)p2 * step) + i]), s3 = Mem.LoadL2(ref sums[first + ((long)p3 * step) + i]);
+                U4 s0 = Part<THead>(a, part, parts, i), s1 = Part<THead>(a, part + 1, parts, i), s2 = Part<THead>(a, part + 2, parts, i), s3 = Part<THead>(a, part + 3, parts, i);
+                U4 s4 = Part<THead>(a, part + 4, parts, i), s5 = Part<THead>(a, part + 5, parts, i), s6 = Part<THead>(a, part + 6, parts, i), s7 = Part<THead>(a, part + 7, parts, i);
+                // Beyond the last part factors are zero.
                 sum = Add(s0, factors[(part * Group8) + head], sum);
-                sum = Add(s1, part + 1 > last ? 0 : factors[(p1 * Group8) + head], sum);
-                sum = Add(s2, part + 2 > last ? 0 : factors[(p2 * Group8) + head], sum);
-                sum = Add(s3, part + 3 > last ? 0 : factors[(p3 * Group8) + head], sum);
+                sum = Add(s1, factors[((part + 1) * Group8) + head], sum);
+                sum = Add(s2, factors[((part + 2) * Group8) + head], sum);
+                sum = Add(s3, factors[((part + 3) * Group8) + head], sum);
+                sum = Add(s4, factors[((part + 4) * Group8) + head], sum);
+                sum = Add(s5, factors[((part + 5) * Group8) + head], sum);
+                sum = Add(s6, factors[((part + 6) * Group8) + head], sum);
+                sum = Add(s7, factors[((part + 7) * Group8) + head], sum);
             }
-            float inverse = 1f / totals[head];
-            long target = (((long)Grid.IdxY * a.GroupSize * headDim) + i) >> 1;
-            output[target] = Bf16.Pack(sum.X * inverse, sum.Y * inverse);
-            output[target + 1] = Bf16.Pack(sum.Z * inverse, sum.W * inverse);
+            Store<THead>(a, i, sum, totals[head]);
         }
+    }
+
+    // Beyond the last part the last one again.
+    private static U4 Part<THead>(DecodeAttentionArgs a, int part, int parts, int i)
+        where THead : struct, IHeadWidth
+    {
+        int headDim = 64 * THead.Halves;
+        long at = (((long)Grid.IdxY * Grid.DimX) + IntrinsicMath.Min(part, parts - 1)) * Group8 * headDim;
+        return Mem.LoadL2(ref a.Sums.Cast<uint>()[at + i]);
+    }
+
+    private static void Store<THead>(DecodeAttentionArgs a, int i, F4 sum, float mass)
+        where THead : struct, IHeadWidth
+    {
+        ArrayView<uint> output = a.Output.Cast<uint>();
+        float inverse = 1f / mass;
+        long target = (((long)Grid.IdxY * a.GroupSize * 64 * THead.Halves) + i) >> 1;
+        output[target] = Bf16.Pack(sum.X * inverse, sum.Y * inverse);
+        output[target + 1] = Bf16.Pack(sum.Z * inverse, sum.W * inverse);
+    }
+
+    private static U4 Bits(F4 sum)
+    {
+        U4 bits;
+        bits.X = Interop.FloatAsInt(sum.X);
+        bits.Y = Interop.FloatAsInt(sum.Y);
+        bits.Z = Interop.FloatAsInt(sum.Z);
+        bits.W = Interop.FloatAsInt(sum.W);
+        return bits;
     }
 
     private static F4 Add(U4 part, float factor, F4 sum)

@@ -67,15 +67,31 @@ internal static class ExpertDown
         TileStream.Publish(partials, start, lane, sum0);
         if (TTiles.Count == 2)
             TileStream.Publish(partials, start + TileStream.Sums, lane, sum1);
+        int row = (Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3);
+        bool owns = TInputs.IsOneRow && Group.IdxX < TileStream.Sums && row < a.Weights.N;
+        float old = 0;
+        if (owns)
+            old = a.Residual[row];
         // All warps' sums are there before they are added.
         Group.Barrier();
+        if (TInputs.IsOneRow && Group.DimX >= TileStream.Sums)
+        {
+            // Eight lanes a row, in the first four warps.
+            if (Group.IdxX < TileStream.Sums)
+            {
+                float value = old + TileStream.CollectRow(partials, Group.DimX >> 5);
+                if (owns && (Group.IdxX & 7) == 0)
+                    a.Residual[row] = value;
+            }
+            return;
+        }
         for (int i = Group.IdxX; i < TTiles.Count * TileStream.Sums; i += Group.DimX)
         {
             int token = ((i >> 7) * TileStream.Columns) + (i & 7), n = (Grid.IdxX * TileStream.Rows) + ((i >> 3) & 15);
             if (token >= a.Tokens || n >= a.Weights.N)
                 continue;
             long target = ((long)token * a.Weights.N) + n;
-            a.Residual[target] += TileStream.Collect(partials, i, TTiles.Count * TileStream.Sums, Group.DimX >> 5);
+            a.Residual[target] += TileStream.CollectAlone(partials, i, TTiles.Count * TileStream.Sums, Group.DimX >> 5);
         }
     }
 

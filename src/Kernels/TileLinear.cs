@@ -51,7 +51,7 @@ internal readonly struct TileAdd : ITileSink
 /// </summary>
 /// <remarks>
 /// A block has 16 rows of W, so that 2,048 rows still occupy 128 multiprocessors; its warps take turns along K and add up in shared memory, in
-/// warp order. Weights are requested before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
+/// a fixed tree. Weights are requested before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
 /// but for the norm's factor, which is the same for all: each block adds its columns' share as a fixed-point integer, so the order of the
 /// blocks does not matter, and no launch is needed for them.
 /// </remarks>
@@ -82,11 +82,19 @@ internal static class TileLinear
         ArrayView<float> partials = shared.SubView(routerStart + routerBytes, warps * TileStream.Sums * sizeof(float)).Cast<float>();
         F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, row, router);
         TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
+        // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
+        float old = 0, gain = 1;
+        if (TSink.IsResidual && Group.IdxX < TileStream.Sums)
+        {
+            old = a.Residual[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)];
+            if (a.RouterSums.Length > 0)
+                gain = Bf16.ToFloat(a.RouterGain[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)]);
+        }
         Group.Barrier(); // all warps' sums are there before they are added
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
-        Finish<TSink>(a, partials, columns, factor);
+        Finish<TSink>(a, partials, columns, (old, gain), factor);
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
@@ -148,30 +156,24 @@ internal static class TileLinear
         return TileStream.Multiply<TFormat>(w, x, 1f, 1f, sum);
     }
 
-    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> partials, ArrayView<float> columns, float factor)
+    // Eight lanes a row, in the first four warps.
+    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> partials, ArrayView<float> columns, (float Old, float Gain) residual, float factor)
         where TSink : struct, ITileSink
     {
-        for (int i = Group.IdxX; i < TileStream.Rows; i += Group.DimX)
+        int row = Group.IdxX >> 3, n = (Grid.IdxX * TileStream.Rows) + row;
+        if (Group.IdxX >= TileStream.Sums)
+            return;
+        float value = TileStream.CollectRow(partials, Group.DimX >> 5) * factor;
+        if ((Group.IdxX & 7) > 0)
+            return;
+        if (!TSink.IsResidual)
         {
-            int n = (Grid.IdxX * TileStream.Rows) + i;
-            float value = 0;
-            if (n < a.Weights.N)
-            {
-                float sum = TileStream.Collect(partials, i * TileStream.Columns, TileStream.Sums, Group.DimX >> 5) * factor;
-                if (TSink.IsResidual)
-                {
-                    value = a.Residual[n] + sum;
-                    a.Residual[n] = value;
-                    if (a.RouterSums.Length > 0)
-                        value *= Bf16.ToFloat(a.RouterGain[n]);
-                }
-                else
-                {
-                    a.Y[n] = Bf16.FromFloat(sum);
-                }
-            }
-            columns[i] = value;
+            a.Y[n] = Bf16.FromFloat(value);
+            return;
         }
+        value += residual.Old;
+        a.Residual[n] = value;
+        columns[row] = value * residual.Gain;
     }
 
     private static void Clear(ArrayView<long> sums)

@@ -203,4 +203,37 @@ internal static class TileStream
             sum += partials[(warp * step) + first];
         return sum;
     }
+
+    /// <summary>
+    /// One row's sum of the first column over the warps, by eight lanes beside each other that all get it: the first 128 threads, row by row.
+    /// The order is fixed by the number of warps. Whole warps call.
+    /// </summary>
+    public static float CollectRow(ArrayView<float> partials, int warps)
+    {
+        int row = Group.IdxX >> 3;
+        float sum = 0;
+        for (int warp = Group.IdxX & 7; warp < warps; warp += 8)
+            sum += partials[(warp * Sums) + (row * Columns)];
+        sum += WarpOps.ShuffleXor(sum, 1);
+        sum += WarpOps.ShuffleXor(sum, 2);
+        return sum + WarpOps.ShuffleXor(sum, 4);
+    }
+
+    /// <summary>One sum over the warps by one thread, in the order of <see cref="CollectRow"/>.</summary>
+    public static float CollectAlone(ArrayView<float> partials, int first, int step, int warps)
+    {
+        float s01 = Eighth(partials, first, step, (0, warps)) + Eighth(partials, first, step, (1, warps));
+        float s23 = Eighth(partials, first, step, (2, warps)) + Eighth(partials, first, step, (3, warps));
+        float s45 = Eighth(partials, first, step, (4, warps)) + Eighth(partials, first, step, (5, warps));
+        float s67 = Eighth(partials, first, step, (6, warps)) + Eighth(partials, first, step, (7, warps));
+        return (s01 + s23) + (s45 + s67);
+    }
+
+    private static float Eighth(ArrayView<float> partials, int first, int step, (int First, int Count) warps)
+    {
+        float sum = 0;
+        for (int warp = warps.First; warp < warps.Count; warp += 8)
+            sum += partials[(warp * step) + first];
+        return sum;
+    }
 }

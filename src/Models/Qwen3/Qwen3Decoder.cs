@@ -127,6 +127,7 @@ internal sealed class Qwen3Decoder : IDisposable
         token.Fill(stream, 0);
         position.Fill(stream, 0);
         RunStep();
+        Sampler.Sample(stream, logits, sampler, new SamplingOptions { Temperature = 1 }, token);
         sampler.Reset(stream);
         stream.Synchronize();
     }
@@ -158,9 +159,10 @@ internal sealed class Qwen3Decoder : IDisposable
     private void RunStep()
     {
         forward.Run(stream, token, position, 1, 1);
-        DeviceCounter.Advance(stream, position, 1);
         forward.RunHead(stream, logits, 1);
         Sample();
+        // Last: it does not overlap, and the head's weights would wait for it.
+        DeviceCounter.Advance(stream, position, 1);
     }
 
     private void Sample() => Sampler.Sample(stream, logits, sampler, sampling, token);
