@@ -31,7 +31,7 @@ internal static class HopperSweep
                         HopperPlan plan = HopperPlan.Of(kind, clusters, m, n, device.MultiprocessorCount);
                         double us = GpuTimer.Measure(stream, copies, i =>
                         {
-                            if (kind == HopperTileKind.Fp8N128)
+                            if (HopperPlan.IsFp8(kind))
                                 HopperLinear.Launch(stream, w8[i], x8, y.View.Cast<byte>(), false, (m, 0), plan);
                             else
                                 HopperLinear.Launch(stream, w[i], x, y.View.Cast<byte>(), false, (m, 0), plan);

@@ -75,8 +75,6 @@ internal static class HopperGemm
             Cluster.Meet();
         else
             Group.Barrier();
-        GridDependency.Release();
-        GridDependency.Wait();
         if (Group.IdxX < Warpgroup.Threads)
         {
             Warpgroup.GiveRegisters(ProducerRegisters);

@@ -104,6 +104,22 @@ internal readonly struct HopperFp8N128 : IHopperProduct
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyFp8N128(a, b, adds);
 }
 
+/// <summary>The same, 128 × 192 a block: a fifth less traffic a product.</summary>
+internal readonly struct HopperFp8N192 : IHopperProduct
+{
+    public static int Columns => 192;
+
+    public static bool SharesRows => false;
+
+    public static int Stages => 4;
+
+    public static int ElementShift => 0;
+
+    public static bool IsScaled => true;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyFp8N192(a, b, adds);
+}
+
 /// <summary>How many blocks work on neighbouring rows and share the tile of W.</summary>
 internal interface IClusterSize
 {

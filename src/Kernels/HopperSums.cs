@@ -39,9 +39,10 @@ internal static class HopperSums
     {
         int row = place.Row + (((Group.IdxX >> 5) & 3) * 16) + (Warp.LaneIdx >> 2);
         long upper = Row(a, row), lower = Row(a, row + 8);
-        Wgmma.ClearN128();
+        Wgmma.Clear();
         // Scales are fetched a step ahead of the products that they belong to.
-        float upperScale = Mem.LoadGlobalFloat(upper), lowerScale = Mem.LoadGlobalFloat(lower), weightScale = WeightScale(a, place.Column, 0);
+        float upperScale = Mem.LoadGlobalFloat(upper), lowerScale = Mem.LoadGlobalFloat(lower);
+        HopperWeightScales weights = WeightScales<TProduct>(a, place.Column, 0);
         for (int step = 0; step < a.Steps; step++)
         {
             uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
@@ -50,13 +51,17 @@ internal static class HopperSums
             TProduct.Multiply(Wgmma.Descriptor(operands.A + stage), Wgmma.Descriptor(operands.B + stage), 0);
             Wgmma.Commit();
             int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
-            float nextUpper = Mem.LoadGlobalFloat(upper + (next * sizeof(float))), nextLower = Mem.LoadGlobalFloat(lower + (next * sizeof(float))), nextWeight = WeightScale(a, place.Column, next);
+            float nextUpper = Mem.LoadGlobalFloat(upper + (next * sizeof(float))), nextLower = Mem.LoadGlobalFloat(lower + (next * sizeof(float)));
+            HopperWeightScales nextWeights = WeightScales<TProduct>(a, place.Column, next);
             Wgmma.Wait(0);
             Release<TCluster>(empty, ring.Stage);
-            Wgmma.PromoteN128(upperScale * weightScale, lowerScale * weightScale);
+            Wgmma.Promote0(upperScale * weights.First, lowerScale * weights.First);
+            Wgmma.Promote1(upperScale * weights.Second, lowerScale * weights.Second);
+            if (TProduct.Columns > 128)
+                Wgmma.Promote2(upperScale * weights.Third, lowerScale * weights.Third);
             upperScale = nextUpper;
             lowerScale = nextLower;
-            weightScale = nextWeight;
+            weights = nextWeights;
             ring.Advance<TProduct>();
         }
     }
@@ -81,6 +86,24 @@ internal static class HopperSums
     private static long Row(HopperArgs a, int row) =>
         a.InputScales + ((long)IntrinsicMath.Min(row, a.M - 1) * a.InputScaleColumns * sizeof(float));
 
+    // A tile's first columns may lie in one block of W and its last in another; a block's edge is never within 64 columns. What lies
+    // beyond W is not stored and takes the scales of the last block.
+    private static HopperWeightScales WeightScales<TProduct>(HopperArgs a, int column, int step)
+        where TProduct : struct, IHopperProduct
+    {
+        HopperWeightScales scales;
+        scales.First = WeightScale(a, column, step);
+        scales.Second = TProduct.Columns > 128 ? WeightScale(a, column + 64, step) : scales.First;
+        scales.Third = TProduct.Columns > 128 ? WeightScale(a, column + 128, step) : 0;
+        return scales;
+    }
+
     private static float WeightScale(HopperArgs a, int column, int step) =>
-        Mem.LoadGlobalFloat(a.WeightScales + ((((long)(column >> a.WeightRowShift) * a.WeightScaleColumns) + ((step << ScaleColumnsShift) >> a.WeightColumnShift)) * sizeof(float)));
+        Mem.LoadGlobalFloat(a.WeightScales + ((((long)(IntrinsicMath.Min(column, a.N - 1) >> a.WeightRowShift) * a.WeightScaleColumns) + ((step << ScaleColumnsShift) >> a.WeightColumnShift)) * sizeof(float)));
+
+    // The multipliers of 64 columns of y each.
+    private struct HopperWeightScales
+    {
+        public float First, Second, Third;
+    }
 }

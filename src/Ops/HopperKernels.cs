@@ -25,6 +25,7 @@ internal static class HopperKernels
         Add<HopperBf16N128>(kernels, HopperTileKind.Bf16N128);
         Add<HopperBf16N64>(kernels, HopperTileKind.Bf16N64);
         Add<HopperFp8N128>(kernels, HopperTileKind.Fp8N128);
+        Add<HopperFp8N192>(kernels, HopperTileKind.Fp8N192);
         return kernels;
     }
 
@@ -42,5 +43,5 @@ internal static class HopperKernels
         where TProduct : struct, IHopperProduct
         where TOutput : struct, IHopperOutput
         where TCluster : struct, IClusterSize =>
-        (new(HopperGemm.Run<TProduct, TOutput, TCluster>, new KernelTraits(HopperGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 1, ClusterBlocks: TCluster.Count, HasPlainArguments: true)), HopperGemm.SharedBytes<TProduct>());
+        (new(HopperGemm.Run<TProduct, TOutput, TCluster>, new KernelTraits(HopperGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, BlocksPerMultiprocessor: 1, ClusterBlocks: TCluster.Count, HasPlainArguments: true)), HopperGemm.SharedBytes<TProduct>());
 }

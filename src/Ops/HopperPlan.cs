@@ -10,6 +10,7 @@ internal enum HopperTileKind
     Bf16N128,
     Bf16N64,
     Fp8N128,
+    Fp8N192,
 }
 
 /// <summary>How a product is spread over a Hopper card: a pure function of shape and device.</summary>
@@ -21,7 +22,7 @@ internal enum HopperTileKind
 internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, int RowTiles, int ColumnTiles, int Blocks)
 {
     /// <summary>Whether a tile is of FP8 codes on both sides.</summary>
-    public static bool IsFp8(HopperTileKind kind) => kind == HopperTileKind.Fp8N128;
+    public static bool IsFp8(HopperTileKind kind) => kind is HopperTileKind.Fp8N128 or HopperTileKind.Fp8N192;
 
     /// <summary>Rows and columns of a tile.</summary>
     public static (int Rows, int Columns) Size(HopperTileKind kind) => kind switch
@@ -30,7 +31,8 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
         HopperTileKind.Bf16N192 => (HopperGemm.TileRows<HopperBf16N192>(), HopperGemm.TileColumns<HopperBf16N192>()),
         HopperTileKind.Bf16N128 => (HopperGemm.TileRows<HopperBf16N128>(), HopperGemm.TileColumns<HopperBf16N128>()),
         HopperTileKind.Bf16N64 => (HopperGemm.TileRows<HopperBf16N64>(), HopperGemm.TileColumns<HopperBf16N64>()),
-        _ => (HopperGemm.TileRows<HopperFp8N128>(), HopperGemm.TileColumns<HopperFp8N128>()),
+        HopperTileKind.Fp8N128 => (HopperGemm.TileRows<HopperFp8N128>(), HopperGemm.TileColumns<HopperFp8N128>()),
+        _ => (HopperGemm.TileRows<HopperFp8N192>(), HopperGemm.TileColumns<HopperFp8N192>()),
     };
 
     /// <summary>The plan with a given tile.</summary>

@@ -7,7 +7,8 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>The kernels for sm_90a against the double oracle: on a Hopper card, and with few threads' worth of work on the CPU.</summary>
 public sealed class HopperLinearTests
 {
-    private const double Float32Tolerance = 1e-5;
+    // FP8 on these tensor cores adds with about 14 bits within 128 columns of K.
+    private static double Tolerance(bool fp8) => fp8 ? 5e-4 : 1e-5;
 
     // The kernels need twelve warps a block; the device wants a power of two.
     private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.OpenCpuForChecking(16));
@@ -19,7 +20,7 @@ public sealed class HopperLinearTests
         (257, 200, 528), (300, 264, 1040), (17, 520, 4112), (1000, 1032, 656), (4096, 256, 128), (70, 40_000, 64),
     ];
 
-    private static readonly (int M, int N, int K)[] CpuShapes = [(3, 8, 16), (66, 136, 144)];
+    private static readonly (int M, int N, int K)[] CpuShapes = [(3, 8, 16), (66, 264, 144)];
 
     public static TheoryData<TestDevice, bool> Cases()
     {
@@ -44,7 +45,7 @@ public sealed class HopperLinearTests
             foreach ((HopperTileKind kind, bool clusters) in Tiles(which, fp8))
             {
                 (float[] exact, BFloat16[] rounded) = Run(device, kind, clusters, w, x, m);
-                Compare.Close(exact, expected, Float32Tolerance);
+                Compare.Close(exact, expected, Tolerance(fp8));
                 for (int i = 0; i < exact.Length; i++)
                     if (((BFloat16)exact[i]).Bits != rounded[i].Bits)
                         Assert.Fail($"{kind}, clusters {clusters}, [{m}, {n}, {k}]: element {i} is {exact[i]} in float32 and {rounded[i]} in BF16.");
@@ -64,7 +65,7 @@ public sealed class HopperLinearTests
         double[] expected = AccurateLinearTests.Multiply(Inputs(fp8, x, Most, K), MatrixOracle.Values(w), Most, N, K);
         foreach (int m in Enumerable.Range(1, 80).Concat([127, 128, 129, 255, 256, 257]))
             foreach ((HopperTileKind kind, bool clusters) in Tiles(which, fp8))
-                Compare.Close(Run(device, kind, clusters, w, x[..(m * K)], m).Exact, expected.AsSpan(0, m * N), Float32Tolerance);
+                Compare.Close(Run(device, kind, clusters, w, x[..(m * K)], m).Exact, expected.AsSpan(0, m * N), Tolerance(fp8));
     }
 
     [Theory]
@@ -111,7 +112,7 @@ public sealed class HopperLinearTests
     // The CPU has no clusters, and threads enough for the smaller tiles only.
     private static IEnumerable<(HopperTileKind Kind, bool Clusters)> Tiles(TestDevice which, bool fp8) =>
         from kind in Enum.GetValues<HopperTileKind>()
-        where HopperPlan.IsFp8(kind) == fp8 && (which == TestDevice.Cuda || kind is HopperTileKind.Bf16N64 or HopperTileKind.Fp8N128)
+        where HopperPlan.IsFp8(kind) == fp8 && (which == TestDevice.Cuda || kind is HopperTileKind.Bf16N64 or HopperTileKind.Fp8N128 or HopperTileKind.Fp8N192)
         from clusters in which == TestDevice.Cuda ? new[] { false, true } : [false]
         select (kind, clusters);
 

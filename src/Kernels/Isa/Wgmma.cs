@@ -12,7 +12,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// The products are asynchronous: the registers of D belong to the tensor cores between a product and the wait for it. As values of C# they
 /// would be copied between calls, and a copied accumulator makes the compiler wait after every product; so they are registers with
 /// names, declared once a kernel (<see cref="Declare"/>), that the methods here mention and nothing else sees: <c>total</c>, up to
-/// 128 a thread, which hold the result, and <c>part</c>, up to 64, for sums over one scale block.
+/// 128 a thread, which hold the result, and <c>part</c>, up to 96, for sums over one scale block.
 /// </para>
 /// <para>
 /// Warp w of the group has rows 16·w to 16·w + 15. Lane (g, t) = (lane / 4, lane % 4) has of each eight columns c = 8·i to 8·i + 7: register 4·i:
@@ -35,6 +35,8 @@ internal static unsafe class Wgmma
     private const string Bf16N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, total(#)]]}, a, b, ";
     private const string Fp8N128 = "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {[[64, part(#)]]}, a, b, ";
 
+    private const string Fp8N192 = "wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 {[[96, part(#)]]}, a, b, ";
+
     [ThreadStatic]
     private static float[]? totals;
 
@@ -43,10 +45,10 @@ internal static unsafe class Wgmma
 
     private static float[] Totals => totals ??= new float[128];
 
-    private static float[] Parts => parts ??= new float[64];
+    private static float[] Parts => parts ??= new float[96];
 
     /// <summary>Declares the accumulators. Once a kernel, before any branch.</summary>
-    [IntrinsicImplementation, Ptx(".reg .f32 total<128>; .reg .f32 part<64>;", ExactArch = Arch)]
+    [IntrinsicImplementation, Ptx(".reg .f32 total<128>; .reg .f32 part<96>;", ExactArch = Arch)]
     public static void Declare()
     {
     }
@@ -91,15 +93,29 @@ internal static unsafe class Wgmma
     [IntrinsicImplementation, Ptx(Begin + Fp8N128 + "adds, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + "}", ExactArch = Arch)]
     public static void MultiplyFp8N128(ulong a, ulong b, uint adds) => Multiply<Fp8Operand>(Parts, 128, a, b, adds);
 
-    /// <summary>total = 0, for 128 columns.</summary>
-    [IntrinsicImplementation, Ptx("[[64: mov.b32 total(#), 0f00000000; ]]", ExactArch = Arch)]
-    public static void ClearN128() => Array.Clear(Totals);
+    /// <summary>part[64, 192] (+)= A[64, 128] · B[192, 128]ᵀ in E4M3.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Fp8N192 + "adds, " + Fp8End + Step + Fp8N192 + "always, " + Fp8End + Step + Fp8N192 + "always, " + Fp8End + Step + Fp8N192 + "always, " + Fp8End + "}", ExactArch = Arch)]
+    public static void MultiplyFp8N192(ulong a, ulong b, uint adds) => Multiply<Fp8Operand>(Parts, 192, a, b, adds);
 
-    /// <summary>total += part · (the multiplier of the lane's upper or lower row), for 128 columns.</summary>
-    [IntrinsicImplementation, Ptx("[[16: fma.rn.f32 total(4#), part(4#), %0, total(4#); fma.rn.f32 total(4#+1), part(4#+1), %0, total(4#+1); fma.rn.f32 total(4#+2), part(4#+2), %1, total(4#+2); fma.rn.f32 total(4#+3), part(4#+3), %1, total(4#+3); ]]", ExactArch = Arch)]
-    public static void PromoteN128(float upper, float lower)
+    /// <summary>total = 0, for up to 192 columns.</summary>
+    [IntrinsicImplementation, Ptx("[[96: mov.b32 total(#), 0f00000000; ]]", ExactArch = Arch)]
+    public static void Clear() => Array.Clear(Totals);
+
+    /// <summary>total += part · (the multiplier of the lane's upper or lower row), for columns 0 to 63.</summary>
+    [IntrinsicImplementation, Ptx("[[8: fma.rn.f32 total(4#+0), part(4#+0), %0, total(4#+0); fma.rn.f32 total(4#+1), part(4#+1), %0, total(4#+1); fma.rn.f32 total(4#+2), part(4#+2), %1, total(4#+2); fma.rn.f32 total(4#+3), part(4#+3), %1, total(4#+3); ]]", ExactArch = Arch)]
+    public static void Promote0(float upper, float lower) => Promote(0, upper, lower);
+
+    /// <summary>total += part · (the multiplier of the lane's upper or lower row), for columns 64 to 127.</summary>
+    [IntrinsicImplementation, Ptx("[[8: fma.rn.f32 total(4#+32), part(4#+32), %0, total(4#+32); fma.rn.f32 total(4#+33), part(4#+33), %0, total(4#+33); fma.rn.f32 total(4#+34), part(4#+34), %1, total(4#+34); fma.rn.f32 total(4#+35), part(4#+35), %1, total(4#+35); ]]", ExactArch = Arch)]
+    public static void Promote1(float upper, float lower) => Promote(32, upper, lower);
+
+    /// <summary>total += part · (the multiplier of the lane's upper or lower row), for columns 128 to 191.</summary>
+    [IntrinsicImplementation, Ptx("[[8: fma.rn.f32 total(4#+64), part(4#+64), %0, total(4#+64); fma.rn.f32 total(4#+65), part(4#+65), %0, total(4#+65); fma.rn.f32 total(4#+66), part(4#+66), %1, total(4#+66); fma.rn.f32 total(4#+67), part(4#+67), %1, total(4#+67); ]]", ExactArch = Arch)]
+    public static void Promote2(float upper, float lower) => Promote(64, upper, lower);
+
+    private static void Promote(int first, float upper, float lower)
     {
-        for (int i = 0; i < Parts.Length; i++)
+        for (int i = first; i < first + 32; i++)
             Totals[i] = Fast.Fma(Parts[i], (i & 2) == 0 ? upper : lower, Totals[i]);
     }
 
