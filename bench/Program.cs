@@ -18,7 +18,7 @@ const string Usage = """
     --context C[,C…]         decode: positions already in the cache (random keys and values), in place of a prompt
     --kernels                decode: each kernel of a step by itself, with its share of the card's read bandwidth
     --tokens N               decode: tokens a run, default 256
-    --formats F[,F…]         gemv, gemm: weights, or (gemv) weights+activations; default {FORMATS}
+    --formats F[,F…]         gemv, gemm: weights, or weights+activations (gemm: Fp8Block+Fp8Group128); default {FORMATS}
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
     --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192)
     --tiles all|plan         gemm: every tile of each product, or the plan's, default plan
@@ -40,10 +40,8 @@ try
     if (args[0] == "report")
         return Report.Run(BenchOptions.RepositoryRoot(), options.Check);
     int wrong = 0;
-    IReadOnlyList<ResultRecord> Hop() { HopperSweep.Run(options); return []; }
     IReadOnlyList<ResultRecord> results = args[0] switch
     {
-        "hopper" => Hop(),
         "host" => HostBench.Run(options),
         "gemv" => GemvBench.Run(options, out wrong),
         "gemm" => GemmBench.Run(options, out wrong),

@@ -9,24 +9,30 @@ internal static class ReportGemm
     /// <summary>What a record is called whose path the plan chose.</summary>
     public const string Planned = "plan";
 
+    /// <summary>The same with the activations quantised each time.</summary>
+    public const string Quantising = "quantise and plan";
+
+    /// <summary>A record of a tile that need not be the plan's.</summary>
+    public const string Swept = "sweep";
+
     /// <summary>All tables of each device; what was not measured has none.</summary>
     public static string Render(IReadOnlyList<ResultRecord> records)
     {
         var text = new StringBuilder();
         foreach (IGrouping<string, ResultRecord> device in records.GroupBy(r => r.Device))
         {
-            ResultRecord[] planned = [.. device.Where(r => r.Name == Planned)], swept = [.. device.Where(r => r.Name != Planned)];
-            foreach (IGrouping<string?, ResultRecord> format in planned.GroupBy(r => r.Format))
-                Format(text, [.. format]);
-            foreach (IGrouping<string?, ResultRecord> format in swept.GroupBy(r => r.Format))
-                Fastest(text, [.. format]);
+            foreach (string name in new[] { Planned, Quantising })
+                foreach (IGrouping<string, ResultRecord> format in device.Where(r => r.Name == name).GroupBy(Title))
+                    Format(text, format.Key + (name == Quantising ? ", quantised each time" : ""), [.. format]);
+            foreach (IGrouping<string, ResultRecord> format in device.Where(r => r.Name == Swept).GroupBy(Title))
+                Fastest(text, format.Key, [.. format]);
         }
         return text.ToString();
     }
 
-    private static void Format(StringBuilder text, IReadOnlyList<ResultRecord> records)
+    private static void Format(StringBuilder text, string title, IReadOnlyList<ResultRecord> records)
     {
-        Line(text, $"{records[0].Format} weights: {Report.Origin(records)}.");
+        Line(text, $"{title}: {Report.Origin(records)}.");
         Line(text, "");
         Line(text, "| M, K × N | path | µs | TFLOPS | cuBLAS BF16: µs | × cuBLAS |");
         Line(text, "| --- | --- | ---: | ---: | ---: | ---: |");
@@ -35,9 +41,9 @@ internal static class ReportGemm
         Line(text, "");
     }
 
-    private static void Fastest(StringBuilder text, IReadOnlyList<ResultRecord> records)
+    private static void Fastest(StringBuilder text, string title, IReadOnlyList<ResultRecord> records)
     {
-        Line(text, $"{records[0].Format} weights, the fastest of all tiles: {Report.Origin(records)}.");
+        Line(text, $"{title}, the fastest of all tiles: {Report.Origin(records)}.");
         Line(text, "");
         Line(text, "| M, K × N | fastest | µs | the next | µs |");
         Line(text, "| --- | --- | ---: | --- | ---: |");
@@ -48,6 +54,8 @@ internal static class ReportGemm
         }
         Line(text, "");
     }
+
+    private static string Title(ResultRecord r) => r.Activation is { } activation ? $"{r.Format} weights × {activation} activations" : $"{r.Format} weights";
 
     private static IEnumerable<ResultRecord> Ordered(IReadOnlyList<ResultRecord> records)
     {

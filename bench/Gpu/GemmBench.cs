@@ -8,8 +8,6 @@ namespace GpuKit.Ilgpu.Bench;
 /// </summary>
 internal sealed class GemmBench
 {
-    private const string Swept = "sweep";
-
     // Up to this M the weights must come from memory; above, multiplying hides where they come from.
     private const int ReadBoundRows = 256;
 
@@ -29,8 +27,8 @@ internal sealed class GemmBench
         Console.Error.WriteLine($"{stream.Device.Name}: {read:F0} GB/s read bandwidth, cuBLAS {(cublas is null ? "not found" : "found")}");
     }
 
-    // One way to run a product: what the plan chooses where both are null. A new path is a new entry in Ways.
-    private readonly record struct Way(LinearPath? Path = null, GemmTile? Tile = null);
+    // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
+    private readonly record struct Way(GemmTile? Tile = null, HopperTileKind? Hopper = null, bool Clusters = false, bool Quantises = false);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -53,48 +51,61 @@ internal sealed class GemmBench
     private void TimeShape(int k, int n)
     {
         var opponents = new Dictionary<int, double>();
-        WeightFormat[] formats = [.. options.Products.Where(p => p.Activation is null).Select(p => p.Format).Distinct().Order()];
+        GemvProduct[] products = [.. options.Products.Where(p => p.Activation is null or ActivationFormat.Fp8Group128)];
+        var bf16 = new GemvProduct(WeightFormat.Bf16);
         // cuBLAS has BF16 weights, and its times are wanted by all others.
-        foreach (WeightFormat format in cublas is null ? formats : formats.Prepend(WeightFormat.Bf16).Distinct())
+        foreach (GemvProduct product in (GemvProduct[])(cublas is null ? products : [.. products.Prepend(bf16).Distinct()])
         {
-            using var weights = new GemvWeights(stream, format, format.BlockOr(null), n, k);
+            using var weights = new GemvWeights(stream, product.Format, product.Format.BlockOr(null), n, k);
             foreach (int m in options.GemmRows)
             {
-                using var operands = new GemmOperands(stream, m, n, k);
-                if (format == WeightFormat.Bf16 && cublas is not null)
+                using var operands = new GemmOperands(stream, product.Activation, m, n, k);
+                if (product == bf16 && cublas is not null)
                     opponents[m] = GpuTimer.Measure(stream, Rotations(weights, m), i => cublas.Multiply(weights[i].Codes, operands.X, operands.Y, m, n, k)).Us;
-                if (!formats.Contains(format))
+                if (!products.Contains(product))
                     continue;
-                foreach (Way way in Ways(format))
+                foreach (Way way in Ways(product))
                     Time(weights, operands, m, way, opponents.TryGetValue(m, out double us) ? us : null);
             }
         }
     }
 
-    private IEnumerable<Way> Ways(WeightFormat format)
+    private IEnumerable<Way> Ways(GemvProduct product)
     {
         if (!options.AllTiles)
-            return [default];
+            return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
         LinearDevice device = LinearDevice.Of(stream.Device);
-        return Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(format, t) && GemmKernels.Info(format, t).Fits(device)).Select(t => new Way(LinearPath.Gemm, t));
+        var ways = new List<Way>();
+        if (product.Activation is null)
+            ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
+        if (device.Arch == 90 && (product.Activation is not null || product.Format == WeightFormat.Bf16))
+            ways.AddRange(from kind in Enum.GetValues<HopperTileKind>() where HopperPlan.IsFp8(kind) == product.Activation is not null from clusters in new[] { false, true } select new Way(Hopper: kind, Clusters: clusters));
+        return ways;
     }
 
     private void Time(GemvWeights weights, GemmOperands operands, int m, Way way, double? opponent)
     {
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
-        void Multiply(QuantizedMatrix w) => Linear.Launch(stream, w, operands.X, operands.Y.View.Cast<byte>(), false, (m, 0), way.Path, tile: way.Tile);
+        var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
+        HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
+            : way.Tile is null && !shape.CanStream ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+        void Multiply(QuantizedMatrix w)
+        {
+            if (way.Quantises)
+                ActivationQuantizer.Quantize(stream, operands.X, operands.Quantized!, m);
+            operands.Multiply(w, way.Hopper is null ? null : hopper, way.Tile);
+        }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block);
-        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), way.Path, tile: way.Tile);
-        KernelResources? resources = stream.Device.Kernels.Resources(LinearKernels.Get(plan, last.Format, m, false, false));
+        (string path, KernelResources? resources) = Kernel(shape, hopper, way.Tile);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
             Bench = "gemm",
-            Name = way == default ? ReportGemm.Planned : Swept,
+            Name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : ReportGemm.Swept,
             Format = last.Format.ToString(),
-            Path = plan.Tile is { } tile ? $"{plan.Path} {tile}" : plan.Path.ToString(),
+            Activation = operands.Quantized?.Format.ToString(),
+            Path = path,
             M = m,
             N = n,
             K = k,
@@ -114,9 +125,24 @@ internal sealed class GemmBench
         });
     }
 
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, GemmTile? tile)
+    {
+        KernelCache kernels = stream.Device.Kernels;
+        if (hopper is { } chosen)
+            return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
+        LinearDevice device = LinearDevice.Of(stream.Device);
+        if (shape.Activations is not null)
+        {
+            LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device);
+            return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)) : null);
+        }
+        LinearPlan plan = LinearPlan.Choose(shape, device, tile is null ? null : LinearPath.Gemm, tile: tile);
+        return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
+    }
+
     private void Add(ResultRecord r)
     {
-        Console.Error.WriteLine($"{r.Format,-11} {r.Path,-18} M={r.M,-4} {r.K,6}×{r.N,-6} {r.Us,9:F2} µs {r.Tflops,6:F1} TFLOPS {r.Gbps,6:F0} GB/s, cuBLAS BF16 {r.CublasUs,9:F2} µs ({r.CublasRatio:F2}×), error {r.RelError:E1}, {r.Registers} registers, {r.LocalBytes} local");
+        Console.Error.WriteLine($"{r.Format + (r.Activation is null ? "" : "+" + r.Activation),-20} {r.Path,-22}{(r.Name == ReportGemm.Quantising ? " and quantising" : "")} M={r.M,-4} {r.K,6}×{r.N,-6} {r.Us,9:F2} µs {r.Tflops,6:F1} TFLOPS {r.Gbps,6:F0} GB/s, cuBLAS BF16 {r.CublasUs,9:F2} µs ({r.CublasRatio:F2}×), error {r.RelError:E1}, {r.Registers} registers, {r.LocalBytes} local");
         if (GemvOperands.IsRight(r))
         {
             results.Add(r);

@@ -41,7 +41,7 @@ internal static class HopperSums
         long upper = Row(a, row), lower = Row(a, row + 8);
         Wgmma.Clear();
         // Scales are fetched a step ahead of the products that they belong to.
-        float upperScale = Mem.LoadGlobalFloat(upper), lowerScale = Mem.LoadGlobalFloat(lower);
+        float upperScale = Mem.LoadReadOnlyFloat(upper), lowerScale = Mem.LoadReadOnlyFloat(lower);
         HopperWeightScales weights = WeightScales<TProduct>(a, place.Column, 0);
         for (int step = 0; step < a.Steps; step++)
         {
@@ -51,7 +51,7 @@ internal static class HopperSums
             TProduct.Multiply(Wgmma.Descriptor(operands.A + stage), Wgmma.Descriptor(operands.B + stage), 0);
             Wgmma.Commit();
             int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
-            float nextUpper = Mem.LoadGlobalFloat(upper + (next * sizeof(float))), nextLower = Mem.LoadGlobalFloat(lower + (next * sizeof(float)));
+            float nextUpper = Mem.LoadReadOnlyFloat(upper + (next * sizeof(float))), nextLower = Mem.LoadReadOnlyFloat(lower + (next * sizeof(float)));
             HopperWeightScales nextWeights = WeightScales<TProduct>(a, place.Column, next);
             Wgmma.Wait(0);
             Release<TCluster>(empty, ring.Stage);
@@ -99,7 +99,7 @@ internal static class HopperSums
     }
 
     private static float WeightScale(HopperArgs a, int column, int step) =>
-        Mem.LoadGlobalFloat(a.WeightScales + ((((long)(IntrinsicMath.Min(column, a.N - 1) >> a.WeightRowShift) * a.WeightScaleColumns) + ((step << ScaleColumnsShift) >> a.WeightColumnShift)) * sizeof(float)));
+        Mem.LoadReadOnlyFloat(a.WeightScales + ((((long)(IntrinsicMath.Min(column, a.N - 1) >> a.WeightRowShift) * a.WeightScaleColumns) + ((step << ScaleColumnsShift) >> a.WeightColumnShift)) * sizeof(float)));
 
     // The multipliers of 64 columns of y each.
     private struct HopperWeightScales

@@ -8,6 +8,10 @@ namespace GpuKit.Ilgpu;
 /// <summary>Launches <see cref="HopperGemm"/>: describes the matrices to the copy engine and picks the instance.</summary>
 internal static class HopperLinear
 {
+    /// <summary>Whether the copy engine can store y: 16-byte words.</summary>
+    public static bool CanStore(ArrayView<byte> y, int n, bool float32, int yStride) =>
+        Shape.IsVectorAligned(y, (yStride == 0 ? n : yStride) * (float32 ? 4L : 2));
+
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ in BF16.</summary>
     public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperPlan plan) =>
         Launch(stream, weights, (x.Cast<byte>(), 2, default), y, float32, size, plan);

@@ -54,7 +54,13 @@ public static partial class Linear
             throw new ArgumentException($"{size.M} rows of activations that hold {x.Rows} at most.", nameof(x));
         bool aligned = Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K)) && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(x.K));
         var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned && accumulator == Accumulator.Float32, 0, weights.Block, x.Format);
-        LinearPlan plan = LinearPlan.ChooseAccurate(shape, LinearDevice.Of(stream.Device), path);
+        LinearDevice device = LinearDevice.Of(stream.Device);
+        if (path is null && size.M > 0 && !shape.CanStream && HopperPlan.Choose(shape, device) is { } hopper && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        {
+            HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
+            return;
+        }
+        LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path);
         if (plan.Path == LinearPath.SkinnyGemm)
         {
             LaunchStreamed(stream, weights, x, y, float32, size, plan);

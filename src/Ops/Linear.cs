@@ -7,8 +7,8 @@ namespace GpuKit.Ilgpu;
 /// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32 unless an <see cref="Accumulator"/> says otherwise.
 /// </summary>
 /// <remarks>
-/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores; on the CPU each dot product is
-/// one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
+/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores (BF16 weights on compute
+/// capability 9.0: with its own instructions); on the CPU each dot product is one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
 /// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
 /// two-term FP8 take another path: dot products by warps, tiles from 16 rows, between which bits may differ. In a recorded
@@ -61,7 +61,13 @@ public static partial class Linear
             return;
         bool aligned = IsAligned(weights, x);
         var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
-        LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), path, decoding, tile);
+        LinearDevice device = LinearDevice.Of(stream.Device);
+        if (path is null && !shape.CanStream && HopperPlan.Choose(shape, device) is { } hopper && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        {
+            HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
+            return;
+        }
+        LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);
         LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride, float32);
         int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : plan.SharedBytes;
         stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);

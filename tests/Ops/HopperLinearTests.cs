@@ -76,14 +76,12 @@ public sealed class HopperLinearTests
             return;
         (int m, int n, int k) = which == TestDevice.Cuda ? (333, 776, 1328) : (5, 16, 272);
         BFloat16[] x = RandomData.SmallIntegersBf16(m * k, 1);
-        // The largest code in each group of x and block of W makes its scale 1: the codes are the integers themselves.
         float[] values = Array.ConvertAll(RandomData.SmallIntegersBf16(n * k, 2), v => (float)v);
-        for (int column = 0; fp8 && column < k; column += 128)
+        // In FP8 −1, 0 and 1: the largest code or none, so that every product has the same magnitude and no bit of a sum is lost.
+        if (fp8)
         {
-            for (int row = 0; row < m; row++)
-                x[(row * k) + column] = (BFloat16)448f;
-            for (int row = 0; row < n; row += 128)
-                values[(row * k) + column] = 448;
+            x = Array.ConvertAll(x, v => (BFloat16)(448f * MathF.Sign((float)v)));
+            values = Array.ConvertAll(values, v => 448f * MathF.Sign(v));
         }
         HostMatrix w = Weights(fp8, values, n, k);
         float[] expected = Array.ConvertAll(AccurateLinearTests.Multiply(Inputs(fp8, x, m, k), MatrixOracle.Values(w), m, n, k), v => (float)v);

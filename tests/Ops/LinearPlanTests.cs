@@ -49,6 +49,29 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
+    // A Hopper card multiplies BF16, and FP8 by FP8, in the tiles that leave its busiest multiprocessor least to do.
+    [InlineData("H200", 64, 14336, 4096, false, "Bf16N64 1×112 by 112")]
+    [InlineData("H200", 128, 4096, 14336, false, "Bf16N64 2×32 by 64")]
+    [InlineData("H200", 256, 8192, 8192, false, "Bf16N128 2×64 by 128")]
+    [InlineData("H200", 512, 5120, 2048, false, "Bf16N192 4×27 by 108")]
+    [InlineData("H200", 1024, 4096, 14336, false, "Bf16N256 8×16 by 128")]
+    [InlineData("H200", 8192, 14336, 4096, false, "Bf16N256 32×56 by 132 in pairs")]
+    [InlineData("H200", 128, 14336, 4096, true, "Fp8N128 1×112 by 112")]
+    [InlineData("H200", 2048, 14336, 4096, true, "Fp8N192 8×75 by 132 in pairs")]
+    [InlineData("A100", 8192, 14336, 4096, false, "")]
+    [InlineData("RTX 4090", 8192, 14336, 4096, true, "")]
+    public void ChoosesHoppersTiles(string device, int m, int n, int k, bool fp8, string expected)
+    {
+        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, _ => Rtx4090 };
+        LinearShape shape = fp8 ? new(m, n, k, WeightFormat.Fp8Block, true, 0, new ScaleBlock(128, 128), ActivationFormat.Fp8Group128) : new(m, n, k, WeightFormat.Bf16, true, 0);
+        HopperPlan? plan = HopperPlan.Choose(shape, limits);
+        Assert.Equal(expected, plan is { } p ? $"{p.Kind} {p.RowTiles}×{p.ColumnTiles} by {p.Blocks}{(p.Clusters ? " in pairs" : "")}" : "");
+        Assert.Null(HopperPlan.Choose(shape with { Aligned = false }, limits));
+        Assert.Null(HopperPlan.Choose(shape with { Experts = 8 }, limits));
+        Assert.Null(HopperPlan.Choose(shape with { Format = WeightFormat.Int4 }, limits));
+    }
+
+    [Theory]
     [InlineData("H200", 1, 4096, true, "Accurate 512×1 of 256")]
     [InlineData("H200", 33, 100, false, "Accurate 413×1 of 256 by elements")]
     [InlineData("Cpu", 3, 5, true, "AccurateScalar 8×1 of 2")]

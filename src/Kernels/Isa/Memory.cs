@@ -59,9 +59,9 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.nc.v4.u32 %d, [%g0];")]
     public static U4 LoadReadOnly(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");
 
-    /// <summary>Loads a float32 of global memory by its address as a number.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.f32 %d, [global]; }")]
-    public static unsafe float LoadGlobalFloat(long address) => *(float*)address;
+    /// <summary>Loads a float32 that nobody writes while the kernel runs, by its address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.f32 %d, [global]; }")]
+    public static unsafe float LoadReadOnlyFloat(long address) => *(float*)address;
 
     /// <summary>Loads 4 bytes that nobody writes while the kernel runs.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.u32 %d, [%g0];")]
