@@ -54,7 +54,8 @@ internal sealed class GemmBench
         GemvProduct[] products = [.. options.Products.Where(p => p.Activation is null or ActivationFormat.Fp8Group128)];
         var bf16 = new GemvProduct(WeightFormat.Bf16);
         // cuBLAS has BF16 weights, and its times are wanted by all others.
-        foreach (GemvProduct product in (GemvProduct[])(cublas is null ? products : [.. products.Prepend(bf16).Distinct()])
+        GemvProduct[] timed = cublas is null ? products : [.. products.Prepend(bf16).Distinct()];
+        foreach (GemvProduct product in timed)
         {
             using var weights = new GemvWeights(stream, product.Format, product.Format.BlockOr(null), n, k);
             foreach (int m in options.GemmRows)
