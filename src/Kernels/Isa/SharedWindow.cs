@@ -26,8 +26,4 @@ internal static unsafe class SharedWindow
 
     /// <summary>Where a tile with 128-byte swizzle keeps a byte: the 16-byte words of a row are exchanged by the row's number modulo 8.</summary>
     internal static uint Swizzle128(uint address) => address ^ (((address >> 7) & 7) << 4);
-
-    /// <summary>Loads 2 bytes into the low half of the result.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .b16 h; ld.shared.b16 h, [%0]; cvt.u32.u16 %d, h; }")]
-    public static uint LoadHalf(uint address) => *(ushort*)Pointer(address);
 }

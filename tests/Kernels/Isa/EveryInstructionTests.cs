@@ -141,6 +141,45 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 3] = Interop.FloatAsInt(Fast.Rsqrt(x));
     }
 
+    internal struct AddressArgs
+    {
+        public TensorMap Map;
+        public long Source;
+        public ArrayView<uint> Output;
+    }
+
+    /// <summary>What reckons with addresses; compiled only: HopperLinearTests runs it.</summary>
+    internal static void Addresses(AddressArgs a)
+    {
+        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
+        Warpgroup.Meet(1);
+        a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source));
+    }
+
+    /// <summary>Copy engine, its barriers and clusters; compiled only: HopperLinearTests runs it.</summary>
+    internal static void Asynchronous(AddressArgs a)
+    {
+        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), barrier = shared + 1024;
+        Mbarrier.Initialize(barrier, 1);
+        Mbarrier.FenceInitialized();
+        Cluster.Meet();
+        Mbarrier.ArriveExpecting(barrier, 2048);
+        Tma.Load(a.Map, 0, shared, 0, 0, barrier);
+        Tma.LoadForCluster(a.Map, 0, shared, 0, 0, barrier, 3);
+        Mbarrier.Wait(barrier, 0);
+        Mbarrier.ArriveAt(barrier, 1);
+        Mbarrier.Arrive(barrier);
+        Tma.FenceShared();
+        Tma.Store(a.Map, 0, shared, 0, 0);
+        Tma.Commit();
+        Tma.WaitRead(0);
+    }
+
+    private static readonly KernelDefinition<AddressArgs>[] CompiledOnly =
+    [
+        new(Addresses, new KernelTraits(128)), new(Asynchronous, new KernelTraits(128, MinArch: 90)),
+    ];
+
     private static readonly KernelDefinition<Args>[] Kernels =
     [
         new(Memory, new KernelTraits(Lanes)), new(Matrices, new KernelTraits(Lanes)), new(Exact, new KernelTraits(Lanes)), new(Near, new KernelTraits(Lanes)),
@@ -153,7 +192,7 @@ public sealed partial class EveryInstructionTests
     public void Compiles(string name)
     {
         PtxTarget target = PtxTarget.Parse(name);
-        string text = string.Concat(PtxCompiler.CompileAll(Kernels, target).Select(k => k.Text));
+        string text = string.Concat(PtxCompiler.CompileAll([.. Kernels, .. CompiledOnly.Where(k => k.Traits.MinArch <= target.Number)], target).Select(k => k.Text));
         Assert.False(PtxText.UsesLocalMemory(text));
         foreach (MethodInfo method in PtxIntrinsics.All)
         {
