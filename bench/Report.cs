@@ -13,13 +13,14 @@ internal static class Report
     {
         IReadOnlyList<ResultRecord> records = ReadLatest(Path.Combine(root, "docs", "results"));
         IReadOnlyList<ResultRecord> gemv = [.. records.Where(r => r.Bench == "gemv")];
+        IReadOnlyList<ResultRecord> gemm = [.. records.Where(r => r.Bench == "gemm")];
         IReadOnlyList<ResultRecord> decode = [.. records.Where(r => r.Bench == "decode")];
         var files = new List<(string Path, string Text)>
         {
             Between(root, "docs/kernels/gemv.md", "gemv", ReportGemv.Render(gemv, [.. records.Where(r => r.Bench == "quantize-activations")])),
-            Between(root, "docs/kernels/gemm.md", "gemm", ReportGemm.Render([.. records.Where(r => r.Bench == "gemm")])),
+            Between(root, "docs/kernels/gemm.md", "gemm", ReportGemm.Render(gemm)),
             Between(root, "docs/numerics.md", "error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")])),
-            Between(root, "README.md", "figures", ReportTables.Summary(gemv, decode)),
+            Between(root, "README.md", "figures", ReportTables.Summary(gemv, gemm, decode)),
         };
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
             files.Add((ReportChart.PathOf(device.Key), ReportChart.Draw(device.Key, [.. device])));
@@ -56,7 +57,7 @@ internal static class Report
             foreach (string line in File.ReadLines(file).Where(l => l.Length > 0))
             {
                 ResultRecord r = ResultRecord.FromJson(line);
-                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" || r.Name == ReportGemm.Planned ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, (r.Distribution, r.Activation, r.Accumulator));
+                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" || r.Name == ReportGemm.Planned ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, IsSynthetic(r) ? r.Context : null, (r.Distribution, r.Activation, r.Accumulator));
                 if (!latest.TryGetValue(key, out ResultRecord? other) || string.CompareOrdinal(other.Date, r.Date) <= 0)
                     latest[key] = r;
             }
@@ -64,8 +65,11 @@ internal static class Report
         return [.. latest.Values];
     }
 
+    // Contexts are chosen with random weights; with a trained model they follow from the prompt.
+    private static bool IsSynthetic(ResultRecord r) => r.Model?.StartsWith("synth:", StringComparison.Ordinal) == true;
+
     private readonly record struct ResultKey(
-        string Bench, string Device, string? Path, string? Name, string? Model, string? Format, int? M, int? N, int? K, int? Batch,
+        string Bench, string Device, string? Path, string? Name, string? Model, string? Format, int? M, int? N, int? K, int? Batch, int? Context,
         (string? Distribution, string? Activation, string? Accumulator) Product);
 
     private static (string Path, string Text) Between(string root, string path, string marker, string content)

@@ -55,7 +55,8 @@ internal static class ReportGemm
         Line(text, "");
     }
 
-    private static string Title(ResultRecord r) => r.Activation is { } activation ? $"{r.Format} weights × {activation} activations" : $"{r.Format} weights";
+    /// <summary>Formats of a record's weights and activations, as documents call them.</summary>
+    public static string Title(ResultRecord r) => r.Activation is { } activation ? $"{r.Format} weights × {activation} activations" : $"{r.Format} weights";
 
     private static IEnumerable<ResultRecord> Ordered(IReadOnlyList<ResultRecord> records)
     {

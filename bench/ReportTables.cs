@@ -9,13 +9,17 @@ internal static class ReportTables
     private const string BuiltInModel = "tiny-moe-fp8";
 
     // The shapes that the README shows.
-    private static readonly (int K, int N)[] SummaryShapes = [(4096, 4096), (8192, 29568), (2048, 151936)];
+    private static readonly (int K, int N)[] SummaryShapes = [(4096, 4096), (8192, 29568)];
 
     private static readonly CultureInfo Culture = CultureInfo.InvariantCulture;
 
     /// <summary>The weight formats that some records have with BF16 activations, in the order of the enumeration.</summary>
     public static IReadOnlyList<GemvProduct> WeightProducts(IReadOnlyList<ResultRecord> records) =>
         [.. GemvProduct.All.Where(p => p.Activation is null && records.Any(p.Is))];
+
+    // Of products with many rows the README has one shape.
+    private static readonly (int? K, int? N) SummaryProduct = (4096, 14336);
+    private static readonly int[] SummaryRows = [64, 2048];
 
     /// <summary>Shapes in the order in which they were measured.</summary>
     public static IEnumerable<(int K, int N)> Shapes(IEnumerable<ResultRecord> records) =>
@@ -26,7 +30,7 @@ internal static class ReportTables
         records.FirstOrDefault(r => r.Accumulator is null && r.K == shape.K && r.N == shape.N && product.Is(r));
 
     /// <summary>The few figures of the README.</summary>
-    public static string Summary(IReadOnlyList<ResultRecord> gemv, IReadOnlyList<ResultRecord> decode)
+    public static string Summary(IReadOnlyList<ResultRecord> gemv, IReadOnlyList<ResultRecord> gemm, IReadOnlyList<ResultRecord> decode)
     {
         var text = new StringBuilder();
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
@@ -41,18 +45,32 @@ internal static class ReportTables
                 Line(text, $"| {shape.K} × {shape.N} | " + string.Join(" | ", formats.Select(f => Cell(Find(all, shape, f)))) + " |");
             Line(text, "");
         }
-        foreach (IGrouping<string, ResultRecord> device in decode.Where(r => r.Model == BuiltInModel).GroupBy(r => r.Device))
+        foreach (IGrouping<string, ResultRecord> device in gemm.Where(r => r.Name == ReportGemm.Planned && (r.K, r.N) == SummaryProduct).GroupBy(r => r.Device))
+            Products(text, [.. device]);
+        foreach (IGrouping<string, ResultRecord> device in decode.Where(r => r.Path is "TextGenerator" or "Qwen3Session" && r.Name is null).GroupBy(r => r.Device))
         {
             ResultRecord[] all = [.. device];
-            Line(text, $"Decoding with the built-in model, one sequence, greedy, {Report.Origin(all)}:");
+            Line(text, $"Decoding one sequence, greedy, {Report.Origin(all)} (`synth:` has random weights in the shape of that model, in FP8):");
             Line(text, "");
-            Line(text, "| through | context | tokens/s | µs a token |");
-            Line(text, "| --- | ---: | ---: | ---: |");
-            foreach (ResultRecord r in all)
-                Line(text, $"| `{r.Path}` | {r.Context} | {Number(r.TokensPerS, "F0")} | {Number(r.Us, "F1")} |");
+            Line(text, "| model | through | context | tokens/s | µs a token |");
+            Line(text, "| --- | --- | ---: | ---: | ---: |");
+            foreach (ResultRecord r in all.OrderBy(r => r.Model == BuiltInModel ? 0 : 1).ThenBy(r => r.Context))
+                Line(text, $"| {r.Model} | `{r.Path}` | {r.Context} | {Number(r.TokensPerS, "F0")} | {Number(r.Us, "F1")} |");
             Line(text, "");
         }
         return text.ToString();
+    }
+
+    private static void Products(StringBuilder text, IReadOnlyList<ResultRecord> records)
+    {
+        (string Title, ResultRecord[] Records)[] formats = [.. records.GroupBy(ReportGemm.Title).Select(g => (g.Key, g.ToArray()))];
+        Line(text, $"`Linear` with more rows, {SummaryProduct.K} × {SummaryProduct.N}, {Report.Origin(records)}: TFLOPS, speed relative to cuBLAS BF16.");
+        Line(text, "");
+        Line(text, "| rows | " + string.Join(" | ", formats.Select(f => f.Title)) + " |");
+        Line(text, "| ---: |" + string.Concat(formats.Select(_ => " --- |")));
+        foreach (int m in SummaryRows)
+            Line(text, $"| {m} | " + string.Join(" | ", formats.Select(f => f.Records.FirstOrDefault(r => r.M == m) is { } r ? $"{Number(r.Tflops, "F0")}, {Number(r.CublasRatio, "F2")} ×" : "")) + " |");
+        Line(text, "");
     }
 
     private static string Cell(ResultRecord? r) => r is null
