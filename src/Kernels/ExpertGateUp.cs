@@ -96,7 +96,8 @@ internal static class ExpertGateUp
         RouterChoice choice = default;
         if (TInputs.IsNormed)
         {
-            choice = RouterSums.Select(a.Router, a.TopK);
+            // No more rounds than its own expert takes: the blocks of the first pairs request weights while others still choose.
+            choice = RouterSums.Select(a.Router, pair + 1);
             expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
         }
         else
@@ -226,10 +227,10 @@ internal static class ExpertGateUp
         }
     }
 
-    // One warp of the whole grid: its choice is everybody's.
+    // One warp of the whole grid, of the last pair: only its blocks know all choices.
     private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
-        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
+        if (Grid.IdxX > 0 || Grid.IdxY < a.TopK - 1 || Group.IdxX >= 32)
             return;
         float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);

@@ -110,7 +110,7 @@ public sealed partial class EveryInstructionTests
         ArgMaxResult best = WarpOps.ArgMax(z, lane ^ 7);
         a.Output[at + 20] = Interop.FloatAsInt(best.Value);
         a.Output[at + 21] = (uint)best.Index;
-        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u);
+        a.Output[at + 22] = (uint)(WarpOps.SumInt((int)u) ^ WarpOps.MinInt((int)v)) ^ WarpOps.MaxUInt(w);
         a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
         a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
         a.Output[at + 25] = WarpOps.LaneId();
