@@ -31,6 +31,7 @@ public sealed partial class EveryInstructionTests
         int at = Group.IdxX * Words, other = ((Group.IdxX + 5) & (Lanes - 1)) * Words;
         GridDependency.Release();
         GridDependency.Wait();
+        Mem.PrefetchL2(ref a.Input[at], Words * sizeof(uint));
         CpAsync.Copy16(ref shared[at], ref a.Input[at]);
         CpAsync.Commit();
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
