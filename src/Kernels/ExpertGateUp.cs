@@ -161,6 +161,11 @@ internal static class ExpertGateUp
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX & 31);
         ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
         ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+        // One warp asks for the rest of the gate rows and of the up rows.
+        if (Group.IdxX < TileStream.Rows)
+            TileStream.Prefetch<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX, expert, 3 * step);
+        else if (Group.IdxX < 2 * TileStream.Rows)
+            TileStream.Prefetch<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX - TileStream.Rows, expert, 3 * step);
         ArrayView<uint> x = Prepare<TInputs>(a, shared);
         for (; c + (2 * step) < count; c += 3 * step)
         {
