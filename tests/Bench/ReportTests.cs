@@ -41,7 +41,7 @@ public sealed class ReportTests
         Assert.Contains("| M, K | INT4: µs | GB/s |\n| --- | ---: | ---: |\n| 1, 64 | 2.5 | 7.0 |\n", text, StringComparison.Ordinal);
         string chart = ReportChart.Draw(Device, records);
         Assert.Equal(1, chart.Split("50 %</text>").Length - 1);
-        Assert.Equal(1, ReportTables.Summary(records, []).Split("FP8 block weights").Length - 1);
+        Assert.Equal(1, ReportTables.Summary(records, [], []).Split("FP8 block weights").Length - 1);
     }
 
     [Fact]
