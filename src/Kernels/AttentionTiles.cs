@@ -89,24 +89,6 @@ internal static class AttentionTiles
         return values;
     }
 
-    /// <summary>
-    /// Asks for a tile's keys and values of earlier tokens to be in L2 when they are loaded: twice as much is under way as registers hold. A tile
-    /// beyond the new token has none. The rows of a tile lie one behind the other.
-    /// </summary>
-    public static void Prefetch<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
-        where THead : struct, IHeadWidth
-    {
-        int first = tile * DecodeAttention.TilePositions, rows = IntrinsicMath.Min(DecodeAttention.TilePositions, position - first);
-        if (rows <= 0)
-            return;
-        long start = (((long)Grid.IdxY * a.Capacity) + first) * RowWords<THead>();
-        int bytes = rows * RowWords<THead>() * sizeof(uint);
-        if (lane == 0)
-            Mem.PrefetchL2(ref a.Keys[start], bytes);
-        if (lane == 1)
-            Mem.PrefetchL2(ref a.Values[start], bytes);
-    }
-
     /// <summary>The queries' fragments.</summary>
     public static AttentionQueries LoadQueries<THead>(ArrayView<uint> heads, int lane)
         where THead : struct, IHeadWidth

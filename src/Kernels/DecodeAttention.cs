@@ -76,7 +76,7 @@ internal readonly struct Head128 : IHeadWidth
 /// key and value into the cache. A block takes all query heads of a KV head, so each key is read once.
 /// </summary>
 /// <remarks>
-/// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (parts·warps)-th. Keys are the 16-row operand of
+/// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (Parts·warps)-th. Keys are the 16-row operand of
 /// an mma whose columns are up to eight query heads; values, transposed by byte permutation, the 16-row operand of one whose columns are the
 /// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
 /// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run. In a graph the
@@ -96,9 +96,6 @@ internal static class DecodeAttention
     /// <summary>Positions of a tile.</summary>
     public const int TilePositions = 16;
 
-    // What a warp of one block alone goes through before a second block is worth the meeting of blocks.
-    private const int AloneTiles = 2;
-
     /// <summary>Dynamic shared memory of a block: each warp's sums.</summary>
     public static int SharedBytes(int warps, int headDim) => warps * MostGroup * headDim * sizeof(float);
 
@@ -112,12 +109,8 @@ internal static class DecodeAttention
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         int position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
         bool inside = position >= 0 && position < a.Capacity;
-        int tiles = inside ? (position >> 4) + 1 : 0;
-        int parts = tiles <= AloneTiles * warps ? 1 : IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
-        // The same for the whole block. Other blocks wait, so whoever waits for this launch waits for the one before it as well.
-        if (Grid.IdxX >= parts)
-            return;
-        int stride = parts * warps, tile = (Grid.IdxX * warps) + warp;
+        int tiles = inside ? (position >> 4) + 1 : 0, stride = Grid.DimX * warps, tile = (Grid.IdxX * warps) + warp;
+        int parts = IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
         var angles = AttentionHeads.Angles<THead>(a, inside ? position : 0, lane);
         AttentionKeys keys = default;
         AttentionValues values = default;
@@ -125,16 +118,17 @@ internal static class DecodeAttention
         {
             keys = AttentionTiles.LoadKeys<THead>(a, tile, position, lane);
             values = AttentionTiles.LoadValues<THead>(a, tile, position, lane);
-            AttentionTiles.Prefetch<THead>(a, tile + stride, position, lane);
         }
         GridDependency.Release();
         GridDependency.Wait();
-        if (!inside)
+        // The same for the whole block.
+        if (Grid.IdxX >= parts)
         {
-            AttentionMerge.StoreNaN<THead>(a);
+            if (!inside && Grid.IdxX == 0)
+                AttentionMerge.StoreNaN<THead>(a);
             return;
         }
-        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % parts == Grid.IdxX);
+        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % Grid.DimX == Grid.IdxX);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
@@ -147,7 +141,6 @@ internal static class DecodeAttention
             keys = AttentionTiles.WithNewKey<THead>(heads, keys, tile, position, lane);
             F4 scores = AttentionTiles.Scores<THead>(keys, queries);
             keys = AttentionTiles.LoadKeys<THead>(a, next, position, lane);
-            AttentionTiles.Prefetch<THead>(a, tile + (2 * stride), position, lane);
             AttentionTiles.Weigh<THead>(own, scores, a.Scale, position - (tile * TilePositions), ref state);
             values = AttentionTiles.WithNewValue<THead>(heads, values, tile, position, lane);
             AttentionTiles.Add<THead>(own, values, ref state);

@@ -108,7 +108,6 @@ internal static class ExpertDown
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         TileChunk w0 = Load<TFormat>(a, table, place, ref next), w1 = Load<TFormat>(a, table, place, ref next);
         TileChunk w2 = Load<TFormat>(a, table, place, ref next);
-        Prefetch<TFormat>(a, table, place, 3 * warps / next.Chunks);
         GridDependency.Release();
         GridDependency.Wait();
         table.LoadWeights(a);
@@ -129,26 +128,6 @@ internal static class ExpertDown
             Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
         if (i + 1 < items)
             Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
-    }
-
-    // Experts that registers do not hold: their rows, and multipliers as far as they are a tile's.
-    private static void Prefetch<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, int first)
-        where TFormat : struct, IStreamedFormat
-    {
-        int count = table.Count[0];
-        for (int i = Group.IdxX; i < (count - first) * TileStream.Rows; i += Group.DimX)
-            TileStream.Prefetch<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, i & (TileStream.Rows - 1), table.Experts[first + (i >> 4)], 0);
-        if (!TFormat.HasTileScales)
-            return;
-        ArrayView<uint> scales = a.Weights.ScaleTable.Blocks.Cast<uint>();
-        const int Words = 8;
-        for (int i = first + Group.IdxX; i < count; i += Group.DimX)
-        {
-            // On a 16-byte boundary.
-            long at = (((long)table.Experts[i] * a.Weights.ScaleTable.PerSlab) + place.Scales0) & ~3L;
-            if (at + Words <= scales.Length)
-                Mem.PrefetchL2(ref scales[at], Words * sizeof(uint));
-        }
     }
 
     // Past the last item the last expert's chunks are read again; without any expert the first one's, and nothing is done with them.

@@ -96,8 +96,7 @@ internal static class ExpertGateUp
         RouterChoice choice = default;
         if (TInputs.IsNormed)
         {
-            // No more rounds than its own expert takes: the blocks of the first pairs request weights while others still choose.
-            choice = RouterSums.Select(a.Router, pair + 1);
+            choice = RouterSums.Select(a.Router, a.TopK);
             expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
         }
         else
@@ -161,11 +160,6 @@ internal static class ExpertGateUp
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX & 31);
         ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
         ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
-        // One warp asks for the rest of the gate rows and of the up rows.
-        if (Group.IdxX < TileStream.Rows)
-            TileStream.Prefetch<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX, expert, 3 * step);
-        else if (Group.IdxX < 2 * TileStream.Rows)
-            TileStream.Prefetch<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX - TileStream.Rows, expert, 3 * step);
         ArrayView<uint> x = Prepare<TInputs>(a, shared);
         for (; c + (2 * step) < count; c += 3 * step)
         {
@@ -232,10 +226,10 @@ internal static class ExpertGateUp
         }
     }
 
-    // One warp of the whole grid, of the last pair: only its blocks know all choices.
+    // One warp of the whole grid: its choice is everybody's.
     private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
-        if (Grid.IdxX > 0 || Grid.IdxY < a.TopK - 1 || Group.IdxX >= 32)
+        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
             return;
         float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);

@@ -16,99 +16,54 @@ internal struct RouterArgs
     public int Normalize;
 }
 
-/// <summary>One warp's choice: each lane's four sums, and in lane j the sum of the j-th chosen expert.</summary>
+/// <summary>One warp's choice. Lane j has the sum of the j-th chosen expert.</summary>
 internal struct RouterChoice
 {
-    /// <summary>Of the experts 4·lane … 4·lane + 3.</summary>
     public float Sum0, Sum1, Sum2, Sum3;
-
     public float Chosen;
     public float Largest;
     public int ChosenExpert;
 }
 
-/// <summary>A lane's four candidates, the best first: sums as integers of the same order, and whose they are.</summary>
-internal struct RouterCandidates
-{
-    public uint Key0, Key1, Key2, Key3;
-    public int Expert0, Expert1, Expert2, Expert3;
-}
-
 /// <summary>
-/// The k experts with the largest sums, ties to the lowest index. Every lane sorts its four; a round is then an arg-max over the lanes' best and the
-/// winner's step to its next. The norm's factor, which is positive, does not change who they are; their weights need it.
+/// The k experts with the largest sums, ties to the lowest index: k rounds of arg-max over a warp, four sums a lane. The norm's factor, which is
+/// positive, does not change who they are; their weights need it.
 /// </summary>
 internal static class RouterSums
 {
     public const int MostExperts = 128;
 
-    /// <summary>The first k choices; lane j keeps the j-th. All lanes take part.</summary>
+    /// <summary>The choice of k experts; lane j keeps the j-th. All lanes take part.</summary>
     public static RouterChoice Select(RouterArgs a, int k)
     {
         int lane = Group.IdxX & 31;
-        RouterChoice choice = Load(a.Sums, 4 * lane);
-        RouterCandidates own = Sorted(choice, 4 * lane);
-        uint largest = 0, chosen = 0;
+        RouterChoice choice = default;
+        choice.Sum0 = Sum(a, lane);
+        choice.Sum1 = Sum(a, lane + 32);
+        choice.Sum2 = Sum(a, lane + 64);
+        choice.Sum3 = Sum(a, lane + 96);
+        float s0 = choice.Sum0, s1 = choice.Sum1, s2 = choice.Sum2, s3 = choice.Sum3;
         for (int j = 0; j < k; j++)
         {
-            uint key = WarpOps.MaxUInt(own.Key0);
-            int expert = WarpOps.MinInt(own.Key0 == key ? own.Expert0 : int.MaxValue);
-            bool won = own.Expert0 == expert;
-            own.Key0 = won ? own.Key1 : own.Key0;
-            own.Key1 = won ? own.Key2 : own.Key1;
-            own.Key2 = won ? own.Key3 : own.Key2;
-            own.Key3 = won ? 0 : own.Key3;
-            own.Expert0 = won ? own.Expert1 : own.Expert0;
-            own.Expert1 = won ? own.Expert2 : own.Expert1;
-            own.Expert2 = won ? own.Expert3 : own.Expert2;
-            own.Expert3 = won ? int.MaxValue : own.Expert3;
-            largest = j == 0 ? key : largest;
-            chosen = lane == j ? key : chosen;
-            choice.ChosenExpert = lane == j ? expert : choice.ChosenExpert;
+            // Of equal sums the first: later ones must be larger.
+            float value = s0;
+            int index = lane;
+            index = s1 > value ? lane + 32 : index;
+            value = s1 > value ? s1 : value;
+            index = s2 > value ? lane + 64 : index;
+            value = s2 > value ? s2 : value;
+            index = s3 > value ? lane + 96 : index;
+            value = s3 > value ? s3 : value;
+            ArgMaxResult best = WarpOps.ArgMax(value, index);
+            s0 = best.Index == lane ? float.NegativeInfinity : s0;
+            s1 = best.Index == lane + 32 ? float.NegativeInfinity : s1;
+            s2 = best.Index == lane + 64 ? float.NegativeInfinity : s2;
+            s3 = best.Index == lane + 96 ? float.NegativeInfinity : s3;
+            choice.Largest = j == 0 ? best.Value : choice.Largest;
+            choice.Chosen = lane == j ? best.Value : choice.Chosen;
+            choice.ChosenExpert = lane == j ? best.Index : choice.ChosenExpert;
         }
-        choice.Largest = FromKey(largest);
-        choice.Chosen = lane < k ? FromKey(chosen) : 0;
         return choice;
-    }
-
-    // No sum is NaN or −0: they were integers.
-    private static uint ToKey(float sum)
-    {
-        uint bits = Interop.FloatAsInt(sum);
-        return bits ^ ((uint)((int)bits >> 31) | 0x80000000u);
-    }
-
-    private static float FromKey(uint key) => Interop.IntAsFloat(key ^ ((uint)((int)~key >> 31) | 0x80000000u));
-
-    // A network of five comparisons; of equal sums the lower expert's comes first.
-    private static RouterCandidates Sorted(RouterChoice sums, int first)
-    {
-        RouterCandidates c = default;
-        c.Key0 = ToKey(sums.Sum0);
-        c.Key1 = ToKey(sums.Sum1);
-        c.Key2 = ToKey(sums.Sum2);
-        c.Key3 = ToKey(sums.Sum3);
-        c.Expert0 = first;
-        c.Expert1 = first + 1;
-        c.Expert2 = first + 2;
-        c.Expert3 = first + 3;
-        Order(ref c.Key0, ref c.Expert0, ref c.Key1, ref c.Expert1);
-        Order(ref c.Key2, ref c.Expert2, ref c.Key3, ref c.Expert3);
-        Order(ref c.Key0, ref c.Expert0, ref c.Key2, ref c.Expert2);
-        Order(ref c.Key1, ref c.Expert1, ref c.Key3, ref c.Expert3);
-        Order(ref c.Key1, ref c.Expert1, ref c.Key2, ref c.Expert2);
-        return c;
-    }
-
-    private static void Order(ref uint key0, ref int expert0, ref uint key1, ref int expert1)
-    {
-        bool swap = (key1 > key0) | ((key1 == key0) & (expert1 < expert0));
-        uint key = swap ? key1 : key0;
-        int expert = swap ? expert1 : expert0;
-        key1 = swap ? key0 : key1;
-        expert1 = swap ? expert0 : expert1;
-        key0 = key;
-        expert0 = expert;
     }
 
     /// <summary>The weight of the lane's chosen expert: its softmax over all experts, or over the chosen ones. All lanes take part.</summary>
@@ -124,11 +79,11 @@ internal static class RouterSums
     /// <summary>The logits, written by one warp.</summary>
     public static void StoreLogits(RouterArgs a, RouterChoice choice, float factor)
     {
-        int first = 4 * (Group.IdxX & 31);
-        Store(a.Logits, first, choice.Sum0 * factor);
-        Store(a.Logits, first + 1, choice.Sum1 * factor);
-        Store(a.Logits, first + 2, choice.Sum2 * factor);
-        Store(a.Logits, first + 3, choice.Sum3 * factor);
+        int lane = Group.IdxX & 31;
+        Store(a.Logits, lane, choice.Sum0 * factor);
+        Store(a.Logits, lane + 32, choice.Sum1 * factor);
+        Store(a.Logits, lane + 64, choice.Sum2 * factor);
+        Store(a.Logits, lane + 96, choice.Sum3 * factor);
     }
 
     private static void Store(ArrayView<float> logits, int expert, float value)
@@ -139,42 +94,13 @@ internal static class RouterSums
 
     private static float Mass(float sum, RouterChoice choice, float factor) => sum < -float.MaxValue ? 0 : XMath.Exp((sum - choice.Largest) * factor);
 
-    // Every load is of a sum that exists, so that all are requested before the first is waited for; beyond the last expert −∞, below every sum.
-    private static RouterChoice Load(ArrayView<long> sums, int first)
+    // Beyond the last expert −∞: below every sum.
+    private static float Sum(RouterArgs a, int expert)
     {
-        ArrayView<uint> words = sums.Cast<uint>();
-        int count = (int)sums.Length, last = count - 1;
-        U4 even = default, odd = default;
-        if ((count & 3) == 0)
-        {
-            int at = 2 * IntrinsicMath.Min(first, count - 4);
-            even = Mem.LoadL2(ref words[at]);
-            odd = Mem.LoadL2(ref words[at + 4]);
-        }
-        else
-        {
-            U2 s0 = Mem.LoadL2Pair(ref words[2 * IntrinsicMath.Min(first, last)]), s1 = Mem.LoadL2Pair(ref words[2 * IntrinsicMath.Min(first + 1, last)]);
-            U2 s2 = Mem.LoadL2Pair(ref words[2 * IntrinsicMath.Min(first + 2, last)]), s3 = Mem.LoadL2Pair(ref words[2 * IntrinsicMath.Min(first + 3, last)]);
-            even = Join(s0, s1);
-            odd = Join(s2, s3);
-        }
-        RouterChoice choice = default;
-        choice.Sum0 = first < count ? Sum(even.X, even.Y) : float.NegativeInfinity;
-        choice.Sum1 = first + 1 < count ? Sum(even.Z, even.W) : float.NegativeInfinity;
-        choice.Sum2 = first + 2 < count ? Sum(odd.X, odd.Y) : float.NegativeInfinity;
-        choice.Sum3 = first + 3 < count ? Sum(odd.Z, odd.W) : float.NegativeInfinity;
-        return choice;
+        if (expert >= a.Sums.Length)
+            return float.NegativeInfinity;
+        U2 halves = Mem.LoadL2Pair(ref a.Sums.Cast<uint>()[2 * expert]);
+        long sum = ((long)halves.Y << 32) | halves.X;
+        return (float)sum * TileLinear.RouterUnit;
     }
-
-    private static U4 Join(U2 first, U2 second)
-    {
-        U4 joined;
-        joined.X = first.X;
-        joined.Y = first.Y;
-        joined.Z = second.X;
-        joined.W = second.Y;
-        return joined;
-    }
-
-    private static float Sum(uint low, uint high) => (float)(((long)high << 32) | low) * TileLinear.RouterUnit;
 }

@@ -51,8 +51,7 @@ internal readonly struct TileAdd : ITileSink
 /// </summary>
 /// <remarks>
 /// A block has 16 rows of W, so that 2,048 rows still occupy 128 multiprocessors; its warps take turns along K and add up in shared memory, in
-/// a fixed tree. All weights are requested before the kernel waits for the launch before it, in a graph: into registers or, what is
-/// more than these hold, into L2. A router's logits are linear in the residual stream
+/// a fixed tree. Weights are requested before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
 /// but for the norm's factor, which is the same for all: each block adds its columns' share as a fixed-point integer, so the order of the
 /// blocks does not matter, and no launch is needed for them.
 /// </remarks>
@@ -113,8 +112,6 @@ internal static class TileLinear
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         TileChunk w0 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c, last)), w1 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + warps, last));
         TileChunk w2 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (2 * warps), last)), w3 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (3 * warps), last));
-        if (Group.IdxX < TileStream.Rows)
-            TileStream.Prefetch<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX, 0, 4 * warps);
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a, router);

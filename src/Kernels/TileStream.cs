@@ -109,20 +109,6 @@ internal static class TileStream
         return loaded;
     }
 
-    /// <summary>
-    /// Asks for one row's bytes from a chunk on to be in L2 when they are loaded: all that a block reads is under way at once, not what registers
-    /// hold. <paramref name="index"/> counts the tile's rows, one a thread.
-    /// </summary>
-    public static void Prefetch<TFormat>(StreamedWeights w, int firstRow, int index, int slab, int chunk)
-        where TFormat : struct, IStreamedFormat
-    {
-        int row = firstRow + index, rest = (w.K / ChunkCodes<TFormat>()) - chunk;
-        if (row >= w.N || rest <= 0)
-            return;
-        long start = (((long)slab * w.N) + row) * (w.K >> TFormat.CodesPerWordShift);
-        Mem.PrefetchL2(ref w.Codes.Cast<uint>()[start + (chunk * SkinnyGemm.ChunkWords)], rest * SkinnyGemm.ChunkBytes);
-    }
-
     /// <summary>What multiplies whole sums of one matrix, in formats that have such a number.</summary>
     public static float MatrixScale<TFormat>(StreamedWeights w, int slab)
         where TFormat : struct, IStreamedFormat => TFormat.HasGroupScales ? w.ScaleTable.Blocks[slab] * TFormat.Correction : 1f;

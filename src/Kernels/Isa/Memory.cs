@@ -123,18 +123,6 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("st.shared.v2.u32 [%s0], %1;")]
     public static void StoreShared2(ref uint p, U2 v) => Store(ref p, v, "st.shared.v2.u32");
 
-    /// <summary>
-    /// Asks for bytes to be brought into L2, by one thread for all: nothing is waited for, no register is held. Address and size are multiples of
-    /// 16. Nothing happens on cards before sm_90.
-    /// </summary>
-    [IntrinsicImplementation, Ptx("cp.async.bulk.prefetch.L2.global [%g0], %1;", MinArch = 90, OmittedElsewhere = true)]
-    public static unsafe void PrefetchL2(ref uint p, int bytes)
-    {
-        CheckAligned(Unsafe.AsPointer(ref p), 16, "cp.async.bulk.prefetch");
-        if (bytes <= 0 || (bytes & 15) != 0)
-            throw new InvalidOperationException($"cp.async.bulk.prefetch: {bytes} bytes.");
-    }
-
     /// <summary>Throws when an address is not a multiple of the width: the hardware faults there, a PC would not.</summary>
     public static unsafe void CheckAligned(void* address, int bytes, string instruction)
     {

@@ -129,28 +129,6 @@ internal static unsafe class WarpOps
         return sum;
     }
 
-    /// <summary>The largest.</summary>
-    [IntrinsicImplementation, Ptx("redux.sync.max.u32 %d, %0, 0xffffffff;")]
-    public static uint MaxUInt(uint x)
-    {
-        uint* lanes = WarpEmulation.Gather("WarpOps.MaxUInt", x);
-        uint max = lanes[0];
-        for (int i = 1; i < Warp.WarpSize; i++)
-            max = Math.Max(max, lanes[i]);
-        return max;
-    }
-
-    /// <summary>The smallest.</summary>
-    [IntrinsicImplementation, Ptx("redux.sync.min.s32 %d, %0, 0xffffffff;")]
-    public static int MinInt(int x)
-    {
-        int* lanes = WarpEmulation.Gather("WarpOps.MinInt", x);
-        int min = lanes[0];
-        for (int i = 1; i < Warp.WarpSize; i++)
-            min = Math.Min(min, lanes[i]);
-        return min;
-    }
-
     /// <summary>The value of lane <paramref name="lane"/> (modulo the warp size), which may differ from lane to lane.</summary>
     [IntrinsicImplementation, Ptx("shfl.sync.idx.b32 %d, %0, %1, 31, 0xffffffff;")]
     public static uint Shuffle(uint v, int lane) =>

@@ -31,7 +31,6 @@ public sealed partial class EveryInstructionTests
         int at = Group.IdxX * Words, other = ((Group.IdxX + 5) & (Lanes - 1)) * Words;
         GridDependency.Release();
         GridDependency.Wait();
-        Mem.PrefetchL2(ref a.Input[at], Words * sizeof(uint));
         CpAsync.Copy16(ref shared[at], ref a.Input[at]);
         CpAsync.Commit();
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
@@ -117,7 +116,7 @@ public sealed partial class EveryInstructionTests
         ArgMaxResult best = WarpOps.ArgMax(z, lane ^ 7);
         a.Output[at + 20] = Interop.FloatAsInt(best.Value);
         a.Output[at + 21] = (uint)best.Index;
-        a.Output[at + 22] = (uint)(WarpOps.SumInt((int)u) ^ WarpOps.MinInt((int)v)) ^ WarpOps.MaxUInt(w);
+        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u);
         a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
         a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
         a.Output[at + 25] = WarpOps.LaneId();
