@@ -82,7 +82,8 @@ internal static class SkinnyProducts
         return Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, x.Z, x.W, part);
     }
 
-    private static F4 Multiply<TFormat>(uint a0, uint a1, uint a2, uint a3, uint x0, uint x1, F4 sum)
+    /// <summary>sum + one mma: the fragment of 16 rows of W and that of eight columns of x, in the format's 16-bit type.</summary>
+    public static F4 Multiply<TFormat>(uint a0, uint a1, uint a2, uint a3, uint x0, uint x1, F4 sum)
         where TFormat : struct, IStreamedFormat
     {
         U4 weights;

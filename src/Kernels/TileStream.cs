@@ -168,22 +168,8 @@ internal static class TileStream
     {
         U4 inputs = TFormat.Arrange(x);
         U4 upper = TFormat.Decode(w.Row0, step, w.Operand0), lower = TFormat.Decode(w.Row1, step, w.Operand1);
-        part = Multiply<TFormat>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
-        return Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
-    }
-
-    private static F4 Multiply<TFormat>(uint a0, uint a1, uint a2, uint a3, uint x0, uint x1, F4 sum)
-        where TFormat : struct, IStreamedFormat
-    {
-        U4 weights;
-        weights.X = a0;
-        weights.Y = a1;
-        weights.Z = a2;
-        weights.W = a3;
-        U2 inputs;
-        inputs.X = x0;
-        inputs.Y = x1;
-        return TFormat.IsF16 ? Mma.F16(weights, inputs, sum) : Mma.Bf16(weights, inputs, sum);
+        part = SkinnyProducts.Multiply<TFormat>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
+        return SkinnyProducts.Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
     }
 
     /// <summary>A lane's sums into a warp's part of shared memory: [row][column].</summary>
