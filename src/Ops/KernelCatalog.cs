@@ -15,8 +15,7 @@ internal static class KernelCatalog
     public static IReadOnlyList<KernelDefinition> All => Found.Value;
 
     /// <summary>The kernels that a device of this architecture may load.</summary>
-    public static IEnumerable<KernelDefinition> For(Runtime.Ptx.PtxTarget target) => All.Where(k =>
-        k.Traits.ExactArch is { } exact ? exact == target.Name : k.Traits.MinArch <= target.Number);
+    public static IEnumerable<KernelDefinition> For(Runtime.Ptx.PtxTarget target) => All.Where(k => k.Traits.RunsOn(target));
 
     private static List<KernelDefinition> Collect()
     {

@@ -55,7 +55,7 @@ internal static class PtxCommand
         {
             IProgress<int> progress = report.For<int>(done => (done, kernels.Length));
             var written = new List<KernelFile>();
-            foreach ((KernelDefinition kernel, string text) in PtxCompiler.CompileAll(kernels, target))
+            foreach ((KernelDefinition kernel, _, string text) in PtxCompiler.CompileAll(kernels, [target]))
             {
                 cancellation.ThrowIfCancellationRequested();
                 string file = FileName(kernel.Name, names);

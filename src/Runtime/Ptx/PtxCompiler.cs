@@ -39,12 +39,17 @@ internal static unsafe class PtxCompiler
         return Compile(context, definition, target);
     }
 
-    /// <summary>The text of several kernels for an architecture in one context, which is several times faster.</summary>
-    public static IEnumerable<(KernelDefinition Kernel, string Text)> CompileAll(IEnumerable<KernelDefinition> definitions, PtxTarget target)
+    /// <summary>
+    /// The texts of several kernels, each for all of the architectures that it runs on, in one context: the first architecture
+    /// of a kernel pays for reading its IL, the others cost a tenth of that.
+    /// </summary>
+    public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
+        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets)
     {
         using Context context = CreateContext(static _ => { });
         foreach (KernelDefinition definition in definitions)
-            yield return (definition, Compile(context, definition, target));
+            foreach (PtxTarget target in targets.Where(definition.Traits.RunsOn))
+                yield return (definition, target, Compile(context, definition, target));
     }
 
     private static string Compile(Context context, KernelDefinition definition, PtxTarget target)
