@@ -28,7 +28,7 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, HopperTileKind? Hopper = null, bool Clusters = false, bool Quantises = false);
+    private readonly record struct Way(GemmTile? Tile = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -81,6 +81,9 @@ internal sealed class GemmBench
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
         if (device.Arch == 90 && (product.Activation is not null || product.Format == WeightFormat.Bf16))
             ways.AddRange(from kind in Enum.GetValues<HopperTileKind>() where HopperPlan.IsFp8(kind) == product.Activation is not null from clusters in new[] { false, true } select new Way(Hopper: kind, Clusters: clusters));
+        var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
+        if (HopperMixedPlan.Exists(shape, device))
+            ways.AddRange(HopperMixedPlan.TileRowCounts.Select(rows => new Way(MixedRows: rows)));
         return ways;
     }
 
@@ -91,14 +94,16 @@ internal sealed class GemmBench
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+        HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
+            : way.Tile is null && !shape.CanStream && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         void Multiply(QuantizedMatrix w)
         {
             if (way.Quantises)
                 ActivationQuantizer.Quantize(stream, operands.X, operands.Quantized!, m);
-            operands.Multiply(w, way.Hopper is null ? null : hopper, way.Tile);
+            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, way.Tile);
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        (string path, KernelResources? resources) = Kernel(shape, hopper, way.Tile);
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way.Tile);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -126,9 +131,11 @@ internal sealed class GemmBench
         });
     }
 
-    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, GemmTile? tile)
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, GemmTile? tile)
     {
         KernelCache kernels = stream.Device.Kernels;
+        if (mixed is { } decoding)
+            return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
         if (hopper is { } chosen)
             return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);

@@ -37,12 +37,14 @@ internal sealed class GemmOperands : IDisposable
     public DeviceBuffer<BFloat16> Y { get; }
 
     /// <summary>The launch that is timed: what the library chooses, or a tile that the caller names.</summary>
-    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, GemmTile? tile)
+    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, GemmTile? tile)
     {
         if (hopper is { } plan && Quantized is not null)
             HopperLinear.Launch(stream, w, Quantized, Y.View.Cast<byte>(), false, (m, 0), plan);
         else if (hopper is { } other)
             HopperLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), other);
+        else if (mixed is { } decoding)
+            HopperMixedLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), decoding);
         else if (Quantized is not null)
             Linear.Multiply(stream, w, Quantized, Y, m);
         else

@@ -12,10 +12,13 @@ internal struct HopperRing
 
     /// <summary>The next stage.</summary>
     public void Advance<TProduct>()
-        where TProduct : struct, IHopperProduct
+        where TProduct : struct, IHopperProduct => Advance(TProduct.Stages);
+
+    /// <summary>The next of so many stages.</summary>
+    public void Advance(int stages)
     {
         Stage++;
-        if (Stage == TProduct.Stages)
+        if (Stage == stages)
         {
             Stage = 0;
             Parity ^= 1;

@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu;
 /// Multiplication by a weight matrix: <c>y[M, N] = x[M, K] · W[N, K]ᵀ</c>, accumulated in float32 unless an <see cref="Accumulator"/> says otherwise.
 /// </summary>
 /// <remarks>
-/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores (BF16 weights on compute
+/// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores (BF16 and FP8 weights on compute
 /// capability 9.0: with its own instructions); on the CPU each dot product is one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
 /// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
@@ -65,6 +65,11 @@ public static partial class Linear
         if (path is null && !shape.CanStream && HopperPlan.Choose(shape, device) is { } hopper && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
         {
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
+            return;
+        }
+        if (path is null && !shape.CanStream && HopperMixedPlan.Exists(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        {
+            HopperMixedLinear.Launch(stream, weights, x, y, float32, size, HopperMixedPlan.Choose(shape, device));
             return;
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);

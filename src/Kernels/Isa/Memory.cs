@@ -63,6 +63,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.f32 %d, [global]; }")]
     public static unsafe float LoadReadOnlyFloat(long address) => *(float*)address;
 
+    /// <summary>Stores 16 bytes to global memory, by their address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.global.v4.u32 [global], %1; }")]
+    public static unsafe void StoreGlobalTo(long address, U4 v) => *(U4*)address = v;
+
     /// <summary>Loads 4 bytes that nobody writes while the kernel runs.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.u32 %d, [%g0];")]
     public static uint LoadReadOnly1(ref uint p) => Load<uint>(ref p, "ld.global.nc.u32");

@@ -122,6 +122,16 @@ internal static unsafe class Wgmma
     /// <summary>Register <paramref name="index"/> of the totals (emulation only).</summary>
     internal static float Total(int index) => Totals[index];
 
+    /// <summary>Register <paramref name="index"/> of the sums over one block (emulation only).</summary>
+    internal static float Part(int index) => Parts[index];
+
+    /// <summary>Sets it (emulation only).</summary>
+    internal static void SetPart(int index, float value) => Parts[index] = value;
+
+    /// <summary>Byte <paramref name="k"/> of a row of an operand in shared memory (emulation only).</summary>
+    internal static byte* Element(ulong descriptor, int row, int k) =>
+        SharedWindow.Pointer(SharedWindow.Swizzle128(((uint)(descriptor & 0x3fff) << 4) + (uint)((row * 128) + k)));
+
     private interface IOperand
     {
         static abstract int Bytes { get; }
@@ -157,7 +167,4 @@ internal static unsafe class Wgmma
             sums[i] = Ieee.CanonicalNaN((float)sum);
         }
     }
-
-    private static byte* Element(ulong descriptor, int row, int k) =>
-        SharedWindow.Pointer(SharedWindow.Swizzle128(((uint)(descriptor & 0x3fff) << 4) + (uint)((row * 128) + k)));
 }

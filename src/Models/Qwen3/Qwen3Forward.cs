@@ -98,9 +98,27 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
         var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
+        if (layer.Experts is { } experts && HopperMixedLinear.Exists(stream.Device, experts.GateUp) && HopperMixedLinear.Exists(stream.Device, experts.Down))
+        {
+            RunSorted(stream, experts, routing, count);
+            return;
+        }
         layer.GateUp.Multiply(stream, routing, workspace.Normed, workspace.GateUp, new GroupedSize(pairs, k));
         GatedActivation.Apply(stream, workspace.GateUp, workspace.Activated, pairs, config.MoeIntermediateSize);
         layer.Down.Multiply(stream, routing, workspace.Activated, workspace.Projected, new GroupedSize(pairs));
+        MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
+    }
+
+    // Hopper's kernels read tiles of neighbouring rows: pairs stay sorted by expert until the last product puts them back.
+    private void RunSorted(GpuStream stream, in ExpertStack experts, in ExpertRouting routing, int count)
+    {
+        int k = config.ExpertsPerToken, pairs = count * k;
+        // The last product's output is not there yet: its place holds the sorted inputs.
+        ArrayView<BFloat16> sorted = workspace.Projected.View.Cast<BFloat16>();
+        GatherRows.Apply(stream, routing.Order, workspace.Normed, sorted, pairs, k, config.HiddenSize);
+        HopperMixedLinear.LaunchGrouped(stream, experts.GateUp, routing, sorted, workspace.GateUp.View.Cast<byte>(), false, pairs, scatters: false);
+        GatedActivation.Apply(stream, workspace.GateUp, workspace.Activated, pairs, config.MoeIntermediateSize);
+        HopperMixedLinear.LaunchGrouped(stream, experts.Down, routing, workspace.Activated, workspace.Projected.View.Cast<byte>(), true, pairs, scatters: true);
         MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
     }
 }

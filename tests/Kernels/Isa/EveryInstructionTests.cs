@@ -154,6 +154,7 @@ public sealed partial class EveryInstructionTests
         uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
         Warpgroup.Meet(1);
         a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source));
+        Mem.StoreGlobalTo(a.Source + 16, SharedWindow.Load(shared));
     }
 
     /// <summary>Copy engine, its barriers and clusters; compiled only: HopperLinearTests runs it.</summary>

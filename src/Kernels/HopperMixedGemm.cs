@@ -1,0 +1,171 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>
+/// BF16 activations times FP8 weights with block scales (W8A16) on Hopper's tensor cores (sm_90a), for one matrix or one an expert:
+/// y[m, n] = Σ_k x[m, k] · scale(n, k) · W[n, k].
+/// </summary>
+/// <remarks>
+/// Warpgroups, ring and barriers are those of <see cref="HopperGemm"/>; what differs is how the operands meet. The tensor cores take one operand from
+/// registers: that is W, 64 of its rows a warpgroup, read from shared memory as codes and decoded to BF16 (exactly) while they work on the quarter step before. So decoded
+/// weights are never written anywhere, and they are spread over up to 192 rows of x. The result is yᵀ, which is turned when it is stored. Rows of W are
+/// the same 64 of a scale block for a whole warpgroup, so a step of 128 columns has one scale: its sum is added to float32 totals with it.
+/// The order of summation along K is fixed and does not depend on the other rows; edges are zeros that the copy engine fills in.
+/// </remarks>
+internal static class HopperMixedGemm
+{
+    public const int Threads = 3 * Warpgroup.Threads;
+
+    /// <summary>Columns of y of a warpgroup and of a block.</summary>
+    public const int WarpgroupColumns = 64, TileColumns = 2 * WarpgroupColumns;
+
+    /// <summary>Most rows of y of a tile, and how many the copy engine moves at once.</summary>
+    public const int MostRows = 192, CopiedRows = 64;
+
+    /// <summary>Columns of K of a step, and bytes of a row that shared memory keeps together.</summary>
+    public const int StepColumns = 128, RowBytes = 128;
+
+    private const int Stages = 3, Multipliers = 2, ProducerRegisters = 24, MultiplierRegisters = 240;
+
+    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
+    private const int HalfBytes = MostRows * RowBytes, CodeBytes = TileColumns * RowBytes, StageBytes = (2 * HalfBytes) + CodeBytes;
+    private const int Slabs = Stages * StageBytes, Barriers = Slabs + (Multipliers * HopperMixedStore.Bytes);
+
+    /// <summary>Dynamic shared memory of a block.</summary>
+    public const int SharedBytes = Barriers + (2 * Stages * HopperGemm.BarrierBytes);
+
+    public static void Run<TOutput, TRows>(HopperMixedArgs a)
+        where TOutput : struct, IMixedOutput
+        where TRows : struct, IRowMap
+    {
+        Wgmma.Declare();
+        WgmmaMixed.Declare();
+        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
+        uint full = shared + Barriers, empty = full + (Stages * HopperGemm.BarrierBytes);
+        if (Group.IdxX == 0)
+        {
+            for (int i = 0; i < Stages; i++)
+            {
+                Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
+                Mbarrier.Initialize(empty + (uint)(i * HopperGemm.BarrierBytes), Multipliers * 4);
+            }
+            Mbarrier.FenceInitialized();
+        }
+        // No copy starts and nobody waits before the barriers exist.
+        Group.Barrier();
+        if (Group.IdxX < Warpgroup.Threads)
+        {
+            Warpgroup.GiveRegisters(ProducerRegisters);
+            if (Group.IdxX == 0)
+                Produce<TRows>(a, shared, full, empty);
+        }
+        else
+        {
+            Warpgroup.TakeRegisters(MultiplierRegisters);
+            Consume<TOutput, TRows>(a, shared, full, empty);
+        }
+    }
+
+    private static void Produce<TRows>(HopperMixedArgs a, uint shared, uint full, uint empty)
+        where TRows : struct, IRowMap
+    {
+        HopperRing ring = default;
+        HopperMixedTiles tile = default;
+        tile.Start<TRows>(a);
+        for (int number = Grid.IdxX; tile.Find<TRows>(a, number); number += Grid.DimX)
+        {
+            int copies = (tile.Count + CopiedRows - 1) / CopiedRows, weightRow = (tile.Expert * a.N) + tile.Column;
+            for (int step = 0; step < a.Steps; step++)
+            {
+                uint stage = shared + (uint)(ring.Stage * StageBytes), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
+                int k = step * StepColumns;
+                // The stage's last products are done (at once in the ring's first round).
+                Mbarrier.Wait(empty + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity ^ 1);
+                Mbarrier.ArriveExpecting(arrived, CodeBytes + (copies * 2 * CopiedRows * RowBytes));
+                Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (2 * HalfBytes), k, weightRow, arrived);
+                for (int i = 0; i < copies; i++)
+                {
+                    uint rows = stage + (uint)(i * CopiedRows * RowBytes);
+                    Tma.Load(a.Input, HopperMixedArgs.InputMap, rows, k, tile.First + (i * CopiedRows), arrived);
+                    Tma.Load(a.Input, HopperMixedArgs.InputMap, rows + HalfBytes, k + (StepColumns / 2), tile.First + (i * CopiedRows), arrived);
+                }
+                ring.Advance(Stages);
+            }
+        }
+    }
+
+    private static void Consume<TOutput, TRows>(HopperMixedArgs a, uint shared, uint full, uint empty)
+        where TOutput : struct, IMixedOutput
+        where TRows : struct, IRowMap
+    {
+        HopperRing ring = default;
+        HopperMixedTiles tile = default;
+        int warpgroup = (Group.IdxX >> 7) - 1, turn = 0;
+        uint codes = WgmmaMixed.LaneAddress(shared + (uint)((2 * HalfBytes) + (warpgroup * WarpgroupColumns * RowBytes)));
+        uint slabs = shared + (uint)(Slabs + (warpgroup * HopperMixedStore.Bytes));
+        tile.Start<TRows>(a);
+        for (int number = Grid.IdxX; tile.Find<TRows>(a, number); number += Grid.DimX)
+        {
+            if (tile.Count <= MixedRows64.Rows)
+                Sum<MixedRows64>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+            else if (tile.Count <= MixedRows128.Rows)
+                Sum<MixedRows128>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+            else
+                Sum<MixedRows192>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+            HopperMixedStore.Tile<TOutput, TRows>(a, tile, slabs, warpgroup, ref turn);
+        }
+    }
+
+    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. A quarter of a step is decoded while the one before is multiplied.
+    private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
+        where TWidth : struct, IMixedWidth
+    {
+        // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
+        const ulong QuarterStep = 4;
+        // A tile's columns beyond W are not stored and take the last block's scales.
+        int row = IntrinsicMath.Min(tile.Column + (warpgroup * WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
+        long scales = a.WeightScales + ((((long)tile.Expert * a.ScalesPerExpert) + ((long)row * a.WeightScaleColumns)) * sizeof(float));
+        float scale = Mem.LoadReadOnlyFloat(scales);
+        Wgmma.Clear();
+        for (int step = 0; step < a.Steps; step++)
+        {
+            uint stage = (uint)(ring.Stage * StageBytes), codes = operands.Codes + stage;
+            ulong first = Wgmma.Descriptor(operands.Inputs + stage), second = Wgmma.Descriptor(operands.Inputs + stage + HalfBytes);
+            Mbarrier.Wait(barriers.Full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+            WgmmaMixed.Decode0(codes);
+            Wgmma.Fence();
+            TWidth.Even(first, 0);
+            Wgmma.Commit();
+            WgmmaMixed.Decode1(codes);
+            Wgmma.Fence();
+            TWidth.Odd(first + QuarterStep, 1);
+            Wgmma.Commit();
+            int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
+            float nextScale = Mem.LoadReadOnlyFloat(scales + (long)((next * StepColumns) >> a.WeightColumnShift) * sizeof(float));
+            // The even registers have been read.
+            Wgmma.Wait(1);
+            WgmmaMixed.Decode2(codes);
+            Wgmma.Fence();
+            TWidth.Even(second, 1);
+            Wgmma.Commit();
+            Wgmma.Wait(1);
+            WgmmaMixed.Decode3(codes);
+            Wgmma.Fence();
+            TWidth.Odd(second + QuarterStep, 1);
+            Wgmma.Commit();
+            Wgmma.Wait(0);
+            // Every warp has read the stage.
+            if (Warp.LaneIdx == 0)
+                Mbarrier.Arrive(barriers.Empty + (uint)(ring.Stage * HopperGemm.BarrierBytes));
+            Wgmma.Promote0(scale, scale);
+            if (TWidth.Rows > 64)
+                Wgmma.Promote1(scale, scale);
+            if (TWidth.Rows > 128)
+                Wgmma.Promote2(scale, scale);
+            scale = nextScale;
+            ring.Advance(Stages);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+using ILGPU;
+using ILGPU.IR.Intrinsics;
+
+namespace GpuKit.Ilgpu.Kernels.Isa;
+
+/// <summary>
+/// Products of a warpgroup whose first operand is decoded from FP8 on its way to the tensor cores (sm_90a): part[64, N] (+)= A[64, 32] · B[N, 32]ᵀ with A
+/// in registers as BF16 and B in shared memory as <see cref="Wgmma"/> has it.
+/// </summary>
+/// <remarks>
+/// <para>
+/// A comes from a tile of 64 rows × 128 codes in shared memory with 128-byte swizzle, a quarter of its columns at a time. Two quarters have registers
+/// (<c>code</c>, 8 each): one is decoded while the tensor cores read the other. Like accumulators they have names, since a register that the compiler moves
+/// makes it wait for the products that read it.
+/// </para>
+/// <para>
+/// A lane (g, t) of warp w has of each 16 columns those that m16n8k16 gives it (<see cref="MmaFragment"/>): columns 2t, 2t + 1 and 2t + 8, 2t + 9 of rows 16·w + g
+/// and 16·w + g + 8. Neighbouring columns are two bytes; eight rows are in eight different 16-byte words: no bank conflicts.
+/// </para>
+/// </remarks>
+internal static unsafe class WgmmaMixed
+{
+    private const string Arch = "90a";
+
+    // Sign, and seven bits below BF16's top exponent bits: the value times 2⁻¹²⁰, subnormals included (as Fp8BitMove).
+    private const uint TwoTo120 = 0x7B807B80, MinusZero = 0x80008000;
+
+    private const string Decode = "{ .reg .b32 at, h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; ";
+    private const string Pair = "prmt.b32 h, h, 0, 0x1404; shr.u32 l, h, 4; and.b32 l, l, 0x07F007F0; and.b32 h, h, 0x80008000; or.b32 h, h, l; ";
+    private const string Even = "ld.shared.u16 h, [at]; " + Pair + "fma.rn.bf16x2 code(4#), h, big, none; ld.shared.u16 h, [at+1024]; " + Pair + "fma.rn.bf16x2 code(4#+1), h, big, none; "
+        + "ld.shared.u16 h, [at+8]; " + Pair + "fma.rn.bf16x2 code(4#+2), h, big, none; ld.shared.u16 h, [at+1032]; " + Pair + "fma.rn.bf16x2 code(4#+3), h, big, none; ]]}";
+    private const string Odd = "ld.shared.u16 h, [at]; " + Pair + "fma.rn.bf16x2 code(4#+8), h, big, none; ld.shared.u16 h, [at+1024]; " + Pair + "fma.rn.bf16x2 code(4#+9), h, big, none; "
+        + "ld.shared.u16 h, [at+8]; " + Pair + "fma.rn.bf16x2 code(4#+10), h, big, none; ld.shared.u16 h, [at+1032]; " + Pair + "fma.rn.bf16x2 code(4#+11), h, big, none; ]]}";
+
+    private const string Begin = "{ .reg .pred adds, always; .reg .b64 b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %1, 0; mov.b64 b, %0; ";
+    private const string EvenFirst = "{code0, code1, code2, code3}, b, adds, 1, 1, 0; add.s64 b, b, 2; ";
+    private const string EvenSecond = "{code4, code5, code6, code7}, b, always, 1, 1, 0; }";
+    private const string OddFirst = "{code8, code9, code10, code11}, b, adds, 1, 1, 0; add.s64 b, b, 2; ";
+    private const string OddSecond = "{code12, code13, code14, code15}, b, always, 1, 1, 0; }";
+    private const string N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, part(#)]]}, ";
+    private const string N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, part(#)]]}, ";
+    private const string N192 = "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {[[96, part(#)]]}, ";
+
+    [ThreadStatic]
+    private static uint[]? codes;
+
+    private static uint[] Codes => codes ??= new uint[16];
+
+    /// <summary>Declares the registers of A. Once a kernel, before any branch.</summary>
+    [IntrinsicImplementation, Ptx(".reg .b32 code<16>;", ExactArch = Arch)]
+    public static void Declare()
+    {
+    }
+
+    /// <summary>Where a lane's codes of a tile begin: row 16·w + g, its 16-byte word 0 where the swizzle puts it, byte 2t.</summary>
+    /// <param name="tile">Shared address of the tile's first row; a multiple of 1,024.</param>
+    public static uint LaneAddress(uint tile)
+    {
+        uint lane = (uint)Warp.LaneIdx, group = lane >> 2;
+        return tile + ((((((uint)Group.IdxX >> 5) & 3) * 16) + group) * 128) + (group << 4) + ((lane & 3) * 2);
+    }
+
+    /// <summary>Decodes columns 0 to 31 into the even registers.</summary>
+    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#); " + Even, ExactArch = Arch)]
+    public static void Decode0(uint address) => Emulate(address, 0);
+
+    /// <summary>Decodes columns 32 to 63 into the odd registers.</summary>
+    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#+32); " + Odd, ExactArch = Arch)]
+    public static void Decode1(uint address) => Emulate(address, 1);
+
+    /// <summary>Decodes columns 64 to 95 into the even registers.</summary>
+    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#+64); " + Even, ExactArch = Arch)]
+    public static void Decode2(uint address) => Emulate(address, 2);
+
+    /// <summary>Decodes columns 96 to 127 into the odd registers.</summary>
+    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#+96); " + Odd, ExactArch = Arch)]
+    public static void Decode3(uint address) => Emulate(address, 3);
+
+    /// <summary>part[64, 64] (+)= even registers · B[64, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N64 + EvenFirst + N64 + EvenSecond, ExactArch = Arch)]
+    public static void MultiplyEvenN64(ulong b, uint adds) => Multiply(64, 0, b, adds);
+
+    /// <summary>part[64, 64] (+)= odd registers · B[64, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N64 + OddFirst + N64 + OddSecond, ExactArch = Arch)]
+    public static void MultiplyOddN64(ulong b, uint adds) => Multiply(64, 8, b, adds);
+
+    /// <summary>part[64, 128] (+)= even registers · B[128, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N128 + EvenFirst + N128 + EvenSecond, ExactArch = Arch)]
+    public static void MultiplyEvenN128(ulong b, uint adds) => Multiply(128, 0, b, adds);
+
+    /// <summary>part[64, 128] (+)= odd registers · B[128, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N128 + OddFirst + N128 + OddSecond, ExactArch = Arch)]
+    public static void MultiplyOddN128(ulong b, uint adds) => Multiply(128, 8, b, adds);
+
+    /// <summary>part[64, 192] (+)= even registers · B[192, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N192 + EvenFirst + N192 + EvenSecond, ExactArch = Arch)]
+    public static void MultiplyEvenN192(ulong b, uint adds) => Multiply(192, 0, b, adds);
+
+    /// <summary>part[64, 192] (+)= odd registers · B[192, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N192 + OddFirst + N192 + OddSecond, ExactArch = Arch)]
+    public static void MultiplyOddN192(ulong b, uint adds) => Multiply(192, 8, b, adds);
+
+    private static void Emulate(uint address, int quarter)
+    {
+        for (int i = 0; i < 8; i++)
+        {
+            uint at = (address ^ (uint)((2 * quarter) + (i >> 2) << 4)) + (uint)(((i & 1) * 1024) + ((i & 2) * 4));
+            uint spread = Bits.Prmt(*(ushort*)SharedWindow.Pointer(at), 0, 0x1404);
+            Codes[((quarter & 1) * 8) + i] = Cvt.FmaBf16x2(((spread >> 4) & 0x07F007F0) | (spread & MinusZero), TwoTo120, MinusZero);
+        }
+    }
+
+    // Each thread sums its own elements in float64 and rounds once; the hardware's order and rounding are unspecified.
+    private static void Multiply(int columns, int first, ulong b, uint adds)
+    {
+        int lane = Warp.LaneIdx;
+        var a = new float[2, 32];
+        for (int i = 0; i < 8; i++)
+        {
+            uint* all = WarpEmulation.Gather("wgmma", Codes[first + i]);
+            // Of the four lanes with this lane's rows; register i & 1: upper or lower row, i & 2: columns 8 further, i >> 2: 16 further.
+            for (int t = 0; t < 4; t++)
+            {
+                uint pair = all[(lane & ~3) + t];
+                int column = (16 * (i >> 2)) + (4 * (i & 2)) + (2 * t);
+                a[i & 1, column] = Cvt.FromBf16((ushort)pair);
+                a[i & 1, column + 1] = Cvt.FromBf16((ushort)(pair >> 16));
+            }
+        }
+        for (int i = 0; i < columns / 2; i++)
+        {
+            int row = MmaFragment.CColumn(lane, i & 3) + (8 * (i >> 2));
+            double sum = adds == 0 ? 0 : Wgmma.Part(i);
+            for (int k = 0; k < 32; k++)
+                sum += (double)a[(i >> 1) & 1, k] * Cvt.FromBf16(*(ushort*)Wgmma.Element(b, row, 2 * k));
+            Wgmma.SetPart(i, Ieee.CanonicalNaN((float)sum));
+        }
+    }
+}
