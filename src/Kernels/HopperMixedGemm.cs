@@ -118,7 +118,8 @@ internal static class HopperMixedGemm
         }
     }
 
-    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. A quarter of a step is decoded while the one before is multiplied.
+    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are loaded a quarter of a step before they are decoded, and decoded while the quarter
+    // before is multiplied, across steps too.
     private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
         where TWidth : struct, IMixedWidth
     {
@@ -129,43 +130,56 @@ internal static class HopperMixedGemm
         long scales = a.WeightScales + ((((long)tile.Expert * a.ScalesPerExpert) + ((long)row * a.WeightScaleColumns)) * sizeof(float));
         float scale = Mem.LoadReadOnlyFloat(scales);
         Wgmma.Clear();
+        Mbarrier.Wait(barriers.Full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+        WgmmaMixed.Load0(operands.Codes + (uint)(ring.Stage * StageBytes));
+        WgmmaMixed.DecodeEven();
         for (int step = 0; step < a.Steps; step++)
         {
-            uint stage = (uint)(ring.Stage * StageBytes), codes = operands.Codes + stage;
+            int current = ring.Stage;
+            uint stage = (uint)(current * StageBytes), codes = operands.Codes + stage;
             ulong first = Wgmma.Descriptor(operands.Inputs + stage), second = Wgmma.Descriptor(operands.Inputs + stage + HalfBytes);
-            Mbarrier.Wait(barriers.Full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
-            WgmmaMixed.Decode0(codes);
             Wgmma.Fence();
             TWidth.Even(first, 0);
             Wgmma.Commit();
-            WgmmaMixed.Decode1(codes);
+            WgmmaMixed.Load1(codes);
+            WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
             TWidth.Odd(first + QuarterStep, 1);
             Wgmma.Commit();
-            int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
-            float nextScale = Mem.LoadReadOnlyFloat(scales + (long)((next * StepColumns) >> a.WeightColumnShift) * sizeof(float));
+            WgmmaMixed.Load2(codes);
             // The even registers have been read.
             Wgmma.Wait(1);
-            WgmmaMixed.Decode2(codes);
+            WgmmaMixed.DecodeEven();
             Wgmma.Fence();
             TWidth.Even(second, 1);
             Wgmma.Commit();
+            WgmmaMixed.Load3(codes);
             Wgmma.Wait(1);
-            WgmmaMixed.Decode3(codes);
+            WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
             TWidth.Odd(second + QuarterStep, 1);
             Wgmma.Commit();
+            // After the last step this stage again: it has landed, and what is decoded is not used.
+            bool more = step + 1 < a.Steps;
+            uint parity = ring.Parity;
+            ring.Advance(Stages);
+            int next = more ? ring.Stage : current;
+            parity = more ? ring.Parity : parity;
+            float nextScale = Mem.LoadReadOnlyFloat(scales + (((long)(IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+            Mbarrier.Wait(barriers.Full + (uint)(next * HopperGemm.BarrierBytes), parity);
+            WgmmaMixed.Load0(operands.Codes + (uint)(next * StageBytes));
+            Wgmma.Wait(1);
+            WgmmaMixed.DecodeEven();
             Wgmma.Wait(0);
             // Every warp has read the stage.
             if (Warp.LaneIdx == 0)
-                Mbarrier.Arrive(barriers.Empty + (uint)(ring.Stage * HopperGemm.BarrierBytes));
+                Mbarrier.Arrive(barriers.Empty + (uint)(current * HopperGemm.BarrierBytes));
             Wgmma.Promote0(scale, scale);
             if (TWidth.Rows > 64)
                 Wgmma.Promote1(scale, scale);
             if (TWidth.Rows > 128)
                 Wgmma.Promote2(scale, scale);
             scale = nextScale;
-            ring.Advance(Stages);
         }
     }
 }

@@ -9,8 +9,8 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// </summary>
 /// <remarks>
 /// <para>
-/// A comes from a tile of 64 rows × 128 codes in shared memory with 128-byte swizzle, a quarter of its columns at a time. Two quarters have registers
-/// (<c>code</c>, 8 each): one is decoded while the tensor cores read the other. Like accumulators they have names, since a register that the compiler moves
+/// A comes from a tile of 64 rows × 128 codes in shared memory with 128-byte swizzle, a quarter of its columns at a time: loaded (<c>raw</c>), then decoded into
+/// registers of which two quarters have some (<c>code</c>, 8 each), since the tensor cores still read one's when the next is decoded. Like accumulators they have names, since a register that the compiler moves
 /// makes it wait for the products that read it.
 /// </para>
 /// <para>
@@ -25,12 +25,9 @@ internal static unsafe class WgmmaMixed
     // Sign, and seven bits below BF16's top exponent bits: the value times 2⁻¹²⁰, subnormals included (as Fp8BitMove).
     private const uint TwoTo120 = 0x7B807B80, MinusZero = 0x80008000;
 
-    private const string Decode = "{ .reg .b32 at, h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; ";
-    private const string Pair = "prmt.b32 h, h, 0, 0x1404; shr.u32 l, h, 4; and.b32 l, l, 0x07F007F0; and.b32 h, h, 0x80008000; or.b32 h, h, l; ";
-    private const string Even = "ld.shared.u16 h, [at]; " + Pair + "fma.rn.bf16x2 code(4#), h, big, none; ld.shared.u16 h, [at+1024]; " + Pair + "fma.rn.bf16x2 code(4#+1), h, big, none; "
-        + "ld.shared.u16 h, [at+8]; " + Pair + "fma.rn.bf16x2 code(4#+2), h, big, none; ld.shared.u16 h, [at+1032]; " + Pair + "fma.rn.bf16x2 code(4#+3), h, big, none; ]]}";
-    private const string Odd = "ld.shared.u16 h, [at]; " + Pair + "fma.rn.bf16x2 code(4#+8), h, big, none; ld.shared.u16 h, [at+1024]; " + Pair + "fma.rn.bf16x2 code(4#+9), h, big, none; "
-        + "ld.shared.u16 h, [at+8]; " + Pair + "fma.rn.bf16x2 code(4#+10), h, big, none; ld.shared.u16 h, [at+1032]; " + Pair + "fma.rn.bf16x2 code(4#+11), h, big, none; ]]}";
+    // Each pair of codes: to bits 8–15 and 24–31, then sign and the rest to their places, then exactly times 2¹²⁰.
+    private const string Convert = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x1404; shr.u32 l, h, 4; and.b32 l, l, 0x07F007F0; and.b32 h, h, 0x80008000; or.b32 h, h, l; ";
+    private const string Load = "ld.shared.u16 raw(4#), [at]; ld.shared.u16 raw(4#+1), [at+1024]; ld.shared.u16 raw(4#+2), [at+8]; ld.shared.u16 raw(4#+3), [at+1032]; ]]}";
 
     private const string Begin = "{ .reg .pred adds, always; .reg .b64 b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %1, 0; mov.b64 b, %0; ";
     private const string EvenFirst = "{code0, code1, code2, code3}, b, adds, 1, 1, 0; add.s64 b, b, 2; ";
@@ -44,10 +41,15 @@ internal static unsafe class WgmmaMixed
     [ThreadStatic]
     private static uint[]? codes;
 
+    [ThreadStatic]
+    private static uint[]? raws;
+
     private static uint[] Codes => codes ??= new uint[16];
 
+    private static uint[] Raws => raws ??= new uint[8];
+
     /// <summary>Declares the registers of A. Once a kernel, before any branch.</summary>
-    [IntrinsicImplementation, Ptx(".reg .b32 code<16>;", ExactArch = Arch)]
+    [IntrinsicImplementation, Ptx(".reg .b32 code<16>; .reg .b32 raw<8>;", ExactArch = Arch)]
     public static void Declare()
     {
     }
@@ -60,21 +62,29 @@ internal static unsafe class WgmmaMixed
         return tile + ((((((uint)Group.IdxX >> 5) & 3) * 16) + group) * 128) + (group << 4) + ((lane & 3) * 2);
     }
 
-    /// <summary>Decodes columns 0 to 31 into the even registers.</summary>
-    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#); " + Even, ExactArch = Arch)]
-    public static void Decode0(uint address) => Emulate(address, 0);
+    /// <summary>Loads the codes of columns 0 to 31.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b32 at; [[2: xor.b32 at, %0, (16#); " + Load, ExactArch = Arch)]
+    public static void Load0(uint address) => EmulateLoad(address, 0);
 
-    /// <summary>Decodes columns 32 to 63 into the odd registers.</summary>
-    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#+32); " + Odd, ExactArch = Arch)]
-    public static void Decode1(uint address) => Emulate(address, 1);
+    /// <summary>Loads the codes of columns 32 to 63.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b32 at; [[2: xor.b32 at, %0, (16#+32); " + Load, ExactArch = Arch)]
+    public static void Load1(uint address) => EmulateLoad(address, 1);
 
-    /// <summary>Decodes columns 64 to 95 into the even registers.</summary>
-    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#+64); " + Even, ExactArch = Arch)]
-    public static void Decode2(uint address) => Emulate(address, 2);
+    /// <summary>Loads the codes of columns 64 to 95.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b32 at; [[2: xor.b32 at, %0, (16#+64); " + Load, ExactArch = Arch)]
+    public static void Load2(uint address) => EmulateLoad(address, 2);
 
-    /// <summary>Decodes columns 96 to 127 into the odd registers.</summary>
-    [IntrinsicImplementation, Ptx(Decode + "[[2: xor.b32 at, %0, (16#+96); " + Odd, ExactArch = Arch)]
-    public static void Decode3(uint address) => Emulate(address, 3);
+    /// <summary>Loads the codes of columns 96 to 127.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b32 at; [[2: xor.b32 at, %0, (16#+96); " + Load, ExactArch = Arch)]
+    public static void Load3(uint address) => EmulateLoad(address, 3);
+
+    /// <summary>Decodes what was loaded into the even registers.</summary>
+    [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#), h, big, none; ]]}", ExactArch = Arch)]
+    public static void DecodeEven() => EmulateDecode(0);
+
+    /// <summary>Decodes what was loaded into the odd registers.</summary>
+    [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
+    public static void DecodeOdd() => EmulateDecode(8);
 
     /// <summary>part[64, 64] (+)= even registers · B[64, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N64 + EvenFirst + N64 + EvenSecond, ExactArch = Arch)]
@@ -100,13 +110,18 @@ internal static unsafe class WgmmaMixed
     [IntrinsicImplementation, Ptx(Begin + N192 + OddFirst + N192 + OddSecond, ExactArch = Arch)]
     public static void MultiplyOddN192(ulong b, uint adds) => Multiply(192, 8, b, adds);
 
-    private static void Emulate(uint address, int quarter)
+    private static void EmulateLoad(uint address, int quarter)
+    {
+        for (int i = 0; i < 8; i++)
+            Raws[i] = *(ushort*)SharedWindow.Pointer((address ^ (uint)((2 * quarter) + (i >> 2) << 4)) + (uint)(((i & 1) * 1024) + ((i & 2) * 4)));
+    }
+
+    private static void EmulateDecode(int first)
     {
         for (int i = 0; i < 8; i++)
         {
-            uint at = (address ^ (uint)((2 * quarter) + (i >> 2) << 4)) + (uint)(((i & 1) * 1024) + ((i & 2) * 4));
-            uint spread = Bits.Prmt(*(ushort*)SharedWindow.Pointer(at), 0, 0x1404);
-            Codes[((quarter & 1) * 8) + i] = Cvt.FmaBf16x2(((spread >> 4) & 0x07F007F0) | (spread & MinusZero), TwoTo120, MinusZero);
+            uint spread = Bits.Prmt(Raws[i], 0, 0x1404);
+            Codes[first + i] = Cvt.FmaBf16x2(((spread >> 4) & 0x07F007F0) | (spread & MinusZero), TwoTo120, MinusZero);
         }
     }
 
