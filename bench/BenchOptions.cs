@@ -22,6 +22,9 @@ internal sealed record BenchOptions
 
     public int Runs { get; private init; } = 5;
 
+    /// <summary>How long a soak runs.</summary>
+    public int Minutes { get; private init; } = 9;
+
     /// <summary>Rows of x that products are timed with.</summary>
     public IReadOnlyList<int> Rows => GivenRows ?? [1, 8, 16];
 
@@ -87,6 +90,7 @@ internal sealed record BenchOptions
                 "--model" => options with { ModelFolder = value },
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
+                "--minutes" => options with { Minutes = Number(option, value, 1) },
                 "--rows" => options with { GivenRows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--context" => options with { Contexts = [.. value.Split(',').Select(v => Number(option, v, 2)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
