@@ -22,6 +22,9 @@ public sealed class SafetensorsFuzzTests
         }.Select(Encoding.UTF8.GetBytes),
     ];
 
+    // A limit of the reader's, no rule of the format.
+    private const string LongName = "name of 2,000 bytes";
+
     [Fact]
     public void Headers_are_accepted_exactly_when_the_rules_are_kept()
     {
@@ -58,6 +61,10 @@ public sealed class SafetensorsFuzzTests
         });
         Assert.InRange(accepted, 5, 500);
     }
+
+    [Fact]
+    public void The_validator_refuses_every_named_malformed_file_too() =>
+        Assert.All(MalformedSafetensors.All, f => Assert.True(Rules(f.Value) is null || f.Key == LongName, f.Key));
 
     private static void Agree(SafetensorsRules? rules, IReadOnlyDictionary<string, TensorInfo>? tensors, IReadOnlyDictionary<string, string>? metadata)
     {
