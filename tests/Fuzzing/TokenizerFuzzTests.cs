@@ -13,10 +13,10 @@ public sealed class TokenizerFuzzTests
     private const string Text = "In the beginning's 12 é\u0301 日本 🙂\n\n  <|im_end|><s> x";
 
     [Fact]
-    public void Small_tokenizers_give_back_every_text_or_are_refused() => Run("small-tokenizer", 4_000, FuzzRun.Mutations(Small()));
+    public void Small_tokenizers_give_back_every_text_or_are_refused() => Run("tokenizer.json, small", FuzzRun.Mutations(Small()));
 
     [Fact]
-    public void Whole_tokenizers_give_back_every_text_or_are_refused() => Run("tokenizer", 250, FuzzRun.Mutations(FuzzRun.Good("tokenizer.json")));
+    public void Whole_tokenizers_give_back_every_text_or_are_refused() => Run("tokenizer.json, whole", FuzzRun.Mutations(FuzzRun.Good("tokenizer.json")));
 
     [Fact]
     public void Added_tokens_of_the_configuration_give_back_every_text_or_are_refused()
@@ -24,7 +24,7 @@ public sealed class TokenizerFuzzTests
         byte[] config = """{"added_tokens_decoder":{"300":{"content":"<s>","special":true,"lstrip":false},"301":{"content":"日","special":false},"302":{"content":"<|im_end|>","special":true,"normalized":false}}}"""u8.ToArray();
         using var folder = new TemporaryFolder();
         folder.Write("tokenizer.json", Small());
-        int accepted = FuzzRun.AcceptedOfThousand("added-tokens", 3_000, FuzzRun.Mutations(config), json =>
+        int accepted = FuzzRun.AcceptedOfThousand("added tokens", FuzzRun.Mutations(config), json =>
         {
             folder.Write("tokenizer_config.json", json);
             return GivesBack(folder);
@@ -32,10 +32,10 @@ public sealed class TokenizerFuzzTests
         Assert.InRange(accepted, 20, 900);
     }
 
-    private static void Run(string name, int count, Func<Random, byte[]> make)
+    private static void Run(string name, Func<Random, byte[]> make)
     {
         using var folder = new TemporaryFolder();
-        int accepted = FuzzRun.AcceptedOfThousand(name, count, make, json =>
+        int accepted = FuzzRun.AcceptedOfThousand(name, make, json =>
         {
             folder.Write("tokenizer.json", json);
             return GivesBack(folder);

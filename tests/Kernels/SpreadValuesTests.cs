@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Tests.Kernels;
 /// <summary>2²⁴ float32 numbers, spread evenly over all bit patterns, against rounding by definition in float64.</summary>
 public sealed class SpreadValuesTests
 {
-    private const int Count = 1 << 24;
+    internal const int Count = 1 << 24;
 
     [Fact]
     public void ToBf16()

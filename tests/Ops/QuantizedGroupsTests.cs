@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>Quantise → dequantise, 10,000 groups a format: exactly what the tables say, and never further off than the format allows.</summary>
 public sealed class QuantizedGroupsTests
 {
-    private const int Groups = 10_000;
+    internal const int Groups = 10_000;
 
     public static TheoryData<WeightFormat> Formats => [.. WeightFormats.All];
 
