@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using GpuKit.Ilgpu.Models;
@@ -90,6 +91,20 @@ public sealed class HostileFilesTests
         string tokens = string.Concat(Enumerable.Range(3_000, 60_000).Select(i => string.Create(CultureInfo.InvariantCulture, $"\"{i}\":{{\"content\":\"{i}\"}},")));
         folder.Write("tokenizer_config.json", $"{{\"added_tokens_decoder\":{{{tokens}\"x\":0}}}}");
         HostileInput.IsRefusedCheaply(() => Tokenizer.Load(folder.Path));
+    }
+
+    [Fact]
+    public void Tens_of_thousands_of_added_tokens_that_begin_alike_cost_little_time()
+    {
+        using var folder = new TemporaryFolder();
+        folder.Write("tokenizer.json", File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, "tokenizer.json")));
+        string tokens = string.Join(',', Enumerable.Range(3_000, 45_000).Select(i => string.Create(CultureInfo.InvariantCulture, $"\"{i}\":{{\"content\":\"aaaa{i}\"}}")));
+        folder.Write("tokenizer_config.json", $"{{\"added_tokens_decoder\":{{{tokens}}}}}");
+        var time = Stopwatch.StartNew();
+        var tokenizer = Tokenizer.Load(folder.Path);
+        string text = string.Concat(Enumerable.Repeat("aaaa3 aaaa12345 ", 500));
+        Assert.Equal(text, tokenizer.Decode(tokenizer.EncodePlain(text)));
+        Assert.InRange(time.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(5));
     }
 
     [Fact]

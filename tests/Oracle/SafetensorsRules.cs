@@ -12,12 +12,6 @@ namespace GpuKit.Ilgpu.Tests.Oracle;
 /// </summary>
 internal sealed record SafetensorsRules(Dictionary<string, SafetensorsRules.Tensor> Tensors, Dictionary<string, string> Metadata)
 {
-    private static readonly Dictionary<string, int> ElementBytes = new()
-    {
-        ["F64"] = 8, ["F32"] = 4, ["F16"] = 2, ["BF16"] = 2, ["F8_E4M3"] = 1, ["F8_E5M2"] = 1,
-        ["I64"] = 8, ["I32"] = 4, ["I16"] = 2, ["I8"] = 1, ["U64"] = 8, ["U32"] = 4, ["U16"] = 2, ["U8"] = 1, ["BOOL"] = 1,
-    };
-
     /// <summary>A tensor's entry.</summary>
     public sealed record Tensor(string Type, long[] Shape, long Begin, long End);
 
@@ -70,7 +64,7 @@ internal sealed record SafetensorsRules(Dictionary<string, SafetensorsRules.Tens
     private static Tensor? ReadTensor(JsonElement value)
     {
         if (Members(value) is not { Count: 3 } fields
-            || !fields.TryGetValue("dtype", out JsonElement type) || type.ValueKind != JsonValueKind.String || !ElementBytes.TryGetValue(type.GetString()!, out int bytes)
+            || !fields.TryGetValue("dtype", out JsonElement type) || type.ValueKind != JsonValueKind.String || ElementBytes(type.GetString()!) is not { } bytes
             || !fields.TryGetValue("shape", out JsonElement extents) || Numbers(extents) is not { Length: <= 8 } shape
             || !fields.TryGetValue("data_offsets", out JsonElement range) || Numbers(range) is not { Length: 2 } offsets)
         {
@@ -87,6 +81,15 @@ internal sealed record SafetensorsRules(Dictionary<string, SafetensorsRules.Tens
 
         return offsets[0] + product == offsets[1] ? new Tensor(type.GetString()!, shape, offsets[0], offsets[1]) : null;
     }
+
+    private static int? ElementBytes(string type) => type switch
+    {
+        "F64" or "I64" or "U64" => 8,
+        "F32" or "I32" or "U32" => 4,
+        "F16" or "BF16" or "I16" or "U16" => 2,
+        "F8_E4M3" or "F8_E5M2" or "I8" or "U8" or "BOOL" => 1,
+        _ => null,
+    };
 
     // The members of an object, null for other values and when a name stands twice.
     private static Dictionary<string, JsonElement>? Members(JsonElement value)
