@@ -35,6 +35,12 @@ public sealed class BadInputTests
     public async Task A_prompt_longer_than_the_context_is_refused() =>
         (await GpukitProcess.RunAsync("generate", "Psalm 23:1 and more", "--context", "4", "--device", "cpu")).AssertFailed(2, "the context holds 4");
 
+    [Theory]
+    [InlineData(100_000, "tokens at least; the context holds 2048")]
+    [InlineData(5_000_000, "more than 4000000 characters")]
+    public async Task A_prompt_far_too_long_is_refused_before_it_is_tokenised(int length, string reason) =>
+        (await GpukitProcess.RunWithInputAsync(new string('x', length), null, "generate", "-", "--device", "cpu")).AssertFailed(2, reason);
+
     [Fact]
     public async Task A_missing_folder_is_named()
     {

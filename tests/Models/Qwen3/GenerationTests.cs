@@ -32,6 +32,17 @@ public sealed class GenerationTests(ModelDevices devices) : IDisposable
         Assert.Equal(0, generator.LastStatistics!.CachedTokens);
     }
 
+    [Fact]
+    public void A_prompt_that_cannot_fit_is_refused_by_its_length()
+    {
+        (TextGenerator generator, _) = Start(TestDevice.Cpu, 16);
+        generator.RequireRoom("In the beginning");
+        // Tokenising it would be refused otherwise: it has no place to split.
+        string message = Assert.Throws<ArgumentException>(() => generator.RequireRoom(new string('x', 3_000_000))).Message;
+        Assert.Contains("3000000 characters", message, StringComparison.Ordinal);
+        Assert.Contains("the context holds 16", message, StringComparison.Ordinal);
+    }
+
     [Theory]
     [MemberData(nameof(Devices))]
     public async Task A_seed_repeats_and_another_does_not(TestDevice device)
