@@ -12,6 +12,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
     where T : unmanaged
 {
     private readonly GpuDevice device;
+    private readonly nuint bytes;
     private nint address;
 
     internal PinnedBuffer(GpuDevice device, int length)
@@ -19,7 +20,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         this.device = device;
         Length = length;
-        nuint bytes = (nuint)Math.Max(1, (long)length * sizeof(T));
+        bytes = (nuint)Math.Max(1, (long)length * sizeof(T));
         if (device.IsCuda)
         {
             device.Bind();
@@ -29,6 +30,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         {
             address = (nint)NativeMemory.AlignedAlloc(bytes, 64);
         }
+        device.Ledger.AddPinned((long)bytes);
         Span.Clear();
     }
 
@@ -53,6 +55,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         nint own = Interlocked.Exchange(ref address, 0);
         if (own == 0)
             return;
+        device.Ledger.AddPinned(-(long)bytes);
         if (!device.IsCuda)
         {
             NativeMemory.AlignedFree((void*)own);
