@@ -162,7 +162,7 @@ public sealed class QuantizedMatrix : IDisposable
             MatrixContents.Refuse(this, FindNaN(rows.Residual), name);
         }
         MatrixContents.Refuse(this, Copy(staging, Codes, rows.Codes, codes, FindNaN), name);
-        MatrixContents.Refuse(this, Copy(staging, Codes, rows.Residual, codes + (BytesPerMatrix / info.Terms), FindNaN), name);
+        MatrixContents.Refuse(this, Copy(staging, Codes, rows.Residual, codes + (BytesPerMatrix / info.Terms * (info.Terms - 1)), FindNaN), name);
         WriteScales(rows.Scales, matrix, info, rowBlock, staging);
         Copy(staging, GroupScales, rows.GroupScales, (long)GroupScalesPerMatrix * matrix);
         Copy(staging, ZeroPoints, rows.ZeroPoints, ((long)ZeroBytesPerMatrix * matrix) + (info.HasZeroPoints ? rowBlock * ((Block.ColumnBlocks(K) + 1L) / 2) : 0));

@@ -22,6 +22,9 @@ internal sealed class StagedUpload : IDisposable
     // A copy starts on a cache line, which no element lies across.
     private const int Alignment = 64;
 
+    // More cores than that read no faster than a card takes, and are slow to wake.
+    private static readonly ParallelOptions Cores = new() { MaxDegreeOfParallelism = Math.Min(Environment.ProcessorCount, 16) };
+
     private readonly CancellationToken cancellation;
     private readonly List<IDisposable> owned = [];
     private readonly PinnedBuffer<byte>[] buffers = new PinnedBuffer<byte>[Buffers];
@@ -120,7 +123,7 @@ internal sealed class StagedUpload : IDisposable
         fixed (byte* from = source, to = target)
         {
             (nint read, nint write) = ((nint)from, (nint)to);
-            Parallel.For(0, (length + PartBytes - 1) / PartBytes, part =>
+            Parallel.For(0, (length + PartBytes - 1) / PartBytes, Cores, part =>
             {
                 int start = part * PartBytes, count = Math.Min(PartBytes, length - start);
                 int bad = FillPart(new ReadOnlySpan<byte>((byte*)read + start, count), new Span<byte>((byte*)write + start, count), find);

@@ -164,6 +164,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
 
     private void Write(QuantizedMatrix matrix, int slab, int firstRow, string name, int rows)
     {
+        cancellation.ThrowIfCancellationRequested();
         StoredMatrix source = stored.Open(name, rows, matrix.K);
         foreach (TensorInfo companion in source.Companions.Where(c => c != source.Residual))
             Done(companion, companion.ByteLength);
