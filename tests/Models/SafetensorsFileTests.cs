@@ -37,6 +37,23 @@ public sealed class SafetensorsFileTests
     }
 
     [Fact]
+    public void Spans_outlive_the_release_of_their_pages()
+    {
+        using var folder = new TemporaryFolder();
+        byte[] bytes = RandomBytes(new Random(2), 100_001);
+        SafetensorsWriter.Write(folder.File("m.safetensors"), [("a", TensorType.U8, [bytes.Length], bytes)]);
+        var file = SafetensorsFile.Open(folder.File("m.safetensors"));
+        ReadOnlySpan<byte> span = file.Bytes(file.Tensors["a"]);
+        for (int i = 0; i < 3; i++)
+        {
+            Assert.True(span.SequenceEqual(bytes));
+            file.ReleasePages();
+        }
+        file.Dispose();
+        Assert.Throws<ObjectDisposedException>(file.ReleasePages);
+    }
+
+    [Fact]
     public void A_part_of_a_tensor_is_read_and_its_bounds_are_kept()
     {
         using var folder = new TemporaryFolder();

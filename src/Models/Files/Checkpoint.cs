@@ -92,6 +92,9 @@ public sealed class Checkpoint : IDisposable
         return file.Bytes(info, offset, length);
     }
 
+    /// <summary>See <see cref="MappedFile.ReleasePages"/>.</summary>
+    internal void ReleasePages() => files.ForEach(f => f.ReleasePages());
+
     /// <summary>Closes all files; spans into them die.</summary>
     public void Dispose() => files.ForEach(f => f.Dispose());
 

@@ -1,4 +1,5 @@
 using System.IO.MemoryMappedFiles;
+using System.Runtime.InteropServices;
 
 namespace GpuKit.Ilgpu.Models;
 
@@ -6,8 +7,10 @@ namespace GpuKit.Ilgpu.Models;
 /// A read-only memory map of one regular file. Weights larger than memory stay on disk until they are read, and a hostile
 /// header of 100 MB costs no managed memory.
 /// </summary>
-internal sealed unsafe class MappedFile : IDisposable
+internal sealed unsafe partial class MappedFile : IDisposable
 {
+    private const int MadviseDontNeed = 4;
+
     private readonly MemoryMappedFile map;
     private readonly MemoryMappedViewAccessor view;
     private byte* start;
@@ -59,6 +62,17 @@ internal sealed unsafe class MappedFile : IDisposable
         return new ReadOnlySpan<byte>(start + offset, length);
     }
 
+    /// <summary>
+    /// Pages read so far no longer count as this process's memory; spans stay valid, and what is read again comes from the system's cache. A hint,
+    /// on Linux: elsewhere the system takes pages back by itself only.
+    /// </summary>
+    public void ReleasePages()
+    {
+        ObjectDisposedException.ThrowIf(start == null, this);
+        if (OperatingSystem.IsLinux())
+            _ = Madvise(start, (nuint)Length, MadviseDontNeed);
+    }
+
     public void Dispose()
     {
         if (start == null)
@@ -71,6 +85,10 @@ internal sealed unsafe class MappedFile : IDisposable
         view.Dispose();
         map.Dispose();
     }
+
+    [LibraryImport("libc", EntryPoint = "madvise")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int Madvise(void* address, nuint length, int advice);
 
     private static MappedFile Map(string path)
     {

@@ -93,6 +93,9 @@ public sealed class SafetensorsFile : IDisposable
         return file.Span(dataStart + tensor.Offset + offset, length);
     }
 
+    /// <summary>See <see cref="MappedFile.ReleasePages"/>.</summary>
+    internal void ReleasePages() => file.ReleasePages();
+
     /// <summary>Closes the map; spans into it die with it.</summary>
     public void Dispose() => file.Dispose();
 }

@@ -25,6 +25,9 @@ public sealed record LoadOptions
     /// <summary>Bytes of a matrix that are read at a time: bounds the span (2 GB) and the time to a cancellation.</summary>
     internal long BytesAtOnce { get; init; } = 64 << 20;
 
+    /// <summary>Bytes of the files' pages that may count as the process's memory: without a bound, a model on the CPU device would be resident twice at the end.</summary>
+    internal long BytesMapped { get; init; } = 256 << 20;
+
     /// <summary>Bytes of a staging buffer: 0 copies directly, null is what suits the device.</summary>
     internal int? StagingBytes { get; init; }
 }

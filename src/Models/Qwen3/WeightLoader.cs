@@ -9,6 +9,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
     private readonly StagedUpload? staging = Staging(device, checkpoint, options, cancellation);
     private readonly LoadRate rate = new(TimeProvider.System);
     private long loadedBytes;
+    private long mappedBytes;
 
     /// <inheritdoc/>
     public DeviceBuffer<BFloat16> Gain(string name, int width)
@@ -220,6 +221,12 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
     private void Done(TensorInfo info, long bytes)
     {
         loadedBytes += bytes;
+        mappedBytes += bytes;
+        if (mappedBytes >= options.BytesMapped)
+        {
+            checkpoint.ReleasePages();
+            mappedBytes = 0;
+        }
         if (options.Progress is null)
             return;
         rate.Update(loadedBytes);

@@ -55,7 +55,7 @@ public sealed class StagedLoadingTests(ModelDevices devices)
             }
             Assert.Equal(0, open.Ledger.PinnedBytes);
 
-            Qwen3Moe Load(int staging) => Qwen3Moe.Load(open, folder.File("out"), new LoadOptions { DequantizeToBf16 = toBf16, BytesAtOnce = 1000, StagingBytes = staging }, TestContext.Current.CancellationToken);
+            Qwen3Moe Load(int staging) => Qwen3Moe.Load(open, folder.File("out"), new LoadOptions { DequantizeToBf16 = toBf16, BytesAtOnce = 1000, StagingBytes = staging, BytesMapped = 3000 }, TestContext.Current.CancellationToken);
         }
 
         void Same(QuantizedMatrix a, QuantizedMatrix b)
