@@ -186,7 +186,7 @@ public sealed class LinearTests
         Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, weights, x, y, 1, yStride: 4));
         Assert.Contains("stack", Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, stack, x, y, 1)).Message, StringComparison.Ordinal);
         Assert.Throws<ArgumentOutOfRangeException>(() => Linear.Multiply(stream, weights, x, y, -1));
-        using GpuDevice other = GpuDevice.Open(DeviceKind.Cpu);
+        using GpuDevice other = TestDevices.Open(TestDevice.Cpu);
         Assert.Throws<ArgumentException>(() => Linear.Multiply(other.DefaultStream, weights, x, y, 1));
         y.Dispose();
         Assert.Throws<ObjectDisposedException>(() => Linear.Multiply(stream, weights, x, y, 1));
