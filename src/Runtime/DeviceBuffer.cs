@@ -159,6 +159,8 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
     {
         ArgumentNullException.ThrowIfNull(stream);
         Device.RequireSame(stream.Device, nameof(stream));
+        // The CPU device needs no handle, but a disposed stream is a mistake there, too.
+        _ = stream.Accelerator;
         if (offset < 0 || count < 0 || offset > Length - count)
             throw new ArgumentException($"Elements {offset}..{offset + count} are outside the buffer of {Length} elements.");
     }
