@@ -50,10 +50,11 @@ public sealed class LaunchTests
         Assert.Equal(Enumerable.Range(0, count).Reverse(), buffer.ToArray());
     }
 
-    [Fact]
-    public void SixteenThreadsThatWantAKernelCompileItOnce()
+    [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void SixteenThreadsThatWantAKernelCompileItOnce(TestDevice which)
     {
-        using GpuDevice device = TestDevices.Open(TestDevice.Cpu);
+        using GpuDevice device = DeviceTests.OpenAnother(which);
         using DeviceBuffer<int> values = device.Upload<int>(new int[64]);
         var args = new Args { Values = values, Count = 64 };
         Parallel.For(0, 16, new ParallelOptions { MaxDegreeOfParallelism = 16 }, _ => device.Launch(IncrementKernel, device.DefaultStream, (2, 1, 1), 2, 0, args));

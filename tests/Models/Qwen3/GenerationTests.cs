@@ -148,6 +148,42 @@ public sealed class GenerationTests(ModelDevices devices) : IDisposable
         Assert.Equal(before, (ledger.LiveBytes, ledger.LiveBuffers));
     }
 
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public async Task Cancelling_after_any_of_64_tokens_stops_at_once_and_keeps_nothing(TestDevice device)
+    {
+        const int Most = 64;
+        LanguageModel model = devices.Tiny(device);
+        int[] prompt = Prompt(model, "Psalm 23:1");
+        // Hot: the verse would end before.
+        var options = new GenerationOptions { MaxTokens = Most + 8, Sampling = new SamplingOptions { Temperature = 4, Seed = 5 } };
+        AllocationLedger ledger = devices.Open(device).Ledger;
+        var without = (ledger.LiveBytes, ledger.LiveBuffers);
+        using (var generator = new TextGenerator(model, prompt.Length + Most + 8))
+        {
+            var before = (ledger.LiveBytes, ledger.LiveBuffers);
+            List<string> whole = await generator.GenerateAsync(prompt, options, CancellationToken.None).ToListAsync(CancellationToken.None);
+            Assert.True(whole.Count > Most, $"Only {whole.Count} pieces of text before the end: another seed is needed.");
+            for (int pieces = 1; pieces <= Most; pieces += device == TestDevice.Cuda ? 1 : 9)
+            {
+                using var stop = new CancellationTokenSource();
+                var seen = new List<string>();
+                await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
+                {
+                    await foreach (string text in generator.GenerateAsync(prompt, options, stop.Token))
+                    {
+                        seen.Add(text);
+                        if (seen.Count == pieces)
+                            await stop.CancelAsync();
+                    }
+                });
+                Assert.Equal(whole[..pieces], seen);
+                Assert.Equal(before, (ledger.LiveBytes, ledger.LiveBuffers));
+            }
+        }
+        Assert.Equal(without, (ledger.LiveBytes, ledger.LiveBuffers));
+    }
+
     private (TextGenerator Generator, int[] Prompt) Start(TestDevice device, int context, string question = "Psalm 23:1")
     {
         LanguageModel model = devices.Tiny(device);
