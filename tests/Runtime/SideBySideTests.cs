@@ -19,7 +19,7 @@ public sealed class SideBySideTests
         using var all = new Disposables();
         CaseTensors[][] tensors = [.. Enumerable.Range(0, Streams).Select(_ => cases.Select(_ => all.Add(new CaseTensors(device))).ToArray())];
         Action<GpuStream>[][] launches = [.. tensors.Select(own => own.Select((t, i) => cases[i].Prepare(t)).ToArray())];
-        int[][] orders = [.. Enumerable.Range(0, Streams).Select(s => Order(cases.Length, device.IsCuda ? 1000 : 60, s))];
+        int[][] orders = [.. Enumerable.Range(0, Streams).Select(s => Order(cases.Length, device.IsCuda ? 1000 : 25, s))];
 
         void Run(int stream, GpuStream on) => Array.ForEach(orders[stream], i => launches[stream][i](on));
         for (int s = 0; s < Streams; s++)

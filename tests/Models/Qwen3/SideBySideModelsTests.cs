@@ -20,7 +20,7 @@ public sealed class SideBySideModelsTests(ModelDevices devices)
         {
             using var session = new Qwen3Session(run.Model, 24);
             int[] prompt = ModelRun.RandomIds(5, Math.Min(shape.Vocabulary, run.Model.Config.VocabSize), run.Seed);
-            return ModelRun.Continue(session, prompt, 12, new SamplingOptions { Temperature = 1, Seed = (ulong)run.Seed });
+            return ModelRun.Continue(session, prompt, which == TestDevice.Cuda ? 12 : 4, new SamplingOptions { Temperature = 1, Seed = (ulong)run.Seed });
         }
         int[][] alone = [.. runs.Select(Draw)];
         var together = new int[runs.Length][];
