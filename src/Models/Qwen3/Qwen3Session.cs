@@ -25,6 +25,7 @@ public sealed partial class Qwen3Session : IDisposable
     private readonly Qwen3Decoder decoder;
     private int? pendingToken;
     private bool hasLogits;
+    private bool disposed;
 
     /// <summary>Allocates a session.</summary>
     /// <param name="model">The weights; must outlive the session.</param>
@@ -72,6 +73,7 @@ public sealed partial class Qwen3Session : IDisposable
     /// <param name="length">Tokens to keep, at most those in the cache.</param>
     public void Truncate(int length)
     {
+        ObjectDisposedException.ThrowIf(disposed, this);
         if (length < 0 || length > tokens.Count)
             throw new ArgumentOutOfRangeException(nameof(length), length, $"The cache holds {tokens.Count} tokens.");
         tokens.RemoveRange(length, tokens.Count - length);
@@ -100,7 +102,11 @@ public sealed partial class Qwen3Session : IDisposable
     /// <summary>Sets how the next tokens are drawn and restarts the random numbers.</summary>
     /// <param name="options">How to draw.</param>
     /// <param name="seen">Tokens that the repetition penalty applies to from the start; usually the prompt.</param>
-    public void StartSampling(SamplingOptions options, ReadOnlySpan<int> seen) => decoder.Start(options, seen);
+    public void StartSampling(SamplingOptions options, ReadOnlySpan<int> seen)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        decoder.Start(options, seen);
+    }
 
     /// <summary>
     /// Draws the next token: after a prefill from its logits; after a drawn token by appending that one first. On a card the
@@ -109,6 +115,7 @@ public sealed partial class Qwen3Session : IDisposable
     /// <exception cref="InvalidOperationException">Nothing was prefilled, or the context is full.</exception>
     public int Next()
     {
+        ObjectDisposedException.ThrowIf(disposed, this);
         if (pendingToken is { } pending)
         {
             if (tokens.Count == ContextLength)
@@ -126,6 +133,7 @@ public sealed partial class Qwen3Session : IDisposable
     /// <summary>Returns the session's memory.</summary>
     public void Dispose()
     {
+        disposed = true;
         // Memory must not go back while kernels use it; on a lost or closed device nothing runs any more.
         try
         {
@@ -141,6 +149,7 @@ public sealed partial class Qwen3Session : IDisposable
 
     private void Append(ReadOnlySpan<int> ids, Action<ReadOnlyMemory<float>>? receive, CancellationToken cancellation)
     {
+        ObjectDisposedException.ThrowIf(disposed, this);
         RequireIds(ids);
         hasLogits = false;
         pendingToken = null;
