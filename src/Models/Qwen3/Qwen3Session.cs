@@ -8,10 +8,13 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed partial class Qwen3Session : IDisposable
 {
-    // Prompt tokens that run at once: enough to fill tensor-core tiles on a card; on the CPU a bound on memory and on the
-    // time to a cancellation.
-    private const int CudaTokensAtOnce = 512;
+    // Prompt tokens that run at once. On a card enough that each of many experts gets rows to fill a tile: of 128 experts of which a token takes eight, 128 each on
+    // average. On the CPU a bound on memory and on the time to a cancellation.
+    private const int CudaTokensAtOnce = 2048;
     private const int CpuTokensAtOnce = 64;
+
+    // The same where all logits are handed out, a row of the vocabulary a token.
+    private const int LogitRowsAtOnce = 512;
 
     private readonly List<IDisposable> owned = [];
     private readonly List<int> tokens = [];
@@ -155,10 +158,11 @@ public sealed partial class Qwen3Session : IDisposable
         pendingToken = null;
         decoder.Abandon();
         position.CopyFrom(stream, [tokens.Count]);
-        for (int first = 0; first < ids.Length; first += workspace.MaxTokens)
+        int most = receive is null ? workspace.MaxTokens : Math.Min(workspace.MaxTokens, LogitRowsAtOnce);
+        for (int first = 0; first < ids.Length; first += most)
         {
             cancellation.ThrowIfCancellationRequested();
-            int count = Math.Min(workspace.MaxTokens, ids.Length - first);
+            int count = Math.Min(most, ids.Length - first);
             ReadOnlySpan<int> part = ids.Slice(first, count);
             bool last = first + count == ids.Length;
             promptIds.CopyFrom(stream, part);
