@@ -10,8 +10,8 @@ public sealed partial class Qwen3Session : IDisposable
 {
     // Prompt tokens that run at once: enough to fill tensor-core tiles on a card; on the CPU a bound on memory and on the
     // time to a cancellation.
-    private const int CudaTokensAtOnce = 512;
-    private const int CpuTokensAtOnce = 64;
+    internal const int CudaTokensAtOnce = 512;
+    internal const int CpuTokensAtOnce = 64;
 
     private readonly List<IDisposable> owned = [];
     private readonly List<int> tokens = [];

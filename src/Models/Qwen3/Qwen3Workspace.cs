@@ -1,11 +1,11 @@
 namespace GpuKit.Ilgpu.Models;
 
-/// <summary>The activations of one forward pass over at most <see cref="MaxTokens"/> tokens, allocated once.</summary>
+/// <summary>The activations of one forward pass over at most <see cref="MaxTokens"/> tokens of one sequence, or one of each of several, allocated once.</summary>
 internal sealed class Qwen3Workspace : IDisposable
 {
     private readonly List<IDisposable> owned = [];
 
-    public Qwen3Workspace(GpuDevice device, Qwen3MoeConfig config, int maxTokens)
+    public Qwen3Workspace(GpuDevice device, Qwen3MoeConfig config, int maxTokens, int sequences = 1)
     {
         MaxTokens = maxTokens;
         try
@@ -28,7 +28,7 @@ internal sealed class Qwen3Workspace : IDisposable
             Activated = Own(device.Allocate<BFloat16>(inner));
             RouterSums = Own(device.Allocate<long>(config.Experts));
             if (DecodeAttention.Exists(device, config.QueryHeads, config.KeyValueHeads, config.HeadDim))
-                Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim));
+                Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim, sequences));
         }
         catch
         {
