@@ -17,6 +17,9 @@ internal sealed record BenchOptions
     /// <summary>Positions of the cache that a sequence's decoding is timed from; empty for a short prompt's.</summary>
     public IReadOnlyList<int> Contexts { get; private init; } = [];
 
+    /// <summary>Numbers of sequences that are decoded together; empty for one sequence by itself.</summary>
+    public IReadOnlyList<int> Batches { get; private init; } = [];
+
     /// <summary>Whether every kernel of a step is timed by itself.</summary>
     public bool Kernels { get; private init; }
 
@@ -89,6 +92,7 @@ internal sealed record BenchOptions
                 "--runs" => options with { Runs = Number(option, value, 1) },
                 "--rows" => options with { GivenRows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--context" => options with { Contexts = [.. value.Split(',').Select(v => Number(option, v, 2)).Distinct()] },
+                "--batch" => options with { Batches = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
                 "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },
                 "--tiles" => options with { AllTiles = value == "all" ? true : value == "plan" ? false : throw new ArgumentException($"--tiles is all or plan, not '{value}'.") },

@@ -8,7 +8,7 @@ const string Usage = """
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
     gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth; needs a card, no model
     gemm      products of many rows: formats × shapes × rows, beside cuBLAS; needs a card, no model
-    decode    tokens a second of a model, batch 1, greedy
+    decode    tokens a second of a model, greedy
     report    docs/results as tables and a chart in the documents; no card needed
 
     --device auto|cuda|cpu   default auto
@@ -16,6 +16,7 @@ const string Usage = """
     --model DIR              default: models/tiny-moe-fp8 of the repository; decode also takes synth:NAME[,layers=N][,seed=S],
                              random weights in the shape of a published model ({SHAPES})
     --context C[,C…]         decode: positions already in the cache (random keys and values), in place of a prompt
+    --batch B[,B…]           decode: so many sequences together (1 to 16), with different prompts; default one by itself
     --kernels                decode: each kernel of a step by itself, with its share of the card's read bandwidth
     --tokens N               decode: tokens a run, default 256
     --formats F[,F…]         gemv, gemm: weights, or weights+activations (gemm: Fp8Block+Fp8Group128); default {FORMATS}
