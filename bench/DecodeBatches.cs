@@ -99,7 +99,7 @@ internal static class DecodeBatches
             if (run >= WarmUps)
                 times.Add(end.MillisecondsSince(start) * 1000 / Replays);
         }
-        return Record(template with { Path = "replays" }, times);
+        return Record(template with { Path = ReportBatch.Replays }, times);
     }
 
     private static ResultRecord Record(ResultRecord template, List<double> times)

@@ -12,6 +12,7 @@ namespace GpuKit.Ilgpu.Models;
 /// </remarks>
 internal sealed class Qwen3BatchForward : Qwen3Forward
 {
+    private readonly Qwen3Moe model;
     private readonly KvCacheBatch caches;
     private readonly Qwen3Workspace activations;
     private readonly int sequences;
@@ -24,10 +25,32 @@ internal sealed class Qwen3BatchForward : Qwen3Forward
     /// <param name="sequences">Sequences of the batch.</param>
     public Qwen3BatchForward(Qwen3Moe model, KvCacheBatch caches, RotaryTable rotary, Qwen3Workspace workspace, int sequences)
         : base(model, caches[0], rotary, workspace) =>
-        (this.caches, activations, this.sequences) = (caches, workspace, sequences);
+        (this.model, this.caches, activations, this.sequences) = (model, caches, workspace, sequences);
 
     /// <inheritdoc/>
     protected override bool IsBatch => true;
+
+    /// <summary>
+    /// A sparse layer in seven launches, on devices and for weights that have them: norm; query-key-value product; attention with what stands before it; output product with the residual
+    /// addition and the router; norm and routing; gate and up; down and the weighted sum.
+    /// </summary>
+    protected override bool RunFused(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    {
+        if (activations.Attention is null || layer.Router is not { } weights || !DecodeLinear.CanFeed(weights)
+            || layer.Output.Single is not { } output || !DecodeLinear.Exists(model.Device, output)
+            || layer.Experts is not { } experts || !ExpertMlp.Exists(model.Device, experts))
+            return false;
+        Norm(stream, layer.InputNorm, false, (0, count));
+        layer.QueryKeyValue.Multiply(stream, activations.Normed, activations.QueryKeyValue, count);
+        Attend(stream, index, position, HeadOptions(layer, count));
+        var router = new RouterFeed(weights, new InputNorm(layer.PostAttentionNorm, (float)model.Config.RmsNormEps), activations.BatchRouterSums);
+        DecodeRows.Add(stream, output, activations.Attended, activations.Residual, router, position);
+        int k = model.Config.ExpertsPerToken, pairs = count * k;
+        var routing = new TokenRouting(activations.Experts.View.SubView(0, pairs), activations.ExpertWeights.View.SubView(0, pairs), k);
+        DecodeRows.Route(stream, activations.Residual, router, activations.Normed, new RoutedRows(routing, activations.RouterLogits, position, model.Config.NormTopkProb));
+        ExpertMlp.Apply(stream, experts, routing, activations.Normed, activations.Activated, activations.Residual);
+        return true;
+    }
 
     /// <inheritdoc/>
     protected override void Attend(GpuStream stream, int index, ArrayView<int> position, in QkNormRotaryOptions options)

@@ -27,10 +27,9 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         for (int i = 0; i < config.Layers; i++)
         {
             Qwen3Layer layer = model.Layers[i];
-            if (count == 1 && !IsBatch && !pending && fused.Exists(layer))
+            if (!pending && RunFused(stream, layer, i, position, count))
             {
-                fused.Run(stream, layer, i, position);
-                RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, config.Experts));
+                RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
                 continue;
             }
             Norm(stream, layer.InputNorm, pending, (0, count));
@@ -53,6 +52,15 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     /// <summary>Whether tokens are of a sequence each, with a position each.</summary>
     protected virtual bool IsBatch => false;
 
+    /// <summary>Runs a sparse layer in few launches, where there are such: over a residual stream that is complete before and after.</summary>
+    protected virtual bool RunFused(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    {
+        if (count != 1 || !fused.Exists(layer))
+            return false;
+        fused.Run(stream, layer, index, position);
+        return true;
+    }
+
     /// <summary>Head norms, rotary, the write to the cache and attention: from the query-key-value product to the input of the output product.</summary>
     protected virtual void Attend(GpuStream stream, int index, ArrayView<int> position, in QkNormRotaryOptions options)
     {
@@ -61,8 +69,16 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         Attention.Apply(stream, workspace.Query, cached, position, workspace.Attended, new AttentionShape(options.Tokens, config.QueryHeads));
     }
 
-    // residual (+= projected) → normed. States of a range land at the start of the buffer.
-    private void Norm(GpuStream stream, DeviceBuffer<BFloat16> gain, bool add, (int First, int Count) range)
+    /// <summary>What becomes of a layer's heads between the query-key-value product and attention.</summary>
+    protected QkNormRotaryOptions HeadOptions(Qwen3Layer layer, int count) => new(count, config.QueryHeads, rotary)
+    {
+        QueryGain = layer.QueryNorm,
+        KeyGain = layer.KeyNorm,
+        Epsilon = (float)config.RmsNormEps,
+    };
+
+    /// <summary>residual (+= projected) → normed. States of a range land at the start of the buffer.</summary>
+    protected void Norm(GpuStream stream, DeviceBuffer<BFloat16> gain, bool add, (int First, int Count) range)
     {
         var shape = new RmsNormShape(range.Count, config.HiddenSize, (float)config.RmsNormEps);
         long offset = (long)range.First * config.HiddenSize, length = (long)range.Count * config.HiddenSize;
@@ -76,13 +92,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     private void RunAttention(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
     {
         layer.QueryKeyValue.Multiply(stream, workspace.Normed, workspace.QueryKeyValue, count);
-        var options = new QkNormRotaryOptions(count, config.QueryHeads, rotary)
-        {
-            QueryGain = layer.QueryNorm,
-            KeyGain = layer.KeyNorm,
-            Epsilon = (float)config.RmsNormEps,
-        };
-        Attend(stream, index, position, options);
+        Attend(stream, index, position, HeadOptions(layer, count));
         layer.Output.Multiply(stream, workspace.Attended, workspace.Projected, count);
     }
 

@@ -27,6 +27,9 @@ internal sealed class Qwen3Workspace : IDisposable
             GateUp = Own(device.Allocate<BFloat16>(2 * inner));
             Activated = Own(device.Allocate<BFloat16>(inner));
             RouterSums = Own(device.Allocate<long>(config.Experts));
+            BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
+            BatchRouterSums.Fill(device.DefaultStream, 0);
+            device.DefaultStream.Synchronize();
             if (DecodeAttention.Exists(device, config.QueryHeads, config.KeyValueHeads, config.HeadDim))
                 Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim, sequences));
         }
@@ -71,7 +74,10 @@ internal sealed class Qwen3Workspace : IDisposable
     /// <summary>[experts] fixed-point logits of one token.</summary>
     public DeviceBuffer<long> RouterSums { get; }
 
-    /// <summary>For attention of one token in one launch; null where that does not run.</summary>
+    /// <summary>[sequences, experts] the same of a batch: zero but between two launches.</summary>
+    public DeviceBuffer<long> BatchRouterSums { get; }
+
+    /// <summary>For attention of one token of each sequence in one launch; null where that does not run.</summary>
     public DecodeAttentionWorkspace? Attention { get; }
 
     public void Dispose() => owned.ForEach(o => o.Dispose());

@@ -74,8 +74,8 @@ public sealed class FusedLayerTests
         open.LaunchObserver = l => launches.Add(l.Kernel.Name);
         batch.StepDirectly();
         open.LaunchObserver = null;
-        // Nine launches a layer; embedding, last norm, head, two of drawing and the positions.
-        Assert.Equal((9 * Shape.Layers) + 6, launches.Count);
+        // Seven launches a layer; embedding, last norm, head, two of drawing and the positions.
+        Assert.Equal((7 * Shape.Layers) + 6, launches.Count);
         batch.Next(new int[3]);
         foreach (int s in new[] { 0, 2 })
         {
