@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu.Bench;
 /// </summary>
 internal static class DecodeContexts
 {
-    private const int DefaultContext = 128;
+    internal const int DefaultContext = 128;
     private const int WarmUps = 3;
 
     public static IReadOnlyList<ResultRecord> Run(GpuDevice device, BenchOptions options)
@@ -36,7 +36,7 @@ internal static class DecodeContexts
             if (device.IsCuda)
                 results.Add(TimeReplays(session, record));
             if (options.Kernels && device.IsCuda)
-                results.AddRange(DecodeKernels.Run(session, record));
+                results.AddRange(DecodeKernels.Run(session.Stream, session.StepDirectly, record));
         }
         return results;
     }

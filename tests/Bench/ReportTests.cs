@@ -45,12 +45,24 @@ public sealed class ReportTests
     }
 
     [Fact]
+    public void BatchesStandBesideTheirReplaysAndOutsideTheSummary()
+    {
+        var record = new ResultRecord { Bench = "decode", Path = "Qwen3BatchSession", Model = "synth:x", Batch = 8, Context = 128, Us = 5000, TokensPerS = 1600, DistinctExperts = 51.6, StepBytes = 13_500_000_000, FloorUs = 3000, Device = Device };
+        ResultRecord[] records = [record, record with { Path = "batch replays", Us = 4900 }, record with { Path = "replays", Us = 7777 }];
+        Assert.Contains("| synth:x | 128 | 8 | 1600 | 5000 | 4900 | 51.6 | 13.50 | 3000 | 60 % |\n", ReportBatch.Render(records), StringComparison.Ordinal);
+        Assert.DoesNotContain("7777", ReportBatch.Render(records), StringComparison.Ordinal);
+        Assert.Equal("", ReportBatch.Render([]));
+        Assert.DoesNotContain("synth:x", ReportTables.Summary([], [], records), StringComparison.Ordinal);
+        Assert.Equal([1, 4, 16], BenchOptions.Parse(["--batch", "1,4,16"]).Batches);
+    }
+
+    [Fact]
     public void OfEachThingTheLatestRecordIsRendered()
     {
         using var root = new TemporaryFolder();
         string results = Path.Combine(root.Path, "docs", "results");
         Directory.CreateDirectory(Path.Combine(root.Path, "docs", "kernels"));
-        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/kernels/moe.md", "prefill"), ("docs/numerics.md", "error"), ("README.md", "figures") })
+        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/kernels/moe.md", "prefill"), ("docs/kernels/moe.md", "batch"), ("docs/numerics.md", "error"), ("README.md", "figures") })
             File.WriteAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
         ResultRecord first = Product("Bf16", us: 11) with { Date = "2026-01-01T00:00:00Z" };
         var prompt = new ResultRecord { Bench = "prefill", Path = "Qwen3Session", Model = "synth:x", M = 32, Batch = 1, Us = 5600, TokensPerS = 5766, Tflops = 12.34, Device = Device };
