@@ -25,16 +25,20 @@ internal static class FlashAttention
         device.WarpSize == 32 && shape.Tokens >= FromTokens && (long)shape.Tokens * shape.QueryHeads <= int.MaxValue - (Kernel.MostWarps * Kernel.WarpRows)
         && ByHeadDim.TryGetValue(headDim, out Variant variant) && FlashTiles.SharedBytes(variant.Positions, headDim) <= device.MaxSharedBytesPerBlock;
 
-    /// <summary>Launches it; arguments were checked.</summary>
-    public static void Launch(GpuStream stream, in FlashAttentionArgs args, int headDim)
+    /// <summary>Launches it; arguments were checked. Tests give the warps of a block.</summary>
+    public static void Launch(GpuStream stream, in FlashAttentionArgs args, int headDim, int? blockWarps = null)
     {
         Variant variant = ByHeadDim[headDim];
         GpuDevice device = stream.Device;
-        int rows = args.Tokens * args.GroupSize, warps = Math.Min(Kernel.MostWarps, device.MaxThreadsPerBlock / 32);
-        // Half as many rows a block where whole blocks would leave multiprocessors idle.
-        if (warps == Kernel.MostWarps && (long)Tiles(rows, warps) * args.KvHeads < device.MultiprocessorCount)
-            warps /= 2;
+        int rows = args.Tokens * args.GroupSize, warps = blockWarps ?? Warps(device, rows, args.KvHeads);
         device.Launch(variant.Definition, stream, (Tiles(rows, warps) * args.KvHeads, 1, 1), 32 * warps, FlashTiles.SharedBytes(variant.Positions, headDim), args);
+    }
+
+    // Half as many rows a block where whole blocks would leave multiprocessors idle.
+    private static int Warps(GpuDevice device, int rows, int kvHeads)
+    {
+        int most = Math.Min(Kernel.MostWarps, device.MaxThreadsPerBlock / 32);
+        return most == Kernel.MostWarps && (long)Tiles(rows, most) * kvHeads < device.MultiprocessorCount ? most / 2 : most;
     }
 
     private static int Tiles(int rows, int warps) => (rows + (warps * Kernel.WarpRows) - 1) / (warps * Kernel.WarpRows);
