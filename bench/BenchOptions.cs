@@ -17,13 +17,19 @@ internal sealed record BenchOptions
     /// <summary>Positions of the cache that a sequence's decoding is timed from; empty for a short prompt's.</summary>
     public IReadOnlyList<int> Contexts { get; private init; } = [];
 
+    /// <summary>Tokens of the prompts that are timed.</summary>
+    public IReadOnlyList<int> Prompts { get; private init; } = [32, 512, 2048, 8192];
+
     /// <summary>Numbers of sequences that are decoded together; empty for one sequence by itself.</summary>
     public IReadOnlyList<int> Batches { get; private init; } = [];
 
-    /// <summary>Whether every kernel of a step is timed by itself.</summary>
+    /// <summary>Whether every kernel of a step, or of a prompt, is timed by itself.</summary>
     public bool Kernels { get; private init; }
 
     public int Runs { get; private init; } = 5;
+
+    /// <summary>How long a soak runs.</summary>
+    public int Minutes { get; private init; } = 9;
 
     /// <summary>Rows of x that products are timed with.</summary>
     public IReadOnlyList<int> Rows => GivenRows ?? [1, 8, 16];
@@ -90,8 +96,10 @@ internal sealed record BenchOptions
                 "--model" => options with { ModelFolder = value },
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
+                "--minutes" => options with { Minutes = Number(option, value, 1) },
                 "--rows" => options with { GivenRows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--context" => options with { Contexts = [.. value.Split(',').Select(v => Number(option, v, 2)).Distinct()] },
+                "--prompts" => options with { Prompts = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--batch" => options with { Batches = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
                 "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },

@@ -41,8 +41,8 @@ internal static class DecodeContexts
         return results;
     }
 
-    /// <summary>A model by the folder or the name that the command line gives.</summary>
-    internal static Qwen3Moe Load(GpuDevice device, string text, out string name)
+    /// <summary>Loads a folder, or makes the model that a synthetic name stands for.</summary>
+    public static Qwen3Moe Load(GpuDevice device, string text, out string name)
     {
         long start = Stopwatch.GetTimestamp();
         bool synthetic = text.StartsWith(SyntheticSpec.Prefix, StringComparison.Ordinal);

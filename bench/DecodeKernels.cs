@@ -66,7 +66,8 @@ internal static class DecodeKernels
         return result;
     }
 
-    private static double Time(GpuStream stream, LaunchRecord[] group, bool overlap)
+    /// <summary>Median microseconds a launch, of all of a group one behind the other.</summary>
+    public static double Time(GpuStream stream, LaunchRecord[] group, bool overlap)
     {
         int rounds = (LeastLaunches + group.Length - 1) / group.Length;
         using GpuGraph graph = GpuGraph.Capture(stream, () =>

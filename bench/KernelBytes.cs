@@ -16,6 +16,7 @@ internal static class KernelBytes
         LinearArgs a when a.ExpertCount > 0 => a.Codes.Length / a.ExpertCount * Math.Min(a.M, a.ExpertCount),
         LinearArgs a => a.Codes.Length,
         AttentionArgs a => 4L * (a.QueryHeads / a.GroupSize) * Math.Min(context, a.Capacity) * a.HeadDim,
+        FlashAttentionArgs a => 4L * a.KvHeads * Math.Min(context, a.Capacity) * (a.Keys.Length / a.KvHeads / a.Capacity) * 2,
         _ => 0,
     };
 }

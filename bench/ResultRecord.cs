@@ -111,6 +111,24 @@ internal sealed record ResultRecord
     /// <summary>How long reading them takes at the read bandwidth of the same run.</summary>
     public double? FloorUs { get; init; }
 
+    /// <summary>99th percentile.</summary>
+    public double? UsP99 { get; init; }
+
+    /// <summary>How long a soak ran after its warm-up.</summary>
+    public double? Seconds { get; init; }
+
+    public int? Cancelled { get; init; }
+
+    public long? DeviceBytes { get; init; }
+
+    /// <summary>The most that device bytes were above those after the warm-up.</summary>
+    public long? DeviceBytesGrowth { get; init; }
+
+    public long? HeapBytes { get; init; }
+
+    /// <summary>Slope of the managed heap over the soak times its length.</summary>
+    public long? HeapBytesGrowth { get; init; }
+
     public required string Device { get; init; }
 
     public string? Driver { get; init; }

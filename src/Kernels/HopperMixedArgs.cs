@@ -11,7 +11,7 @@ internal struct HopperMixedArgs
     /// <summary>Distance of each map from the start of the arguments, for the copy instructions.</summary>
     public const int InputMap = 0, WeightMap = 128;
 
-    /// <summary>x[M, K] BF16, tiles of 64 columns × 64 rows.</summary>
+    /// <summary>x[M, K] BF16, tiles of 64 columns × 32 rows.</summary>
     public TensorMap Input;
 
     /// <summary>W[experts · N, K] codes, tiles of 128 columns × 128 rows.</summary>
@@ -43,7 +43,7 @@ internal struct HopperMixedArgs
     /// <summary>Steps along K: 128 columns each.</summary>
     public int Steps;
 
-    /// <summary>Most rows of x of a tile: 64, 128 or 192.</summary>
+    /// <summary>Most rows of x of a tile: 64, 128, 160 or 192.</summary>
     public int TileRows;
 
     /// <summary>Tiles along N.</summary>

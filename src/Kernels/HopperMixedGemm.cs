@@ -22,7 +22,7 @@ internal static class HopperMixedGemm
     public const int WarpgroupColumns = 64, TileColumns = 2 * WarpgroupColumns;
 
     /// <summary>Most rows of y of a tile, and how many the copy engine moves at once.</summary>
-    public const int MostRows = 192, CopiedRows = 64;
+    public const int MostRows = 192, CopiedRows = 32;
 
     /// <summary>Columns of K of a step, and bytes of a row that shared memory keeps together.</summary>
     public const int StepColumns = 128, RowBytes = 128;
@@ -112,6 +112,8 @@ internal static class HopperMixedGemm
                 Sum<MixedRows64>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             else if (tile.Count <= MixedRows128.Rows)
                 Sum<MixedRows128>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+            else if (tile.Count <= MixedRows160.Rows)
+                Sum<MixedRows160>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             else
                 Sum<MixedRows192>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             HopperMixedStore.Tile<TOutput, TRows>(a, tile, slabs, warpgroup, ref turn);

@@ -34,6 +34,16 @@ internal readonly struct MixedRows128 : IMixedWidth
     public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN128(b, adds);
 }
 
+/// <summary>160 rows.</summary>
+internal readonly struct MixedRows160 : IMixedWidth
+{
+    public static int Rows => 160;
+
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN160(b, adds);
+
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN160(b, adds);
+}
+
 /// <summary>192 rows.</summary>
 internal readonly struct MixedRows192 : IMixedWidth
 {

@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu;
 /// <summary>The gated activation between an MLP's two multiplications (SwiGLU).</summary>
 public static class GatedActivation
 {
-    private const int Threads = 256;
+    private const int Threads = 256, WordElements = 8;
 
     internal static readonly KernelDefinition<Kernel.Args> SiluMultiply = new(Kernel.Run, new KernelTraits(Threads));
 
@@ -30,13 +30,16 @@ public static class GatedActivation
         long elements = (long)rows * width;
         if (elements == 0)
             return;
-        int threads = LaunchShape.Threads(stream.Device, Threads);
+        bool wide = Shape.IsVectorAligned(gateUp, 2L * width) && Shape.IsVectorAligned(output, 2L * width);
+        int threads = LaunchShape.WholeWarps(stream.Device, wide ? width / WordElements : width, Threads);
         var args = new Kernel.Args
         {
             GateUp = gateUp.Cast<ushort>(),
             Output = output.SubView(0, elements).Cast<ushort>(),
+            Rows = rows,
             Width = width,
+            WideRows = wide ? 1 : 0,
         };
-        stream.Device.Launch(SiluMultiply, stream, (LaunchShape.Blocks(stream.Device, elements, threads), 1, 1), threads, 0, args);
+        stream.Device.Launch(SiluMultiply, stream, (LaunchShape.Blocks(stream.Device, rows, 1), 1, 1), threads, 0, args);
     }
 }

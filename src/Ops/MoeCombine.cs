@@ -13,7 +13,7 @@ public readonly record struct MoeCombineShape(int Tokens, int TopK, int Width);
 /// <summary>Adds the weighted outputs of the chosen experts to the residual stream.</summary>
 public static class MoeCombine
 {
-    private const int Threads = 256;
+    private const int Threads = 256, WordElements = 4;
 
     internal static readonly KernelDefinition<Kernel.Args> WeightedSum = new(Kernel.Run, new KernelTraits(Threads));
 
@@ -39,15 +39,18 @@ public static class MoeCombine
         long elements = (long)shape.Tokens * shape.Width;
         if (elements == 0 || shape.TopK == 0)
             return;
-        int threads = LaunchShape.Threads(stream.Device, Threads);
+        bool wide = Shape.IsVectorAligned(expertOutput, 4L * shape.Width) && Shape.IsVectorAligned(residual, 4L * shape.Width);
+        int threads = LaunchShape.WholeWarps(stream.Device, wide ? shape.Width / WordElements : shape.Width, Threads);
         var args = new Kernel.Args
         {
             ExpertOutput = expertOutput,
             Weights = weights,
             Residual = residual.SubView(0, elements),
+            Tokens = shape.Tokens,
             TopK = shape.TopK,
             Width = shape.Width,
+            WideRows = wide ? 1 : 0,
         };
-        stream.Device.Launch(WeightedSum, stream, (LaunchShape.Blocks(stream.Device, elements, threads), 1, 1), threads, 0, args);
+        stream.Device.Launch(WeightedSum, stream, (LaunchShape.Blocks(stream.Device, shape.Tokens, 1), 1, 1), threads, 0, args);
     }
 }

@@ -35,6 +35,12 @@ public sealed class BadInputTests
     public async Task A_prompt_longer_than_the_context_is_refused() =>
         (await GpukitProcess.RunAsync("generate", "Psalm 23:1 and more", "--context", "4", "--device", "cpu")).AssertFailed(2, "the context holds 4");
 
+    [Theory]
+    [InlineData(100_000, "tokens at least; the context holds 2048")]
+    [InlineData(5_000_000, "more than 4000000 characters")]
+    public async Task A_prompt_far_too_long_is_refused_before_it_is_tokenised(int length, string reason) =>
+        (await GpukitProcess.RunWithInputAsync(new string('x', length), null, "generate", "-", "--device", "cpu")).AssertFailed(2, reason);
+
     [Fact]
     public async Task A_missing_folder_is_named()
     {
@@ -98,9 +104,16 @@ public sealed class BadInputTests
     public async Task Ctrl_C_ends_the_work_cleanly()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no signals to send.");
-        // So hot that it rambles until it is stopped.
+        // Nothing but the control token <|im_start|> ends this text, which the model has no reason to write: it rambles until it is stopped.
+        using TemporaryFolder folder = CopyOfModel();
+        foreach (string name in new[] { "config.json", "generation_config.json" })
+        {
+            JsonNode config = JsonNode.Parse(await File.ReadAllTextAsync(folder.File(name), TestContext.Current.CancellationToken))!;
+            config["eos_token_id"] = 2046;
+            folder.Write(name, config.ToJsonString());
+        }
         GpukitProcess.Result result = await GpukitProcess.InterruptAsync(
-            "generate", "x", "--temperature", "50", "--seed", "1", "--max-tokens", "2000", "--device", "cpu");
+            "generate", "x", "--model", folder.Path, "--temperature", "0", "--max-tokens", "2000", "--device", "cpu");
         Assert.Equal(1, result.ExitCode);
         result.AssertOneErrorLine("cancelled");
     }

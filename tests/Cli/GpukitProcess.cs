@@ -60,8 +60,15 @@ internal static class GpukitProcess
     {
         using Process process = Start(arguments, folder);
         Task<string> output = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
-        await process.StandardInput.WriteAsync(input);
-        process.StandardInput.Close();
+        try
+        {
+            await process.StandardInput.WriteAsync(input);
+            process.StandardInput.Close();
+        }
+        catch (IOException)
+        {
+            // A program that refuses its input may end before all of it is written.
+        }
         return await FinishAsync(process, output, error);
     }
 

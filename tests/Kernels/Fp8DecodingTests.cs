@@ -36,8 +36,8 @@ public sealed class Fp8DecodingTests
     public void AllThreeAgreeWithTheDefinition(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        // Each code once in each byte, beside different neighbours.
-        uint[] words = [.. Enumerable.Range(0, 256).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 128) & 255) << 16 | ((uint)(c + 192) & 255) << 24)];
+        // Each code in each byte of a word, beside different neighbours, and in each lane of a warp.
+        uint[] words = [.. Enumerable.Range(0, 32 * 256).Select(i => (i + (i >> 8)) & 255).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 128) & 255) << 16 | ((uint)(c + 192) & 255) << 24)];
         float[] table = Run(device, Table, words), bitMove = Run(device, BitMove, words), hardware = Run(device, Hardware, words);
         for (int i = 0; i < 4 * words.Length; i++)
         {

@@ -18,6 +18,33 @@ public sealed class Qwen3MoeConfigTests
     private static readonly string[] WrongCounts =
         ["0", "-1", "-2147483648", "1e99", "2147483647", "2147483648", "99999999999999999999", "1.5", "\"4\"", "true", "[4]", "{}"];
 
+    // They change nothing that this library does.
+    private static readonly string[] Ignored =
+    [
+        "architectures", "attention_dropout", "pad_token_id", "initializer_range", "output_router_logits", "router_aux_loss_coef", "sliding_window", "use_cache", "transformers_version",
+    ];
+
+    // Of the usual wrong values those that are right for a field; none for a field that is not here.
+    private static readonly Dictionary<string, string[]> LegalValues = new()
+    {
+        ["attention_bias"] = ["missing"],
+        ["bos_token_id"] = ["missing", "0"],
+        ["decoder_sparse_step"] = ["missing"],
+        ["dtype"] = ["missing", "\"x\""],
+        ["eos_token_id"] = ["missing", "0", "[]"],
+        ["hidden_act"] = ["missing"],
+        ["mlp_only_layers"] = ["missing", "[]"],
+        ["norm_topk_prob"] = ["true"],
+        ["num_local_experts"] = ["missing"],
+        ["partial_rotary_factor"] = ["missing"],
+        ["quantization_config"] = ["missing"],
+        ["rope_parameters"] = ["missing", "{}"],
+        ["rope_scaling"] = ["missing", "{}"],
+        ["tie_word_embeddings"] = ["missing", "true"],
+        ["torch_dtype"] = ["missing", "\"x\""],
+        ["use_sliding_window"] = ["missing"],
+    };
+
     /// <summary>Field, JSON text it is set to (null removes it).</summary>
     public static TheoryData<string, string?> WrongFields
     {
@@ -96,6 +123,25 @@ public sealed class Qwen3MoeConfigTests
     [InlineData("weight_block_size", "{\"quant_method\":\"gpukit\",\"format\":\"fp8-two-term\",\"weight_block_size\":[128,96]}")]
     public void A_wrong_four_bit_quantization_is_refused_by_name(string field, string section) =>
         RefusedNaming("quantization_config." + field, Changed(config => Set(config, "quantization_config", section)));
+
+    [Fact]
+    public void Every_field_of_the_file_is_checked_or_known_to_be_ignored()
+    {
+        string[] wrong = ["missing", "-1", "0", "1e300", "\"x\"", "true", "[]", "{}"];
+        string[] names = [.. Original().Select(f => f.Key), "rope_parameters", "dtype", "partial_rotary_factor", "num_local_experts"];
+        foreach (string field in names.Except(Ignored))
+        {
+            string[] legal = LegalValues.GetValueOrDefault(field, []);
+            foreach (string value in wrong)
+            {
+                Func<Qwen3MoeConfig> read = Changed(config => Set(config, field, value == "missing" ? null : value));
+                if (legal.Contains(value))
+                    read();
+                else
+                    RefusedNaming($"'{(value == "{}" && field == "quantization_config" ? "quantization_config.quant_method" : field)}'", read);
+            }
+        }
+    }
 
     [Fact]
     public void Every_format_reads_its_own_section()
@@ -197,9 +243,11 @@ public sealed class Qwen3MoeConfigTests
         }
     }
 
+    private static JsonObject Original() => JsonNode.Parse(File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, "config.json")))!.AsObject();
+
     private static Func<Qwen3MoeConfig> Changed(Action<JsonObject> change)
     {
-        JsonObject config = JsonNode.Parse(File.ReadAllBytes(Path.Combine(RepositoryFolder.TinyModel, "config.json")))!.AsObject();
+        JsonObject config = Original();
         change(config);
         return () => Qwen3MoeConfig.Parse(Encoding.UTF8.GetBytes(config.ToJsonString()));
     }

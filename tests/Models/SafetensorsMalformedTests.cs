@@ -10,10 +10,11 @@ namespace GpuKit.Ilgpu.Tests.Models;
 public sealed class SafetensorsMalformedTests
 {
     private const int HostileHeaderBytes = 99_999_992;
+    private const int DistinctItemBytes = 30_000_000;
 
     public static TheoryData<string> Names => [.. MalformedSafetensors.All.Keys];
 
-    public static TheoryData<string> Floods => ["tensors", "long names", "metadata", "one string", "white space", "one list", "one tensor's fields"];
+    public static TheoryData<string> Floods => ["tensors", "long names", "metadata", "one string", "white space", "one list", "one tensor's fields", "tiny tensors", "escapes", "one number", "one number's zeros", "nesting", "dtype", "metadata value", "one metadata key", "huge shapes"];
 
     [Fact]
     public void There_are_enough_named_files() => Assert.True(MalformedSafetensors.All.Count >= 60);
@@ -39,35 +40,6 @@ public sealed class SafetensorsMalformedTests
         Assert.Contains("folder", Assert.Throws<ModelFileException>(() => SafetensorsFile.Open(folder.Path)).Message, StringComparison.Ordinal);
     }
 
-    [Fact]
-    public void Two_hundred_thousand_mutated_headers_are_refused_or_consistent()
-    {
-        const int seed = 20260801;
-        TestContext.Current.TestOutputHelper?.WriteLine($"seed {seed}");
-        var random = new Random(seed);
-        byte[] good = Encoding.UTF8.GetBytes(SafetensorsBytes.GoodHeader);
-        int accepted = 0;
-        for (int i = 0; i < 200_000; i++)
-        {
-            byte[] header = ByteMutation.Of(good, random);
-            try
-            {
-                var parsed = SafetensorsHeader.Parse("f", header, SafetensorsBytes.GoodDataBytes);
-                Assert.Equal(SafetensorsBytes.GoodDataBytes, parsed.Tensors.Values.Sum(t => t.ByteLength));
-                Assert.All(parsed.Tensors.Values, t =>
-                    Assert.Equal(t.ByteLength, t.Shape.Aggregate((long)t.Type.SizeInBytes(), (product, extent) => product * extent)));
-                accepted++;
-            }
-            catch (ModelFileException e)
-            {
-                Assert.StartsWith("f: ", e.Message, StringComparison.Ordinal);
-            }
-        }
-
-        // Mutations of names and metadata are legal; most others are not.
-        Assert.InRange(accepted, 1_000, 150_000);
-    }
-
     [Theory]
     [MemberData(nameof(Floods))]
     public void A_header_of_100_MB_is_refused_soon_and_without_much_memory(string kind)
@@ -86,14 +58,35 @@ public sealed class SafetensorsMalformedTests
             "long names" => ("{", i => $"\"{i}{new string('n', 1_000)}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}},"),
             "metadata" => ("{\"__metadata__\":{", i => $"\"{i}\":\"\","),
             "one string" => ("{\"", _ => "nnnnnnnn"),
+            "tiny tensors" => ("{", i => $"\"{i:x}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}},"),
+            "escapes" => ("{\"", _ => "\\u006e"),
+            "one number" => ("{\"a\":{\"shape\":[", _ => "99999999"),
+            "one number's zeros" => ("{\"a\":{\"shape\":[1.", _ => "00000000"),
+            "nesting" => ("{\"a\":", _ => "[[[[[[[["),
+            "dtype" => ("{\"a\":{\"dtype\":\"", _ => "F32F32F3"),
+            "metadata value" => ("{\"__metadata__\":{\"\":\"", _ => "nnnnnnnn"),
+            "one metadata key" => ("{\"__metadata__\":{\"", _ => "\\ud83d\\ude00"),
+            "huge shapes" => ("{", i => $"\"{i}\":{{\"dtype\":\"F64\",\"shape\":[1000000000000000000],\"data_offsets\":[0,8000000000000000000]}},"),
             "one list" => ("{\"a\":{\"shape\":[", _ => "1,1,1,1,"),
             "one tensor's fields" => ("{\"a\":{", i => $"\"{i}\":0,"),
             _ => ("{", (Func<int, string>)(_ => "        ")),
         };
         int at = Encoding.ASCII.GetBytes(start, header);
-        for (int i = 0; at < header.Length - 2_000; i++)
+        if (item(0) == item(1))
         {
-            at += Encoding.ASCII.GetBytes(item(i), header.AsSpan(at));
+            byte[] same = Encoding.ASCII.GetBytes(item(0));
+            for (; at < header.Length - same.Length; at += same.Length)
+            {
+                same.CopyTo(header, at);
+            }
+        }
+        else
+        {
+            // Items that differ are counted, and the limits on them lie far below this.
+            for (int i = 0; at < DistinctItemBytes; i++)
+            {
+                at += Encoding.ASCII.GetBytes(item(i), header.AsSpan(at));
+            }
         }
 
         return header;

@@ -31,7 +31,7 @@ public sealed class AttentionTests
     private static void Check(GpuDevice device, int tokens, int queryHeads, int kvHeads, int headDim, int first)
     {
         int length = first + tokens;
-        using var run = new Case(device, tokens, queryHeads, kvHeads, headDim, first, capacity: length + 3);
+        using var run = new AttentionCase(device, tokens, queryHeads, kvHeads, headDim, first, capacity: length + 3);
         BFloat16[] y = run.Apply();
         Compare.Close(y, run.Oracle(), 3e-3);
         Assert.Equal(y, run.Apply());
@@ -43,11 +43,11 @@ public sealed class AttentionTests
     {
         GpuDevice device = TestDevices.Get(which);
         const int Tokens = 3, Heads = 2, HeadDim = 64, First = 127, Row = Heads * HeadDim;
-        using var batch = new Case(device, Tokens, Heads, 1, HeadDim, First, First + Tokens);
+        using var batch = new AttentionCase(device, Tokens, Heads, 1, HeadDim, First, First + Tokens);
         BFloat16[] together = batch.Apply();
         for (int t = 0; t < Tokens; t++)
         {
-            using var alone = new Case(device, 1, Heads, 1, HeadDim, First + t, capacity: 200, batch, t);
+            using var alone = new AttentionCase(device, 1, Heads, 1, HeadDim, First + t, capacity: 200, batch, t);
             Assert.Equal(together[(t * Row)..((t + 1) * Row)], alone.Apply());
         }
     }
@@ -93,7 +93,7 @@ public sealed class AttentionTests
     public void PositionsOutsideTheCacheGiveNaN(TestDevice which, int first)
     {
         GpuDevice device = TestDevices.Get(which);
-        using var run = new Case(device, 1, 1, 1, 8, 3, capacity: 4) { Position = first };
+        using var run = new AttentionCase(device, 1, 1, 1, 8, 3, capacity: 4) { Position = first };
         Assert.All(run.Apply(), v => Assert.True(BFloat16.IsNaN(v)));
     }
 
@@ -107,67 +107,5 @@ public sealed class AttentionTests
         Assert.Throws<ArgumentException>(() => Attention.Apply(device.DefaultStream, default, cache.Layer(0), default, default, new(1, 2)));
         Assert.Throws<ArgumentOutOfRangeException>(() => new KvCache(device, 1, 1, 258, 4));
         Assert.Throws<ArgumentOutOfRangeException>(() => new KvCache(device, 1, 1, 7, 4));
-    }
-
-    /// <summary>One call over a cache whose unused positions are NaN.</summary>
-    private sealed class Case : IDisposable
-    {
-        private readonly GpuDevice device;
-        private readonly KvCache cache;
-        private readonly BFloat16[] query;
-        private readonly BFloat16[][] keys, values;
-        private readonly int tokens, queryHeads, headDim, first;
-
-        public Case(GpuDevice device, int tokens, int queryHeads, int kvHeads, int headDim, int first, int capacity, Case? like = null, int fromToken = 0)
-        {
-            (this.device, this.tokens, this.queryHeads, this.headDim, this.first) = (device, tokens, queryHeads, headDim, first);
-            int length = first + tokens, row = queryHeads * headDim;
-            query = like?.query[(fromToken * row)..((fromToken + tokens) * row)] ?? RandomData.GaussianBf16(tokens * row, seed: first, factor: 2);
-            keys = [.. Enumerable.Range(0, kvHeads).Select(h => like?.keys[h][..(length * headDim)] ?? RandomData.GaussianBf16(length * headDim, seed: h))];
-            values = [.. Enumerable.Range(0, kvHeads).Select(h => like?.values[h][..(length * headDim)] ?? RandomData.GaussianBf16(length * headDim, seed: 99 + h))];
-            Position = first;
-            cache = new KvCache(device, 1, kvHeads, headDim, capacity);
-            CacheContents.Fill(cache, BFloat16.FromBits(0x7FFF));
-            for (int h = 0; h < kvHeads; h++)
-            {
-                CacheContents.Write(cache.Keys(0).SubView((long)h * capacity * headDim, keys[h].Length), keys[h]);
-                CacheContents.Write(cache.Values(0).SubView((long)h * capacity * headDim, values[h].Length), values[h]);
-            }
-        }
-
-        public int Position { get; init; }
-
-        public BFloat16[] Apply()
-        {
-            using var q = GuardedBuffer<BFloat16>.Input(device, query);
-            using var position = GuardedBuffer<int>.Input(device, [Position]);
-            using var y = GuardedBuffer<BFloat16>.Output(device, query.Length);
-            Attention.Apply(device.DefaultStream, q.View, cache.Layer(0), position.View, y.View, new(tokens, queryHeads));
-            return y.ToArray();
-        }
-
-        public double[] Oracle()
-        {
-            var y = new double[query.Length];
-            for (int row = 0; row < tokens * queryHeads; row++)
-            {
-                int length = first + (row / queryHeads) + 1, head = row % queryHeads / (queryHeads / keys.Length);
-                var weights = new double[length];
-                for (int j = 0; j < length; j++)
-                {
-                    for (int d = 0; d < headDim; d++)
-                        weights[j] += (double)(float)query[(row * headDim) + d] * (float)keys[head][(j * headDim) + d] / Math.Sqrt(headDim);
-                }
-                double max = weights.Max(), sum = weights.Sum(w => Math.Exp(w - max));
-                for (int j = 0; j < length; j++)
-                {
-                    for (int d = 0; d < headDim; d++)
-                        y[(row * headDim) + d] += Math.Exp(weights[j] - max) / sum * (float)values[head][(j * headDim) + d];
-                }
-            }
-            return y;
-        }
-
-        public void Dispose() => cache.Dispose();
     }
 }

@@ -38,10 +38,8 @@ internal sealed class GenerateCommand
         GenerationOptions options = flags.Read(parse, SamplingOptions.Greedy);
         string text = ReadPrompt(parse.GetRequiredValue(prompt));
         using Loaded<LanguageModel> loaded = model.Load(parse, (device, folder, load) => LanguageModel.Load(device, folder, load, interrupts.Program));
-        IReadOnlyList<int> ids = parse.GetValue(raw)
-            ? loaded.Model.Tokenizer.Encode(text)
-            : loaded.Model.Chat.EncodeChat(loaded.Model.Tokenizer, Messages(parse.GetValue(flags.System), text));
         using var generator = new TextGenerator(loaded.Model, flags.ContextLength(parse));
+        IReadOnlyList<int> ids = Encode(parse, loaded.Model, generator, text);
         bool asJson = parse.GetValue(json);
         var answer = new StringBuilder();
         await foreach (string piece in generator.GenerateAsync(ids, options, interrupts.Program))
@@ -59,6 +57,18 @@ internal sealed class GenerateCommand
         return ExitCodes.Ok;
     }
 
+    private IReadOnlyList<int> Encode(ParseResult parse, LanguageModel language, TextGenerator generator, string text)
+    {
+        if (parse.GetValue(raw))
+        {
+            generator.RequireRoom(text);
+            return language.Tokenizer.Encode(text);
+        }
+        List<ChatMessage> messages = Messages(parse.GetValue(flags.System), text);
+        generator.RequireRoom(language.Chat.Render(messages));
+        return language.Chat.EncodeChat(language.Tokenizer, messages);
+    }
+
     private static AnswerResult Result(string text, TextGenerator generator, GenerationOptions options, Loaded<LanguageModel> loaded) =>
         AnswerResult.Create(text, generator.LastStatistics, options.Sampling) with
         {
@@ -70,10 +80,24 @@ internal sealed class GenerateCommand
     // The line break that ends a typed or echoed line is not part of the prompt.
     private static string ReadPrompt(string prompt)
     {
-        string text = prompt == "-" ? Console.In.ReadToEnd() : prompt;
+        string text = prompt == "-" ? ReadAll(Console.In, new TokenizerOptions().MaxPromptBytes) : prompt;
         if (prompt == "-" && text.EndsWith('\n'))
             text = text[..^(text.EndsWith("\r\n", StringComparison.Ordinal) ? 2 : 1)];
         return text.Length > 0 ? text : throw new ArgumentException("The prompt is empty; give a text, or - and a text on stdin.");
+    }
+
+    // A stream without end must not fill the memory before anybody looks at its length.
+    private static string ReadAll(TextReader reader, int mostChars)
+    {
+        var text = new StringBuilder();
+        var part = new char[64 * 1024];
+        for (int count; (count = reader.Read(part, 0, part.Length)) > 0;)
+        {
+            text.Append(part, 0, count);
+            if (text.Length > mostChars)
+                throw new ArgumentException($"The prompt on stdin has more than {mostChars} characters; at most that many are accepted.");
+        }
+        return text.ToString();
     }
 
     private static List<ChatMessage> Messages(string? system, string user)

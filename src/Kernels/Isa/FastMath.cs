@@ -53,6 +53,10 @@ internal static class Fast
     [IntrinsicImplementation, Ptx("sqrt.rn.f32 %d, %0;")]
     public static float Sqrt(float x) => Ieee.CanonicalNaN(MathF.Sqrt(x));
 
+    /// <summary>The larger of two; +0 is above −0, and a NaN gives NaN.</summary>
+    [IntrinsicImplementation, Ptx("max.NaN.f32 %d, %0, %1;")]
+    public static float Max(float a, float b) => Ieee.CanonicalNaN(MathF.Max(a, b));
+
     /// <summary>To the nearest whole number, ties to even; the sign of zero stays.</summary>
     [IntrinsicImplementation, Ptx("cvt.rni.f32.f32 %d, %0;")]
     public static float RoundEven(float x) => Ieee.CanonicalNaN(MathF.Round(x, MidpointRounding.ToEven));

@@ -40,6 +40,10 @@ internal static unsafe class LdMatrix
     [IntrinsicImplementation, Ptx("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 %d, [%s0];")]
     public static U4 X4Trans(ref ushort row) => Load(ref row, 4, true);
 
+    /// <summary>Four matrices, each transposed, all a constant number of bytes behind the addresses.</summary>
+    [IntrinsicImplementation, Ptx("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 %d, [%s0+%c1];")]
+    public static U4 X4TransAt(ref ushort row, int bytes) => Load(ref Unsafe.AddByteOffset(ref row, bytes), 4, true);
+
     private static U2 Low(U4 v) => new() { X = v.X, Y = v.Y };
 
     private static U4 Load(ref ushort row, int matrices, bool transposed)

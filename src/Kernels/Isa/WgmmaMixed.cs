@@ -36,6 +36,7 @@ internal static unsafe class WgmmaMixed
     private const string OddSecond = "{code12, code13, code14, code15}, b, always, 1, 1, 0; }";
     private const string N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, part(#)]]}, ";
     private const string N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, part(#)]]}, ";
+    private const string N160 = "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {[[80, part(#)]]}, ";
     private const string N192 = "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {[[96, part(#)]]}, ";
 
     [ThreadStatic]
@@ -101,6 +102,14 @@ internal static unsafe class WgmmaMixed
     /// <summary>part[64, 128] (+)= odd registers · B[128, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N128 + OddFirst + N128 + OddSecond, ExactArch = Arch)]
     public static void MultiplyOddN128(ulong b, uint adds) => Multiply(128, 8, b, adds);
+
+    /// <summary>part[64, 160] (+)= even registers · B[160, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N160 + EvenFirst + N160 + EvenSecond, ExactArch = Arch)]
+    public static void MultiplyEvenN160(ulong b, uint adds) => Multiply(160, 0, b, adds);
+
+    /// <summary>part[64, 160] (+)= odd registers · B[160, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N160 + OddFirst + N160 + OddSecond, ExactArch = Arch)]
+    public static void MultiplyOddN160(ulong b, uint adds) => Multiply(160, 8, b, adds);
 
     /// <summary>part[64, 192] (+)= even registers · B[192, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N192 + EvenFirst + N192 + EvenSecond, ExactArch = Arch)]

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Unicode;
 
 namespace GpuKit.Ilgpu.Models;
 
@@ -19,6 +20,7 @@ internal static class ModelJson
 
     public static T Read<T>(ReadOnlySpan<byte> json, string fileName, Func<JsonFields, T> read)
     {
+        RequireUtf8(json, fileName);
         try
         {
             JsonElement root = JsonElement.Parse(json, Strict);
@@ -32,6 +34,15 @@ internal static class ModelJson
         catch (Exception e) when (IsMalformed(e))
         {
             throw Malformed(fileName, e);
+        }
+    }
+
+    /// <summary>Refuses what is not UTF-8: the JSON reader looks at the bytes of strings only when one is asked for.</summary>
+    public static void RequireUtf8(ReadOnlySpan<byte> json, string fileName)
+    {
+        if (!Utf8.IsValid(json))
+        {
+            throw new ModelFileException(fileName, "is not UTF-8, which JSON files are");
         }
     }
 

@@ -26,6 +26,7 @@ public sealed class SafetensorsOutput : IDisposable
         this.path = path;
         partial = path + ".partial";
         byte[] header = Header(ordered, metadata);
+        RequireReadable(header, ordered, metadata);
         long start = sizeof(long) + header.Length;
         foreach (TensorDeclaration tensor in ordered)
         {
@@ -56,7 +57,7 @@ public sealed class SafetensorsOutput : IDisposable
     /// <param name="path">Where the finished file lies; one that is there is replaced when the new one is complete.</param>
     /// <param name="tensors">What the file holds.</param>
     /// <param name="metadata">The file's <c>__metadata__</c>, or null for none.</param>
-    /// <exception cref="ArgumentException">A name is used twice or reserved, or an extent is negative.</exception>
+    /// <exception cref="ArgumentException">A name is used twice, reserved, too long or no Unicode text, an extent is negative, or the file would exceed another limit of readers.</exception>
     /// <exception cref="IOException">The disk is full, or the file cannot be created.</exception>
     public static SafetensorsOutput Create(string path, IEnumerable<TensorDeclaration> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
@@ -91,6 +92,7 @@ public sealed class SafetensorsOutput : IDisposable
     /// <exception cref="IOException">The file cannot be moved.</exception>
     public void Complete()
     {
+        ObjectDisposedException.ThrowIf(file.IsClosed, this);
         foreach ((TensorDeclaration tensor, _) in places.Values)
             if (written.GetValueOrDefault(tensor.Name) != tensor.ByteLength)
                 throw new InvalidOperationException($"tensor {tensor} takes {tensor.ByteLength} bytes; {written.GetValueOrDefault(tensor.Name)} are written");
@@ -134,6 +136,23 @@ public sealed class SafetensorsOutput : IDisposable
         while (text.Length % Alignment != 0)
             text.WriteByte((byte)' ');
         return text.ToArray();
+    }
+
+    // The reader's own limits, and texts that come back as they are: lone surrogates are written as U+FFFD.
+    private void RequireReadable(byte[] header, IReadOnlyList<TensorDeclaration> tensors, IReadOnlyDictionary<string, string>? metadata)
+    {
+        try
+        {
+            var read = SafetensorsHeader.Parse(Path.GetFileName(path), header, tensors.Sum(t => t.ByteLength));
+            string? changed = tensors.Select(t => t.Name).FirstOrDefault(n => !read.Tensors.ContainsKey(n))
+                ?? metadata?.Where(m => read.Metadata.GetValueOrDefault(m.Key) != m.Value).Select(m => m.Key).FirstOrDefault();
+            if (changed is not null)
+                throw new ArgumentException($"'{Excerpt.Of(changed)}' or its value is no Unicode text: a surrogate in it stands alone", nameof(tensors));
+        }
+        catch (ModelFileException e)
+        {
+            throw new ArgumentException($"the file would not be read: {e.Message}", nameof(tensors), e);
+        }
     }
 
     private static void WriteNumbers(Utf8JsonWriter json, string name, IEnumerable<long> numbers)

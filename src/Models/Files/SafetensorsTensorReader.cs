@@ -46,7 +46,7 @@ internal readonly struct SafetensorsTensorReader(string fileName, string name)
     private TensorType ReadType(ref Utf8JsonReader reader)
     {
         if (reader.Read() && reader.TokenType == JsonTokenType.String
-            && TensorTypes.TryParse(reader.ValueSpan, out TensorType type))
+            && TensorTypes.TryParse(ref reader, out TensorType type))
         {
             return type;
         }

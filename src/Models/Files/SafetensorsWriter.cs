@@ -7,7 +7,7 @@ public static class SafetensorsWriter
     /// <param name="path">The file.</param>
     /// <param name="tensors">Names, types, extents and row-major little-endian bytes. They are stored widest element first, then by name.</param>
     /// <param name="metadata">The file's <c>__metadata__</c>, or null for none.</param>
-    /// <exception cref="ArgumentException">A name is used twice or reserved, or bytes and shape disagree.</exception>
+    /// <exception cref="ArgumentException">Bytes and shape disagree, or <see cref="SafetensorsOutput.Create"/> refuses a tensor.</exception>
     public static void Write(
         string path,
         IEnumerable<(string Name, TensorType Type, long[] Shape, byte[] Bytes)> tensors,

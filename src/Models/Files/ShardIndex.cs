@@ -22,9 +22,11 @@ internal static class ShardIndex
     public static Dictionary<string, string> Read(ModelFolder folder)
     {
         using MappedFile file = folder.Map(FileName, MaxBytes);
+        ReadOnlySpan<byte> json = file.Span(0, (int)file.Length);
+        ModelJson.RequireUtf8(json, FileName);
         try
         {
-            return ReadObject(file.Span(0, (int)file.Length));
+            return ReadObject(json);
         }
         catch (Exception e) when (ModelJson.IsMalformed(e))
         {

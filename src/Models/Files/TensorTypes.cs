@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json;
 
 namespace GpuKit.Ilgpu.Models;
 
@@ -25,11 +26,12 @@ public static class TensorTypes
     /// <param name="type">The element type.</param>
     public static string Spelling(this TensorType type) => Types[(int)type].Spelling;
 
-    internal static bool TryParse(ReadOnlySpan<byte> utf8, out TensorType type)
+    /// <summary>The type that the string the reader stands on spells, escapes or not.</summary>
+    internal static bool TryParse(ref Utf8JsonReader reader, out TensorType type)
     {
         for (int i = 0; i < Types.Length; i++)
         {
-            if (utf8.SequenceEqual(Types[i].Utf8))
+            if (reader.ValueTextEquals(Types[i].Utf8))
             {
                 type = (TensorType)i;
                 return true;

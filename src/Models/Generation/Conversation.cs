@@ -70,6 +70,7 @@ public sealed class Conversation(LanguageModel model, TextGenerator generator)
         List<ChatMessage> messages = [.. turns, new ChatMessage(ChatRole.User, question)];
         if (System is not null)
             messages.Insert(0, new ChatMessage(ChatRole.System, System));
+        generator.RequireRoom(model.Chat.Render(messages, Rendering));
         return model.Chat.EncodeChat(model.Tokenizer, messages, Rendering);
     }
 }

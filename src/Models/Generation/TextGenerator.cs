@@ -31,6 +31,20 @@ public sealed class TextGenerator : IDisposable
     /// <summary>What the last finished generation took, or null.</summary>
     public GenerationStatistics? LastStatistics { get; private set; }
 
+    /// <summary>
+    /// Refuses a prompt that is too long for the context however it is split into tokens. Costs nothing but its length: call it before
+    /// tokenising text from outside.
+    /// </summary>
+    /// <param name="prompt">The text, rendered if it is a conversation.</param>
+    /// <exception cref="ArgumentException">The prompt cannot fit.</exception>
+    public void RequireRoom(string prompt)
+    {
+        ArgumentNullException.ThrowIfNull(prompt);
+        long least = model.Tokenizer.LeastTokens(prompt);
+        if (least > ContextLength)
+            throw new ArgumentException($"The prompt has {prompt.Length} characters, which are {least} tokens at least; the context holds {ContextLength}.", nameof(prompt));
+    }
+
     /// <summary>Generates text after a prompt, in pieces as they come.</summary>
     /// <param name="prompt">Token ids of the whole prompt; at least one.</param>
     /// <param name="options">Length, sampling and stops.</param>

@@ -55,7 +55,12 @@ internal sealed class AddedTokenReader(Dictionary<string, int> vocabulary)
                 throw tokens.Wrong(Excerpt.Of(property.Name), property.Value, $"an id from 0 to {MaxId - 1} as its name");
             }
 
-            Add(tokens.Section(property.Name) ?? throw tokens.Missing(property.Name, "an object"), id);
+            // The value at hand: a look-up by name for each of many names takes their number's square.
+            Add(
+                property.Value.ValueKind == JsonValueKind.Object
+                    ? new JsonFields(ConfigFile, $"{tokens.Prefix}{property.Name}.", property.Value)
+                    : throw tokens.Wrong(property.Name, property.Value, "an object"),
+                id);
         }
 
         return true;

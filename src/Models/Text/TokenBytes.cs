@@ -10,7 +10,11 @@ internal sealed class TokenBytes
     {
         this.starts = starts;
         this.bytes = bytes;
+        Longest = Enumerable.Range(0, Count).Max(id => starts[id + 1] - starts[id]);
     }
+
+    /// <summary>Bytes of the longest token; at least 1.</summary>
+    public int Longest { get; }
 
     /// <summary>One more than the largest id.</summary>
     public int Count => starts.Length - 1;

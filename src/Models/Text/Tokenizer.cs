@@ -12,6 +12,9 @@ namespace GpuKit.Ilgpu.Models;
 /// </remarks>
 public sealed class Tokenizer
 {
+    // What NFC saves at most: a Hangul syllable or the Kelvin sign of three bytes becomes a third of its parts.
+    private const int MostBytesAByteOfNfc = 3;
+
     private readonly BpeTokenizer bpe;
     private readonly TokenizerFile file;
     private readonly TokenBytes bytes;
@@ -145,6 +148,13 @@ public sealed class Tokenizer
     public StreamingDecoder CreateStreamingDecoder(bool skipSpecial = true) => new(this, skipSpecial);
 
     internal ReadOnlySpan<byte> BytesOf(int id) => bytes[id];
+
+    /// <summary>A number of tokens that a text has at least, however it is split: from its length alone, so that it costs no tokenising.</summary>
+    internal long LeastTokens(string text)
+    {
+        long mostBytes = (long)bytes.Longest * (file.NormalizesToNfc ? MostBytesAByteOfNfc : 1);
+        return (Encoding.UTF8.GetByteCount(text) + mostBytes - 1) / mostBytes;
+    }
 
     private void EncodeBetween(string text, List<int> ids)
     {

@@ -20,9 +20,11 @@ internal sealed record TokenizerFile(
     public static TokenizerFile Load(ModelFolder folder)
     {
         using MappedFile file = folder.Map(FileName, MaxBytes);
+        ReadOnlySpan<byte> json = file.Span(0, (int)file.Length);
+        ModelJson.RequireUtf8(json, FileName);
         try
         {
-            return Read(file.Span(0, (int)file.Length), folder);
+            return Read(json, folder);
         }
         catch (Exception e) when (ModelJson.IsMalformed(e))
         {

@@ -6,13 +6,14 @@ namespace GpuKit.Ilgpu.Models;
 /// <param name="prefix">The path to the object, for messages.</param>
 internal sealed class TokenizerParts(string prefix)
 {
-    // A part is some kilobytes; a hostile one may not become a document of gigabytes.
+    // All parts together are some kilobytes; hostile ones may not become documents of gigabytes.
     private const int MaxBytes = 1_000_000;
     private const int MaxParts = 64;
 
     private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
 
     private readonly Dictionary<string, JsonElement> parts = new(StringComparer.Ordinal);
+    private long bytes;
 
     /// <summary>Reads the property that the reader stands on, name and value.</summary>
     public void Read(ref Utf8JsonReader reader, ReadOnlySpan<byte> json)
@@ -24,9 +25,10 @@ internal sealed class TokenizerParts(string prefix)
         int start = (int)reader.TokenStartIndex;
         reader.Skip();
         int length = (int)reader.BytesConsumed - start;
-        if (length > MaxBytes)
+        bytes += length;
+        if (bytes > MaxBytes)
         {
-            throw new ModelFileException(TokenizerFile.FileName, $"'{prefix}{Excerpt.Of(name)}' has {length} bytes; at most {MaxBytes} are allowed");
+            throw new ModelFileException(TokenizerFile.FileName, $"has {bytes} bytes of parts up to '{prefix}{Excerpt.Of(name)}'; at most {MaxBytes} are allowed beside vocabulary and merges");
         }
 
         if (!parts.TryAdd(name, JsonElement.Parse(json.Slice(start, length), Strict)))

@@ -85,6 +85,10 @@ public sealed partial class EveryInstructionTests
         U4 further = LdMatrix.X4At(ref shared[lane * 8], 1024);
         a.Output[at + 10] = further.X ^ (further.Y << 1);
         a.Output[at + 11] = further.Z ^ (further.W << 1);
+        further = LdMatrix.X4TransAt(ref shared[lane * 8], 1024);
+        a.Output[at + 12] = further.X ^ (further.Y << 1);
+        a.Output[at + 13] = further.Z ^ (further.W << 1);
+        a.Output[at + 14] = Interop.FloatAsInt(Fast.Max(bf16.X, f16.X));
     }
 
     /// <summary>Bits, conversions, exact arithmetic and the warp's collectives.</summary>

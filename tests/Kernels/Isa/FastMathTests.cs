@@ -51,6 +51,10 @@ public sealed class FastMathTests
         Same(2, Fast.RoundEven(2.5f));
         Same(4, Fast.RoundEven(3.5f));
         Same(-0f, Fast.RoundEven(-0.5f));
+        Same(3, Fast.Max(3, -4));
+        Same(0, Fast.Max(-0f, 0));
+        Same(NaN, Fast.Max(NaN, 1));
+        Same(NaN, Fast.Max(Inf, NaN));
         Same(NaN, Fast.RoundEven(NaN));
     }
 

@@ -62,6 +62,8 @@ public sealed class ConversationTests(ModelDevices devices)
         string longQuestion = string.Join(' ', Enumerable.Repeat("shepherd", 200));
         string message = (await Assert.ThrowsAsync<ArgumentException>(() => Ask(conversation, longQuestion))).Message;
         Assert.Contains($"{generator.ContextLength}", message, StringComparison.Ordinal);
+        message = (await Assert.ThrowsAsync<ArgumentException>(() => Ask(conversation, new string('x', 1_000_000)))).Message;
+        Assert.Contains("tokens at least; the context holds 128", message, StringComparison.Ordinal);
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => Ask(conversation, "next", new GenerationOptions { MaxTokens = 0 }));
         Assert.Empty(conversation.Turns);
         Assert.Equal(Psalm, await Ask(conversation, "Psalm 23:1"));

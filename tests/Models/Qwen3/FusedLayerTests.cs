@@ -24,7 +24,7 @@ public sealed class FusedLayerTests
         CheckpointShape shape = Shape with { NormTopkProb = normTopk, Block = fp8 ? Shape.Block : null };
         TestDevices.Get(device);
         // One of its own: other tests launch on the shared ones.
-        using GpuDevice open = device == TestDevice.Cuda ? GpuDevice.Open(DeviceKind.Cuda) : GpuDevice.OpenCpuForChecking();
+        using GpuDevice open = TestDevices.Open(device);
         using var checkpoint = new GeneratedCheckpoint(shape);
         using Qwen3Moe model = checkpoint.Load(open);
         using var session = new Qwen3Session(model, 12);

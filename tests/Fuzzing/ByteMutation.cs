@@ -1,4 +1,4 @@
-namespace GpuKit.Ilgpu.Tests.Models;
+namespace GpuKit.Ilgpu.Tests.Fuzzing;
 
 /// <summary>Breaks a well-formed text in one to three places: bytes changed, removed, inserted, or a stretch repeated elsewhere.</summary>
 internal static class ByteMutation
