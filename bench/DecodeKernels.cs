@@ -35,7 +35,11 @@ internal static class DecodeKernels
         Console.Error.WriteLine($"{"kernel",-64} {"blocks",7} {"times",5} {"us",8} {"us/step",9} {"alone",8} {"MB",8} {"% read",6}");
         var results = new List<ResultRecord>();
         foreach (IGrouping<(int Id, int Blocks), LaunchRecord> group in launches.GroupBy(l => (l.Kernel.Id, l.Blocks)))
+        {
+            // What a kernel reads is what a step leaves, not what another kernel's repetitions do: experts of a batch above all.
+            step();
             results.Add(Measure(stream, [.. group], template));
+        }
         double sum = results.Sum(r => r.Us!.Value * r.Launches!.Value), alone = results.Sum(r => r.UsAlone!.Value * r.Launches!.Value);
         Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"context {template.Context}: {launches.Count} launches, {sum:F0} us overlapping with their own kind, {alone:F0} us without overlap"));
         return results;

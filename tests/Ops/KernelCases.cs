@@ -187,6 +187,31 @@ internal static class KernelCases
                 return stream => DecodeLinear.Add(stream, w, x, residual, feed);
             });
         }
+        foreach (WeightFormat format in Streamed)
+            foreach (int tokens in new[] { 3, 11 })
+                yield return new($"DecodeRows {format} of {tokens}", t =>
+                {
+                    (QuantizedMatrix w, ArrayView<BFloat16> x) = (t.Matrix(format, Rows, Columns, 1, format == WeightFormat.Fp8Block ? new ScaleBlock(32, 64) : null), t.Halves(tokens * Columns));
+                    (ArrayView<float> residual, ArrayView<BFloat16> normed) = (t.Changed(RandomData.Gaussian(tokens * Rows, 4)), t.Output<BFloat16>(tokens * Rows));
+                    var feed = new RouterFeed(t.Matrix(WeightFormat.Bf16, Experts, Rows), new InputNorm(t.Halves(Rows), 1e-5f), t.Changed(new long[tokens * Experts]));
+                    var routing = new TokenRouting(t.Output<int>(2 * tokens), t.Output<float>(2 * tokens), 2);
+                    var routed = new RoutedRows(routing, t.Output<float>(tokens * Experts), t.Input([.. Enumerable.Range(0, tokens)]), true);
+                    return stream =>
+                    {
+                        DecodeRows.Add(stream, w, x, residual, feed, routed.Positions);
+                        DecodeRows.Route(stream, residual, feed, normed, routed);
+                    };
+                });
+        yield return new("GreedyRows and their positions", t =>
+        {
+            (ArrayView<float> logits, ArrayView<ulong> best) = (t.Floats(3 * 301), t.Changed(new ulong[3]));
+            (ArrayView<int> positions, ArrayView<int> tokens) = (t.Changed<int>([4, 0, 7]), t.Output<int>(3));
+            return stream =>
+            {
+                GreedyRows.Sample(stream, logits, best, positions, tokens, 7);
+                DeviceCounter.AdvanceAll(stream, positions, 1);
+            };
+        });
         foreach (int headDim in new[] { 64, 128 })
             yield return new($"DecodeAttention of heads of {headDim}", t =>
             {

@@ -118,7 +118,8 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
         var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
-        if (layer.Experts is { } experts && HopperMixedLinear.Exists(stream.Device, experts.GateUp) && HopperMixedLinear.Exists(stream.Device, experts.Down))
+        // In a batch a row's bits must not follow from the number of rows: dot products by warps.
+        if (!IsBatch && layer.Experts is { } experts && HopperMixedLinear.Exists(stream.Device, experts.GateUp) && HopperMixedLinear.Exists(stream.Device, experts.Down))
         {
             RunSorted(stream, experts, routing, count);
             return;
