@@ -8,9 +8,9 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed partial class Qwen3Session : IDisposable
 {
-    // Prompt tokens that run at once. On a card enough that each of many experts gets rows to fill a tile: of 128 experts of which a token takes eight, 128 each on
+    // Prompt tokens that run at once. On a card enough that each of many experts gets rows to fill a tile: of 128 experts of which a token takes eight, 256 each on
     // average. On the CPU a bound on memory and on the time to a cancellation.
-    internal const int CudaTokensAtOnce = 2048;
+    internal const int CudaTokensAtOnce = 4096;
     internal const int CpuTokensAtOnce = 64;
 
     // The same where all logits are handed out, a row of the vocabulary a token.
