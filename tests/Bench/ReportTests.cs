@@ -63,7 +63,7 @@ public sealed class ReportTests
         string results = Path.Combine(root.Path, "docs", "results");
         Directory.CreateDirectory(Path.Combine(root.Path, "docs", "kernels"));
         foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/kernels/moe.md", "prefill"), ("docs/kernels/moe.md", "batch"), ("docs/numerics.md", "error"), ("README.md", "figures") })
-            File.WriteAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
+            File.AppendAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
         ResultRecord first = Product("Bf16", us: 11) with { Date = "2026-01-01T00:00:00Z" };
         var prompt = new ResultRecord { Bench = "prefill", Path = "Qwen3Session", Model = "synth:x", M = 32, Batch = 1, Us = 5600, TokensPerS = 5766, Tflops = 12.34, Device = Device };
         IReadOnlyList<string> files = ResultRecord.Append(results,
