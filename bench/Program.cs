@@ -10,6 +10,7 @@ const string Usage = """
     gemm      products of many rows: formats × shapes × rows, beside cuBLAS; needs a card, no model
     decode    tokens a second of a model, greedy
     prefill   time to the first token of prompts of random tokens, batch 1, greedy
+    load      a folder's weights onto the device: GB/s, seconds, and the most memory that the process had resident
     soak      a model in use for minutes: exit code 1 when device bytes or the managed heap grow
     report    docs/results as tables and a chart in the documents; no card needed
 
@@ -27,7 +28,7 @@ const string Usage = """
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
     --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192)
     --tiles all|plan         gemm: every tile of each product, or the plan's, default plan
-    --runs N                 decode, prefill: runs after a warm-up, default 5
+    --runs N                 decode, prefill: runs after a warm-up, default 5; load: runs after the first
     --minutes N              soak: how long, default 9
     --check                  report: write nothing, exit 1 when a document is not up to date
     --write                  append the results to docs/results
@@ -53,6 +54,7 @@ try
         "gemm" => GemmBench.Run(options, out wrong),
         "decode" => DecodeBench.Run(options),
         "prefill" => PrefillBench.Run(options),
+        "load" => LoadBench.Run(options),
         "soak" => SoakBench.Run(options, out wrong),
         _ => throw new ArgumentException($"'{args[0]}' is no benchmark."),
     };

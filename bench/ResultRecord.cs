@@ -114,7 +114,7 @@ internal sealed record ResultRecord
     /// <summary>99th percentile.</summary>
     public double? UsP99 { get; init; }
 
-    /// <summary>How long a soak ran after its warm-up.</summary>
+    /// <summary>How long a soak ran after its warm-up; the median of loads.</summary>
     public double? Seconds { get; init; }
 
     public int? Cancelled { get; init; }
@@ -123,6 +123,9 @@ internal sealed record ResultRecord
 
     /// <summary>The most that device bytes were above those after the warm-up.</summary>
     public long? DeviceBytesGrowth { get; init; }
+
+    /// <summary>The most memory of the host that the process had resident until then, pages of mapped files included.</summary>
+    public long? PeakResidentBytes { get; init; }
 
     public long? HeapBytes { get; init; }
 

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
+using System.Globalization;
 using GpuKit.Ilgpu.Models;
 
 namespace GpuKit.Ilgpu.Cli;
@@ -48,8 +49,9 @@ internal sealed class ModelOptions
         GpuDevice opened = device.Open(parse);
         try
         {
-            TModel loaded = ProgressBar.Show($"loading onto {opened.Name}", report =>
-                load(opened, folder, new LoadOptions { Progress = report.For<LoadProgress>(p => (p.LoadedBytes, p.TotalBytes)) }));
+            string title = $"loading onto {opened.Name}";
+            TModel loaded = ProgressBar.Show(title, report =>
+                load(opened, folder, new LoadOptions { Progress = report.For<LoadProgress>(p => (p.LoadedBytes, p.TotalBytes), p => title + Describe(p)) }));
             return new Loaded<TModel>(opened, loaded, folder, clock.Elapsed);
         }
         catch
@@ -57,5 +59,13 @@ internal sealed class ModelOptions
             opened.Dispose();
             throw;
         }
+    }
+
+    private static string Describe(LoadProgress p)
+    {
+        string read = string.Create(CultureInfo.InvariantCulture, $": {p.LoadedBytes / 1e9:F2} of {p.TotalBytes / 1e9:F2} GB");
+        return p.TimeLeft is { } left && p.BytesPerSecond > 0
+            ? read + string.Create(CultureInfo.InvariantCulture, $", {p.BytesPerSecond / 1e9:F2} GB/s, {Math.Ceiling(left.TotalSeconds)} s left")
+            : read;
     }
 }

@@ -133,7 +133,7 @@ public sealed class QuantizedMatrix : IDisposable
         ArgumentNullException.ThrowIfNull(rows);
         if (rows.Format != Format || rows.K != K || (Format.Info().IsScaled && Format.BlockOr(rows.Block) != Block))
             throw new ArgumentException($"{name}: {rows.Format.Info().Name} rows of {rows.K} with {rows.Block.Rows}×{rows.Block.Columns} blocks do not fit a {Format.Info().Name} matrix of {K} columns with {Block.Rows}×{Block.Columns} blocks.");
-        Write(matrix, new MatrixRows { First = row, Count = rows.N, Codes = rows.Codes, Scales = rows.Scales, GroupScales = rows.GroupScales, ZeroPoints = rows.ZeroPoints }, name);
+        Write(matrix, new MatrixRows { First = row, Count = rows.N, Codes = FirstTerm(rows.Codes), Residual = SecondTerm(rows.Codes), Scales = rows.Scales, GroupScales = rows.GroupScales, ZeroPoints = rows.ZeroPoints }, name);
     }
 
     /// <summary>Writes rows of one matrix of the stack, on the device's default stream; for formats without group scales and zero points.</summary>
@@ -145,30 +145,52 @@ public sealed class QuantizedMatrix : IDisposable
     /// <param name="name">Name for error messages, e.g. the tensor's.</param>
     /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN. Nothing is written then.</exception>
     public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights") =>
-        Write(matrix, new MatrixRows { First = row, Count = rows, Codes = codes, Scales = scales }, name);
+        Write(matrix, new MatrixRows { First = row, Count = rows, Codes = FirstTerm(codes), Residual = SecondTerm(codes), Scales = scales }, name);
 
-    internal void Write(int matrix, in MatrixRows rows, string name)
+    /// <summary>Writes rows of one matrix of the stack: at once on the default stream, or through staging, whose copies are awaited by who owns it.</summary>
+    /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN. Without staging nothing is written then.</exception>
+    internal void Write(int matrix, in MatrixRows rows, string name, StagedUpload? staging = null)
     {
         if ((uint)matrix >= (uint)Count || rows.First < 0 || rows.Count < 0 || rows.First > N - rows.Count)
             throw new ArgumentException($"{name}: rows {rows.First}..{rows.First + rows.Count} of matrix {matrix} are outside {Count} matrices of [{N}, {K}].");
         MatrixContents.Check(this, rows, name);
         WeightFormatInfo info = Format.Info();
-        long rowBlock = rows.First / Block.Rows;
-        WriteTerms(Codes, rows.Codes, matrix, BytesPerMatrix, rows.First * info.RowBytes(K));
-        // A multiplier of all rows has no place by row.
-        WriteTerms(Scales, rows.Scales, matrix, ScalesPerMatrix, info.IsScaled && !info.HasGroupScales ? rowBlock * Block.ColumnBlocks(K) : 0);
-        GroupScales.CopyFrom(Device.DefaultStream, rows.GroupScales, (long)GroupScalesPerMatrix * matrix);
-        ZeroPoints.CopyFrom(Device.DefaultStream, rows.ZeroPoints, ((long)ZeroBytesPerMatrix * matrix) + (info.HasZeroPoints ? rowBlock * ((Block.ColumnBlocks(K) + 1L) / 2) : 0));
+        long codes = (BytesPerMatrix * matrix) + (rows.First * info.RowBytes(K)), rowBlock = rows.First / Block.Rows;
+        if (staging is null)
+        {
+            MatrixContents.Refuse(this, FindNaN(rows.Codes), name);
+            MatrixContents.Refuse(this, FindNaN(rows.Residual), name);
+        }
+        MatrixContents.Refuse(this, Copy(staging, Codes, rows.Codes, codes, FindNaN), name);
+        MatrixContents.Refuse(this, Copy(staging, Codes, rows.Residual, codes + (BytesPerMatrix / info.Terms * (info.Terms - 1)), FindNaN), name);
+        WriteScales(rows.Scales, matrix, info, rowBlock, staging);
+        Copy(staging, GroupScales, rows.GroupScales, (long)GroupScalesPerMatrix * matrix);
+        Copy(staging, ZeroPoints, rows.ZeroPoints, ((long)ZeroBytesPerMatrix * matrix) + (info.HasZeroPoints ? rowBlock * ((Block.ColumnBlocks(K) + 1L) / 2) : 0));
     }
 
-    // Each term of the rows to its place in that term of the matrix.
-    private void WriteTerms<T>(DeviceBuffer<T> target, ReadOnlySpan<T> source, int matrix, long perMatrix, long offset)
+    // Each term's to its place in that term of the matrix. A multiplier of all rows has no place by row.
+    private void WriteScales(ReadOnlySpan<float> scales, int matrix, WeightFormatInfo info, long rowBlock, StagedUpload? staging)
+    {
+        int part = scales.Length / info.Terms, perTerm = ScalesPerMatrix / info.Terms;
+        long offset = info.IsScaled && !info.HasGroupScales ? rowBlock * Block.ColumnBlocks(K) : 0;
+        for (int term = 0; term < info.Terms; term++)
+            Copy(staging, Scales, scales.Slice(term * part, part), ((long)ScalesPerMatrix * matrix) + (perTerm * term) + offset);
+    }
+
+    private int Copy<T>(StagedUpload? staging, DeviceBuffer<T> target, ReadOnlySpan<T> source, long offset, FindBadByte? find = null)
         where T : unmanaged
     {
-        int terms = Format.Info().Terms, part = source.Length / terms;
-        for (int term = 0; term < terms; term++)
-            target.CopyFrom(Device.DefaultStream, source.Slice(term * part, part), (perMatrix * matrix) + (perMatrix / terms * term) + offset);
+        if (staging is not null)
+            return staging.Copy(target, source, offset, find);
+        target.CopyFrom(Device.DefaultStream, source, offset);
+        return -1;
     }
+
+    private int FindNaN(ReadOnlySpan<byte> codes) => MatrixContents.FindNaN(Format, codes);
+
+    private ReadOnlySpan<byte> FirstTerm(ReadOnlySpan<byte> codes) => codes[..(codes.Length / Format.Info().Terms)];
+
+    private ReadOnlySpan<byte> SecondTerm(ReadOnlySpan<byte> codes) => codes[(codes.Length / Format.Info().Terms)..];
 
     /// <summary>Returns the memory to the device.</summary>
     public void Dispose()

@@ -1,12 +1,13 @@
 namespace GpuKit.Ilgpu;
 
-/// <summary>Counts what a device's buffers hold. Thread-safe.</summary>
+/// <summary>Counts what a device's buffers and its pinned host memory hold. Thread-safe.</summary>
 public sealed class AllocationLedger
 {
     private long liveBytes;
     private long liveBuffers;
     private long peakBytes;
     private long totalAllocations;
+    private long pinnedBytes;
 
     internal AllocationLedger()
     {
@@ -23,6 +24,11 @@ public sealed class AllocationLedger
 
     /// <summary>Allocations since the device was opened.</summary>
     public long TotalAllocations => Interlocked.Read(ref totalAllocations);
+
+    /// <summary>Bytes of pinned host memory that are not released; not among <see cref="LiveBytes"/>.</summary>
+    public long PinnedBytes => Interlocked.Read(ref pinnedBytes);
+
+    internal void AddPinned(long bytes) => Interlocked.Add(ref pinnedBytes, bytes);
 
     internal void Add(long bytes)
     {

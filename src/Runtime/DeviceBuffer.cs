@@ -126,6 +126,23 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.Address + (nint)(offset * sizeof(T)), (void*)source.Address, (nuint)count * (nuint)sizeof(T), stream.Handle), "copying from pinned memory");
     }
 
+    /// <summary>Queues a copy of some bytes of pinned memory, counted in bytes on both sides.</summary>
+    internal void CopyFromPinned(GpuStream stream, PinnedBuffer<byte> source, int start, int count, long byteOffset)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        Device.RequireSame(stream.Device, nameof(stream));
+        Span<byte> bytes = source.Span.Slice(start, count);
+        if (byteOffset < 0 || byteOffset > Bytes - count)
+            throw new ArgumentException($"Bytes {byteOffset}..{byteOffset + count} are outside the buffer of {Bytes} bytes.");
+        if (!Device.IsCuda)
+        {
+            bytes.CopyTo(new Span<byte>((byte*)Memory.NativePtr + byteOffset, count));
+            return;
+        }
+        Device.Bind();
+        Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.NativePtr + (nint)byteOffset, (byte*)source.Address + start, (nuint)count, stream.Handle), "copying from pinned memory");
+    }
+
     /// <summary>The contents as an array, after all earlier work of the stream.</summary>
     public T[] ToArray(GpuStream stream)
     {

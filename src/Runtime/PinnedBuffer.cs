@@ -12,6 +12,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
     where T : unmanaged
 {
     private readonly GpuDevice device;
+    private readonly nuint bytes;
     private nint address;
 
     internal PinnedBuffer(GpuDevice device, int length)
@@ -19,7 +20,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         this.device = device;
         Length = length;
-        nuint bytes = (nuint)Math.Max(1, (long)length * sizeof(T));
+        bytes = (nuint)Math.Max(1, (long)length * sizeof(T));
         device.Bind();
         try
         {
@@ -33,6 +34,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         {
             throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes of pinned host memory.", e);
         }
+        device.Ledger.AddPinned((long)bytes);
         Span.Clear();
     }
 
@@ -57,6 +59,7 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         nint own = Interlocked.Exchange(ref address, 0);
         if (own == 0)
             return;
+        device.Ledger.AddPinned(-(long)bytes);
         if (!device.IsCuda)
         {
             NativeMemory.AlignedFree((void*)own);

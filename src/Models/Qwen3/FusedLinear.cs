@@ -11,6 +11,9 @@ internal sealed class FusedLinear(IReadOnlyList<(QuantizedMatrix Matrix, int Off
     /// <summary>Width of an output row.</summary>
     public int Width { get; } = parts.Sum(p => p.Matrix.N);
 
+    /// <summary>The matrices, in the order of their outputs.</summary>
+    public IEnumerable<QuantizedMatrix> Matrices => parts.Select(p => p.Matrix);
+
     /// <summary>The matrix, where there is but one.</summary>
     public QuantizedMatrix? Single => parts.Count == 1 ? parts[0].Matrix : null;
 

@@ -14,4 +14,10 @@ internal interface IWeightSource
 
     /// <summary>The same for a stack of experts; <paramref name="parts"/> gives the tensors of one expert.</summary>
     FusedLinear Experts(int k, Func<int, (string Name, int Rows)[]> parts);
+
+    /// <summary>Waits until all that was given is on the device: before that it must not be used.</summary>
+    void Complete();
+
+    /// <summary>The same before what was given is disposed of after a failure; silent. Nothing is asked for any more.</summary>
+    void Abandon();
 }

@@ -49,6 +49,7 @@ internal sealed class Qwen3Layer : IDisposable
         }
         catch
         {
+            loader.Abandon();
             layer.Dispose();
             throw;
         }

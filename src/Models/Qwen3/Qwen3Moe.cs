@@ -41,7 +41,7 @@ public sealed class Qwen3Moe : IDisposable
     /// <param name="options">Conversion and progress.</param>
     /// <param name="cancellation">Stops loading between parts of at most 64 MB.</param>
     /// <exception cref="ModelFileException">A file is missing, malformed or not supported; the message says which and why.</exception>
-    /// <exception cref="GpuException">Device memory is exhausted.</exception>
+    /// <exception cref="GpuException">Device memory, or pinned host memory for reading, is exhausted.</exception>
     /// <exception cref="OperationCanceledException">Loading was cancelled.</exception>
     public static Qwen3Moe Load(GpuDevice device, string folder, LoadOptions? options = null, CancellationToken cancellation = default)
     {
@@ -49,7 +49,8 @@ public sealed class Qwen3Moe : IDisposable
         Qwen3MoeConfig config = Qwen3MoeConfig.Load(folder);
         RequireSupported(config);
         using Checkpoint checkpoint = Checkpoint.Open(folder);
-        return Create(device, config, new WeightLoader(device, checkpoint, config, options ?? new LoadOptions(), cancellation), Path.GetFileName(checkpoint.Folder));
+        using var loader = new WeightLoader(device, checkpoint, config, options ?? new LoadOptions(), cancellation);
+        return Create(device, config, loader, Path.GetFileName(checkpoint.Folder));
     }
 
     /// <summary>
@@ -66,9 +67,7 @@ public sealed class Qwen3Moe : IDisposable
         ArgumentNullException.ThrowIfNull(device);
         ArgumentNullException.ThrowIfNull(config);
         RequireSupported(config);
-        Qwen3Moe model = Create(device, config, new RandomWeights(device, config, seed), "synthetic");
-        device.DefaultStream.Synchronize();
-        return model;
+        return Create(device, config, new RandomWeights(device, config, seed), "synthetic");
     }
 
     private static Qwen3Moe Create(GpuDevice device, Qwen3MoeConfig config, IWeightSource source, string folder)
@@ -78,11 +77,13 @@ public sealed class Qwen3Moe : IDisposable
         {
             long before = device.Ledger.LiveBytes;
             model.LoadAll(source, folder);
+            source.Complete();
             model.WeightBytes = device.Ledger.LiveBytes - before;
             return model;
         }
         catch
         {
+            source.Abandon();
             model.Dispose();
             throw;
         }

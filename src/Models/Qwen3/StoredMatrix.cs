@@ -32,14 +32,11 @@ internal sealed record StoredMatrix(Checkpoint Checkpoint, TensorInfo Info, int 
         return (int)Math.Clamp(bytes / (Format.Terms() * Format.RowBytes(K)) / unit * unit, unit, int.MaxValue / 2);
     }
 
-    /// <summary>The codes of some rows, in two-term FP8 the residual's after all others.</summary>
-    public ReadOnlySpan<byte> Codes(int row, int count)
-    {
-        long offset = row * Format.RowBytes(K);
-        int length = checked((int)(count * Format.RowBytes(K)));
-        ReadOnlySpan<byte> codes = Checkpoint.Bytes(Info.Name, offset, length);
-        return Residual is null ? codes : (byte[])[.. codes, .. Checkpoint.Bytes(Residual.Name, offset, length)];
-    }
+    /// <summary>The codes of some rows, in two-term FP8 those of the first term: the file's own bytes.</summary>
+    public ReadOnlySpan<byte> Codes(int row, int count) => CodesOf(Info, row, count);
+
+    /// <summary>Two-term FP8: the residual's codes of some rows, the file's own bytes.</summary>
+    public ReadOnlySpan<byte> ResidualCodes(int row, int count) => Residual is null ? [] : CodesOf(Residual, row, count);
 
     /// <summary>The scales of some rows, which start on a block's edge.</summary>
     public ReadOnlySpan<float> ScalesOf(int row, int count)
@@ -61,9 +58,12 @@ internal sealed record StoredMatrix(Checkpoint Checkpoint, TensorInfo Info, int 
 
     /// <summary>Some rows as a matrix of their own.</summary>
     public HostMatrix Rows(int row, int count) =>
-        new(Format, count, K, Codes(row, count).ToArray(), ScalesOf(row, count).ToArray(), Format.BlockOr(Block))
+        new(Format, count, K, [.. Codes(row, count), .. ResidualCodes(row, count)], ScalesOf(row, count).ToArray(), Format.BlockOr(Block))
         {
             GroupScales = GroupScales,
             ZeroPoints = ZeroPointsOf(row, count).ToArray(),
         };
+
+    private ReadOnlySpan<byte> CodesOf(TensorInfo tensor, int row, int count) =>
+        Checkpoint.Bytes(tensor.Name, row * Format.RowBytes(K), checked((int)(count * Format.RowBytes(K))));
 }

@@ -3,9 +3,11 @@ using System.Runtime.InteropServices;
 namespace GpuKit.Ilgpu.Models;
 
 /// <summary>Puts a checkpoint's tensors on a device, checking each against the shape that the configuration asks for.</summary>
-internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation) : IWeightSource
+internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen3MoeConfig config, LoadOptions options, CancellationToken cancellation) : IWeightSource, IDisposable
 {
     private readonly StoredWeights stored = new(checkpoint, config);
+    private readonly StagedUpload? staging = Staging(device, checkpoint, options, cancellation);
+    private readonly LoadRate rate = new(TimeProvider.System);
     private long loadedBytes;
 
     /// <inheritdoc/>
@@ -18,8 +20,21 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         for (int i = 0; i < gains.Length; i++)
             if (!float.IsFinite((float)gains[i]))
                 throw Fail($"'{name}': element {i} is {(float)gains[i]}; norm weights must be finite");
-        DeviceBuffer<BFloat16> buffer = device.Upload(gains);
-        Done(info);
+        DeviceBuffer<BFloat16> buffer = device.Allocate<BFloat16>(width);
+        try
+        {
+            if (staging is null)
+                buffer.CopyFrom(device.DefaultStream, gains);
+            else
+                staging.Copy(buffer, gains, 0);
+        }
+        catch
+        {
+            Abandon();
+            buffer.Dispose();
+            throw;
+        }
+        Done(info, info.ByteLength);
         return buffer;
     }
 
@@ -44,6 +59,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         }
         catch
         {
+            Abandon();
             matrices.ForEach(m => m.Item1.Dispose());
             throw;
         }
@@ -70,6 +86,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         }
         catch
         {
+            Abandon();
             matrices.ForEach(m => m.Item1.Dispose());
             throw;
         }
@@ -77,6 +94,22 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
 
     /// <inheritdoc/>
     public QuantizedMatrix Matrix(string name, int rows, int k) => Stack(k, 1, (name, rows));
+
+    /// <inheritdoc/>
+    public void Complete() => staging?.Complete();
+
+    /// <inheritdoc/>
+    public void Abandon() => staging?.Abandon();
+
+    /// <summary>Releases the staging memory.</summary>
+    public void Dispose() => staging?.Dispose();
+
+    // The CPU device's memory is the host's: a copy between the two would only be one more.
+    private static StagedUpload? Staging(GpuDevice device, Checkpoint checkpoint, LoadOptions options, CancellationToken cancellation)
+    {
+        long bytes = Math.Min(options.StagingBytes ?? (device.IsCuda ? StagedUpload.DefaultBytes : 0), checkpoint.TotalBytes);
+        return bytes == 0 ? null : new StagedUpload(device, (int)bytes, cancellation);
+    }
 
     // Rows can share a matrix when they are stored alike and every tensor but a matrix's last ends on a scale block's edge.
     private bool CanFuse((string Name, int Rows)[] parts, int partsPerMatrix = int.MaxValue)
@@ -123,6 +156,7 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
         }
         catch
         {
+            Abandon();
             matrix.Dispose();
             throw;
         }
@@ -130,17 +164,19 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
 
     private void Write(QuantizedMatrix matrix, int slab, int firstRow, string name, int rows)
     {
+        cancellation.ThrowIfCancellationRequested();
         StoredMatrix source = stored.Open(name, rows, matrix.K);
-        foreach (TensorInfo companion in source.Companions)
-            Done(companion);
+        foreach (TensorInfo companion in source.Companions.Where(c => c != source.Residual))
+            Done(companion, companion.ByteLength);
         int step = source.RowsAtOnce(options.BytesAtOnce);
         for (int row = 0; row < rows; row += step)
         {
             cancellation.ThrowIfCancellationRequested();
             // Errors count rows from the part's first.
-            WriteRows(matrix, (slab, firstRow + row), source, (row, Math.Min(step, rows - row)), row == 0 ? $"'{name}'" : $"'{name}' from row {row}");
+            int count = Math.Min(step, rows - row);
+            WriteRows(matrix, (slab, firstRow + row), source, (row, count), row == 0 ? $"'{name}'" : $"'{name}' from row {row}");
+            Done(source.Info, count * source.Format.Terms() * source.Format.RowBytes(matrix.K));
         }
-        Done(source.Info);
     }
 
     private void WriteRows(QuantizedMatrix matrix, (int Slab, int First) target, StoredMatrix source, (int First, int Count) rows, string part)
@@ -154,15 +190,17 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
                     First = target.First,
                     Count = rows.Count,
                     Codes = source.Codes(rows.First, rows.Count),
+                    Residual = source.ResidualCodes(rows.First, rows.Count),
                     Scales = source.ScalesOf(rows.First, rows.Count),
                     GroupScales = source.GroupScales,
                     ZeroPoints = source.ZeroPointsOf(rows.First, rows.Count),
                 };
-                matrix.Write(target.Slab, stored, part);
+                matrix.Write(target.Slab, stored, part, staging);
                 return;
             }
             float[] values = Quantizer.Dequantize(source.Rows(rows.First, rows.Count));
-            matrix.Write(target.Slab, target.First, Quantizer.Quantize(values, rows.Count, matrix.K, WeightFormat.Bf16), part);
+            HostMatrix expanded = Quantizer.Quantize(values, rows.Count, matrix.K, WeightFormat.Bf16);
+            matrix.Write(target.Slab, new MatrixRows { First = target.First, Count = rows.Count, Codes = expanded.Codes }, part, staging);
         }
         catch (ArgumentException e)
         {
@@ -179,10 +217,14 @@ internal sealed class WeightLoader(GpuDevice device, Checkpoint checkpoint, Qwen
             : throw Fail($"'{name}' has the shape [{string.Join(", ", info.Shape)}]; config.json asks for [{string.Join(", ", shape)}]");
     }
 
-    private void Done(TensorInfo info)
+    private void Done(TensorInfo info, long bytes)
     {
-        loadedBytes += info.ByteLength;
-        options.Progress?.Report(new LoadProgress(loadedBytes, checkpoint.TotalBytes, info.Name));
+        loadedBytes += bytes;
+        if (options.Progress is null)
+            return;
+        rate.Update(loadedBytes);
+        long total = checkpoint.TotalBytes;
+        options.Progress.Report(new LoadProgress(loadedBytes, total, info.Name) { BytesPerSecond = rate.BytesPerSecond, TimeLeft = rate.TimeFor(Math.Max(0, total - loadedBytes)) });
     }
 
     private ModelFileException Fail(string problem, Exception? inner = null) => new(Path.GetFileName(checkpoint.Folder), problem, inner);

@@ -30,6 +30,22 @@ internal sealed class RandomWeights(GpuDevice device, Qwen3MoeConfig config, ulo
     /// <inheritdoc/>
     public FusedLinear Experts(int k, Func<int, (string Name, int Rows)[]> parts) => Experts(k, config.Experts, parts);
 
+    /// <inheritdoc/>
+    public void Complete() => Stream.Synchronize();
+
+    /// <inheritdoc/>
+    public void Abandon()
+    {
+        try
+        {
+            Complete();
+        }
+        catch (GpuException)
+        {
+            // Nothing runs on a lost device.
+        }
+    }
+
     /// <summary>One tensor of the checkpoint as a matrix of its own.</summary>
     public QuantizedMatrix Tensor(string name, int rows, int k, bool isKept) => Stack(isKept ? WeightFormat.Bf16 : Format, k, 1, [(name, rows)]);
 

@@ -50,10 +50,10 @@ public sealed class FourBitLoadingTests(ModelDevices devices)
         (string format, Action<IDictionary<string, StoredTensor>> damage, string[] says) = Cases[name];
         GpuDevice device = devices.Open(TestDevice.Cpu);
         using TemporaryFolder folder = Damaged(format, damage);
-        foreach (bool toBf16 in (bool[])[false, true])
+        foreach ((bool toBf16, int staging) in ((bool, int)[])[(false, 0), (true, 0), (false, 1000), (true, 1000)])
         {
             (long, long) before = (device.Ledger.LiveBytes, device.Ledger.LiveBuffers);
-            string message = Assert.Throws<ModelFileException>(() => Qwen3Moe.Load(device, folder.File("out"), new LoadOptions { DequantizeToBf16 = toBf16 }, TestContext.Current.CancellationToken)).Message;
+            string message = Assert.Throws<ModelFileException>(() => Qwen3Moe.Load(device, folder.File("out"), new LoadOptions { DequantizeToBf16 = toBf16, StagingBytes = staging }, TestContext.Current.CancellationToken)).Message;
             Assert.All(says, part => Assert.Contains(part, message, StringComparison.Ordinal));
             Assert.Equal(before, (device.Ledger.LiveBytes, device.Ledger.LiveBuffers));
         }

@@ -56,9 +56,9 @@ public sealed class LoadingTests(ModelDevices devices)
     {
         GpuDevice open = devices.Open(device);
         using var checkpoint = new GeneratedCheckpoint(new CheckpointShape(), DamageByName[damage].Damage);
-        foreach (bool toBf16 in (bool[])[false, true])
+        foreach ((bool toBf16, int staging) in ((bool, int)[])[(false, 0), (true, 0), (false, 1000), (true, 1000)])
         {
-            string message = Refused(open, checkpoint, new LoadOptions { DequantizeToBf16 = toBf16 });
+            string message = Refused(open, checkpoint, new LoadOptions { DequantizeToBf16 = toBf16, StagingBytes = staging });
             Assert.All(DamageByName[damage].Says, part => Assert.Contains(part, message, StringComparison.Ordinal));
         }
     }
