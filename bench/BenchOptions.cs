@@ -17,7 +17,13 @@ internal sealed record BenchOptions
     /// <summary>Positions of the cache that a sequence's decoding is timed from; empty for a short prompt's.</summary>
     public IReadOnlyList<int> Contexts { get; private init; } = [];
 
-    /// <summary>Whether every kernel of a step is timed by itself.</summary>
+    /// <summary>Tokens of the prompts that are timed.</summary>
+    public IReadOnlyList<int> Prompts { get; private init; } = [32, 512, 2048, 8192];
+
+    /// <summary>Numbers of sequences that are decoded together; empty for one sequence by itself.</summary>
+    public IReadOnlyList<int> Batches { get; private init; } = [];
+
+    /// <summary>Whether every kernel of a step, or of a prompt, is timed by itself.</summary>
     public bool Kernels { get; private init; }
 
     public int Runs { get; private init; } = 5;
@@ -93,6 +99,8 @@ internal sealed record BenchOptions
                 "--minutes" => options with { Minutes = Number(option, value, 1) },
                 "--rows" => options with { GivenRows = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--context" => options with { Contexts = [.. value.Split(',').Select(v => Number(option, v, 2)).Distinct()] },
+                "--prompts" => options with { Prompts = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
+                "--batch" => options with { Batches = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
                 "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },
                 "--tiles" => options with { AllTiles = value == "all" ? true : value == "plan" ? false : throw new ArgumentException($"--tiles is all or plan, not '{value}'.") },

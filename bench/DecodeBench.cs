@@ -16,6 +16,8 @@ internal static class DecodeBench
     {
         using GpuDevice device = options.OpenDevice();
         Console.Error.WriteLine($"{device.Name}: {device.Choice}");
+        if (options.Batches.Count > 0)
+            return DecodeBatches.Run(device, options);
         if (options.Contexts.Count > 0 || options.Model.StartsWith(SyntheticSpec.Prefix, StringComparison.Ordinal))
             return DecodeContexts.Run(device, options);
         using LanguageModel model = LanguageModel.Load(device, options.Model);

@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu.Bench;
 /// </summary>
 internal static class DecodeContexts
 {
-    private const int DefaultContext = 128;
+    internal const int DefaultContext = 128;
     private const int WarmUps = 3;
 
     public static IReadOnlyList<ResultRecord> Run(GpuDevice device, BenchOptions options)
@@ -36,12 +36,13 @@ internal static class DecodeContexts
             if (device.IsCuda)
                 results.Add(TimeReplays(session, record));
             if (options.Kernels && device.IsCuda)
-                results.AddRange(DecodeKernels.Run(session, record));
+                results.AddRange(DecodeKernels.Run(session.Stream, session.StepDirectly, record));
         }
         return results;
     }
 
-    private static Qwen3Moe Load(GpuDevice device, string text, out string name)
+    /// <summary>Loads a folder, or makes the model that a synthetic name stands for.</summary>
+    public static Qwen3Moe Load(GpuDevice device, string text, out string name)
     {
         long start = Stopwatch.GetTimestamp();
         bool synthetic = text.StartsWith(SyntheticSpec.Prefix, StringComparison.Ordinal);

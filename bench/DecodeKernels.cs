@@ -1,5 +1,4 @@
 using System.Globalization;
-using GpuKit.Ilgpu.Models;
 using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu.Bench;
@@ -15,33 +14,41 @@ internal static class DecodeKernels
     // A single launch is repeated: a replay must last long enough for the clock of the events.
     private const int LeastLaunches = 16;
 
-    public static IEnumerable<ResultRecord> Run(Qwen3Session session, ResultRecord template)
+    /// <summary>Times the launches of one step.</summary>
+    /// <param name="stream">The stream of the step.</param>
+    /// <param name="step">Runs the step launch by launch.</param>
+    /// <param name="template">What the records have in common.</param>
+    public static IEnumerable<ResultRecord> Run(GpuStream stream, Action step, ResultRecord template)
     {
-        GpuDevice device = session.Model.Device;
+        GpuDevice device = stream.Device;
         var launches = new List<LaunchRecord>();
         device.LaunchObserver = launches.Add;
         try
         {
-            session.StepDirectly();
+            step();
         }
         finally
         {
             device.LaunchObserver = null;
         }
-        session.Stream.Synchronize();
+        stream.Synchronize();
         Console.Error.WriteLine($"{"kernel",-64} {"blocks",7} {"times",5} {"us",8} {"us/step",9} {"alone",8} {"MB",8} {"% read",6}");
         var results = new List<ResultRecord>();
         foreach (IGrouping<(int Id, int Blocks), LaunchRecord> group in launches.GroupBy(l => (l.Kernel.Id, l.Blocks)))
-            results.Add(Measure(session, [.. group], template));
+        {
+            // What a kernel reads is what a step leaves, not what another kernel's repetitions do: experts of a batch above all.
+            step();
+            results.Add(Measure(stream, [.. group], template));
+        }
         double sum = results.Sum(r => r.Us!.Value * r.Launches!.Value), alone = results.Sum(r => r.UsAlone!.Value * r.Launches!.Value);
         Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"context {template.Context}: {launches.Count} launches, {sum:F0} us overlapping with their own kind, {alone:F0} us without overlap"));
         return results;
     }
 
-    private static ResultRecord Measure(Qwen3Session session, LaunchRecord[] group, ResultRecord template)
+    private static ResultRecord Measure(GpuStream stream, LaunchRecord[] group, ResultRecord template)
     {
-        double us = Time(session.Stream, group, overlap: true), alone = Time(session.Stream, group, overlap: false);
-        double bytes = group.Average(l => (double)KernelBytes.Of(l.Arguments, template.Context!.Value));
+        double us = Time(stream, group, overlap: true), alone = Time(stream, group, overlap: false);
+        double bytes = group.Average(l => (double)KernelBytes.Of(l.Arguments, template.Context!.Value, template.DistinctExperts));
         double gbps = bytes / us / 1000;
         ResultRecord result = template with
         {
@@ -59,7 +66,8 @@ internal static class DecodeKernels
         return result;
     }
 
-    private static double Time(GpuStream stream, LaunchRecord[] group, bool overlap)
+    /// <summary>Median microseconds a launch, of all of a group one behind the other.</summary>
+    public static double Time(GpuStream stream, LaunchRecord[] group, bool overlap)
     {
         int rounds = (LeastLaunches + group.Length - 1) / group.Length;
         using GpuGraph graph = GpuGraph.Capture(stream, () =>

@@ -6,11 +6,13 @@ namespace GpuKit.Ilgpu.Bench;
 /// <summary>Bytes that a launch must read from memory, from its arguments: weights and keys and values; 0 where that is not what a kernel's time is made of.</summary>
 internal static class KernelBytes
 {
-    public static long Of(object args, int context) => args switch
+    public static long Of(object args, int context, double? distinctExperts) => args switch
     {
-        ExpertArgs a => a.Weights.Codes.Length / a.ExpertCount * Math.Min(a.Tokens * a.TopK, a.ExpertCount),
+        ExpertArgs a => (long)(a.Weights.Codes.Length / a.ExpertCount * (distinctExperts ?? Math.Min(a.Tokens * a.TopK, a.ExpertCount))),
+        TileRowsArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
-        DecodeAttentionArgs a => 8L * Math.Min(context, a.Capacity) * a.Keys.Length / a.Capacity,
+        // Keys and values, of every sequence.
+        DecodeAttentionArgs a => 4L * Math.Min(context, a.Capacity) * a.Output.Length / a.GroupSize,
         LinearArgs a when a.ExpertCount > 0 => a.Codes.Length / a.ExpertCount * Math.Min(a.M, a.ExpertCount),
         LinearArgs a => a.Codes.Length,
         AttentionArgs a => 4L * (a.QueryHeads / a.GroupSize) * Math.Min(context, a.Capacity) * a.HeadDim,

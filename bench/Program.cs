@@ -8,23 +8,27 @@ const string Usage = """
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
     gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth; needs a card, no model
     gemm      products of many rows: formats × shapes × rows, beside cuBLAS; needs a card, no model
-    decode    tokens a second of a model, batch 1, greedy
+    decode    tokens a second of a model, greedy
+    prefill   time to the first token of prompts of random tokens, batch 1, greedy
     load      a folder's weights onto the device: GB/s, seconds, and the most memory that the process had resident
     soak      a model in use for minutes: exit code 1 when device bytes or the managed heap grow
     report    docs/results as tables and a chart in the documents; no card needed
 
     --device auto|cuda|cpu   default auto
     --ordinal N              which card, default 0
-    --model DIR              default: models/tiny-moe-fp8 of the repository; decode also takes synth:NAME[,layers=N][,seed=S],
-                             random weights in the shape of a published model ({SHAPES})
+    --model DIR              default: models/tiny-moe-fp8 of the repository; decode and prefill also take
+                             synth:NAME[,layers=N][,seed=S], random weights in the shape of a published model ({SHAPES})
     --context C[,C…]         decode: positions already in the cache (random keys and values), in place of a prompt
-    --kernels                decode: each kernel of a step by itself, with its share of the card's read bandwidth
+    --batch B[,B…]           decode: so many sequences together (1 to 16), with different prompts; default one by itself
+    --prompts T[,T…]         prefill: tokens of the prompts, default 32,512,2048,8192
+    --kernels                decode: each kernel of a step by itself, with its share of the card's read bandwidth;
+                             prefill: each kernel's time, added up over the prompt
     --tokens N               decode: tokens a run, default 256
     --formats F[,F…]         gemv, gemm: weights, or weights+activations (gemm: Fp8Block+Fp8Group128); default {FORMATS}
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
     --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192)
     --tiles all|plan         gemm: every tile of each product, or the plan's, default plan
-    --runs N                 decode, load: runs after the first, default 5
+    --runs N                 decode, prefill: runs after a warm-up, default 5; load: runs after the first
     --minutes N              soak: how long, default 9
     --check                  report: write nothing, exit 1 when a document is not up to date
     --write                  append the results to docs/results
@@ -49,6 +53,7 @@ try
         "gemv" => GemvBench.Run(options, out wrong),
         "gemm" => GemmBench.Run(options, out wrong),
         "decode" => DecodeBench.Run(options),
+        "prefill" => PrefillBench.Run(options),
         "load" => LoadBench.Run(options),
         "soak" => SoakBench.Run(options, out wrong),
         _ => throw new ArgumentException($"'{args[0]}' is no benchmark."),

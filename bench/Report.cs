@@ -17,10 +17,11 @@ internal static class Report
         IReadOnlyList<ResultRecord> decode = [.. records.Where(r => r.Bench == "decode")];
         var files = new List<(string Path, string Text)>
         {
-            Between(root, "docs/kernels/gemv.md", "gemv", ReportGemv.Render(gemv, [.. records.Where(r => r.Bench == "quantize-activations")])),
-            Between(root, "docs/kernels/gemm.md", "gemm", ReportGemm.Render(gemm)),
-            Between(root, "docs/numerics.md", "error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")])),
-            Between(root, "README.md", "figures", ReportTables.Summary(gemv, gemm, decode)),
+            Between(root, "docs/kernels/gemv.md", ("gemv", ReportGemv.Render(gemv, [.. records.Where(r => r.Bench == "quantize-activations")]))),
+            Between(root, "docs/kernels/gemm.md", ("gemm", ReportGemm.Render(gemm))),
+            Between(root, "docs/kernels/moe.md", ("prefill", ReportPrefill.Render([.. records.Where(r => r.Bench == "prefill")])), ("batch", ReportBatch.Render(decode))),
+            Between(root, "docs/numerics.md", ("error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")]))),
+            Between(root, "README.md", ("figures", ReportTables.Summary(gemv, gemm, decode))),
         };
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
             files.Add((ReportChart.PathOf(device.Key), ReportChart.Draw(device.Key, [.. device])));
@@ -72,14 +73,19 @@ internal static class Report
         string Bench, string Device, string? Path, string? Name, string? Model, string? Format, int? M, int? N, int? K, int? Batch, int? Context,
         (string? Distribution, string? Activation, string? Accumulator) Product);
 
-    private static (string Path, string Text) Between(string root, string path, string marker, string content)
+    // A file with what lies between each pair of markers replaced.
+    private static (string Path, string Text) Between(string root, string path, params ReadOnlySpan<(string Marker, string Content)> parts)
     {
         string text = File.ReadAllText(Path.Combine(root, path)).ReplaceLineEndings("\n");
-        string open = $"<!-- {marker} -->\n", close = $"<!-- /{marker} -->";
-        int start = text.IndexOf(open, StringComparison.Ordinal);
-        int end = start < 0 ? -1 : text.IndexOf(close, start, StringComparison.Ordinal);
-        if (end < 0)
-            throw new IOException($"{path} lacks the markers <!-- {marker} --> and {close}, each on a line of its own.");
-        return (path, string.Create(CultureInfo.InvariantCulture, $"{text[..(start + open.Length)]}{content}{text[end..]}"));
+        foreach ((string marker, string content) in parts)
+        {
+            string open = $"<!-- {marker} -->\n", close = $"<!-- /{marker} -->";
+            int start = text.IndexOf(open, StringComparison.Ordinal);
+            int end = start < 0 ? -1 : text.IndexOf(close, start, StringComparison.Ordinal);
+            if (end < 0)
+                throw new IOException($"{path} lacks the markers <!-- {marker} --> and {close}, each on a line of its own.");
+            text = string.Create(CultureInfo.InvariantCulture, $"{text[..(start + open.Length)]}{content}{text[end..]}");
+        }
+        return (path, text);
     }
 }

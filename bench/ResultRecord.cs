@@ -102,6 +102,15 @@ internal sealed record ResultRecord
 
     public double? TokensPerS { get; init; }
 
+    /// <summary>Different experts a layer that the sequences of a batch chose, on average.</summary>
+    public double? DistinctExperts { get; init; }
+
+    /// <summary>Bytes that a step must read: weights but for those of experts that nobody chose, keys and values.</summary>
+    public long? StepBytes { get; init; }
+
+    /// <summary>How long reading them takes at the read bandwidth of the same run.</summary>
+    public double? FloorUs { get; init; }
+
     /// <summary>99th percentile.</summary>
     public double? UsP99 { get; init; }
 

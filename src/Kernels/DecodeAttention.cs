@@ -3,7 +3,7 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>Arguments of attention for one token.</summary>
+/// <summary>Arguments of attention for one token of each of several sequences; shapes are those of one.</summary>
 internal struct DecodeAttentionArgs
 {
     /// <summary>[QueryHeads + 2·KvHeads, HeadDim] BF16: queries, keys, values.</summary>
@@ -27,7 +27,7 @@ internal struct DecodeAttentionArgs
     /// <summary>As Cos.</summary>
     public ArrayView<float> Sin;
 
-    /// <summary>[1].</summary>
+    /// <summary>[1]; negative for a sequence without a token.</summary>
     public ArrayView<int> Position;
 
     /// <summary>[QueryHeads, HeadDim] BF16.</summary>
@@ -41,6 +41,9 @@ internal struct DecodeAttentionArgs
 
     /// <summary>[KvHeads] workspace, zero between launches: parts that are done.</summary>
     public ArrayView<int> Done;
+
+    /// <summary>Words between the keys of a sequence and those of the next.</summary>
+    public long Stride;
 
     public int KvHeads;
     public int GroupSize;
@@ -72,14 +75,14 @@ internal readonly struct Head128 : IHeadWidth
 }
 
 /// <summary>
-/// Attention of one token over the KV cache, with what stands before it: RMSNorm over each query and key head (optional), rotation, the new
-/// key and value into the cache. A block takes all query heads of a KV head, so each key is read once.
+/// Attention of one token of each sequence over its own KV cache, with what stands before it: RMSNorm over each query and key head (optional), rotation, the new
+/// key and value into the cache. A block takes all query heads of a KV head of a sequence, so each key is read once.
 /// </summary>
 /// <remarks>
 /// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (Parts·warps)-th. Keys are the 16-row operand of
 /// an mma whose columns are up to eight query heads; values, transposed by byte permutation, the 16-row operand of one whose columns are the
 /// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
-/// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run. In a graph the
+/// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run and not on other sequences. In a graph the
 /// first tiles are requested before the kernel waits: what the cache holds of earlier tokens is older than the launch before this one, and the
 /// new token's key and value come from that launch's output.
 /// </remarks>
@@ -99,9 +102,29 @@ internal static class DecodeAttention
     /// <summary>Dynamic shared memory of a block: each warp's sums.</summary>
     public static int SharedBytes(int warps, int headDim) => warps * MostGroup * headDim * sizeof(float);
 
+    // What belongs to one sequence, moved to the start of each view.
+    private static DecodeAttentionArgs Of<THead>(DecodeAttentionArgs a, int sequence)
+        where THead : struct, IHeadWidth
+    {
+        int headDim = 64 * THead.Halves, heads = a.KvHeads * a.GroupSize, parts = a.KvHeads * Grid.DimX;
+        a.Qkv = From(a.Qkv, (long)sequence * (heads + a.KvHeads + a.KvHeads) * headDim);
+        a.Keys = From(a.Keys, sequence * a.Stride);
+        a.Values = From(a.Values, sequence * a.Stride);
+        a.Position = From(a.Position, sequence);
+        a.Output = From(a.Output, (long)sequence * heads * headDim);
+        a.Sums = From(a.Sums, (long)sequence * parts * MostGroup * headDim);
+        a.Masses = From(a.Masses, (long)sequence * parts * 2 * MostGroup);
+        a.Done = From(a.Done, (long)sequence * a.KvHeads);
+        return a;
+    }
+
+    private static ArrayView<T> From<T>(ArrayView<T> view, long start)
+        where T : unmanaged => view.SubView(start, view.Length - start);
+
     public static void Run<THead>(DecodeAttentionArgs a)
         where THead : struct, IHeadWidth
     {
+        a = Of<THead>(a, Grid.IdxZ);
         ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * 16).Cast<uint>();
         ArrayView<uint> weights = SharedMemory.Allocate<U4>(MostWarps * MostGroup * 2).Cast<uint>();
         ArrayView<float> masses = SharedMemory.Allocate<float>(2 * MostWarps * MostGroup);

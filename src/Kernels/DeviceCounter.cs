@@ -16,4 +16,12 @@ internal static class DeviceCounter
         if (Grid.IdxX == 0 && Group.IdxX == 0)
             a.Counter[0] += a.Step;
     }
+
+    /// <summary>All counters that are not negative. One block.</summary>
+    public static void RunAll(Args a)
+    {
+        for (int i = Group.IdxX; Grid.IdxX == 0 && i < a.Counter.Length; i += Group.DimX)
+            if (a.Counter[i] >= 0)
+                a.Counter[i] += a.Step;
+    }
 }

@@ -270,9 +270,10 @@ internal struct ExpertTable
 
     private readonly bool IsFirst(int pair)
     {
+        // Without a way out of the loop, loads do not wait for each other.
+        int own = Ids[pair], earlier = 0;
         for (int q = 0; q < pair; q++)
-            if (Ids[q] == Ids[pair])
-                return false;
-        return true;
+            earlier += Ids[q] == own ? 1 : 0;
+        return earlier == 0;
     }
 }

@@ -35,20 +35,26 @@ internal static class GreedySampler
         ArrayView<int> indices = SharedMemory.Allocate<int>(BlockOps.MaxWarps);
         GridDependency.Release();
         GridDependency.Wait();
+        Find(a.Logits, a.Best, values, indices);
+    }
+
+    /// <summary>The largest key of a row, over the blocks along x. All threads of the block must call.</summary>
+    public static void Find(ArrayView<float> logits, ArrayView<ulong> best, ArrayView<float> values, ArrayView<int> indices)
+    {
         float value = float.NegativeInfinity;
         int index = int.MaxValue;
-        for (int i = (Grid.IdxX * Group.DimX) + Group.IdxX; i < a.Logits.Length; i += Grid.DimX * Group.DimX)
+        for (int i = (Grid.IdxX * Group.DimX) + Group.IdxX; i < logits.Length; i += Grid.DimX * Group.DimX)
         {
-            float logit = a.Logits[i];
+            float logit = logits[i];
             logit = logit > float.MaxValue ? float.MaxValue : logit;
             // NaN is not larger than anything.
             bool better = logit > value;
             value = better ? logit : value;
             index = better ? i : index;
         }
-        ArgMaxResult best = BlockOps.ArgMax(value, index, values, indices);
-        if (Group.IdxX == 0 && best.Index != int.MaxValue)
-            Atomic.Max(ref a.Best[0], Key(best)); // integers: the order does not matter
+        ArgMaxResult largest = BlockOps.ArgMax(value, index, values, indices);
+        if (Group.IdxX == 0 && largest.Index != int.MaxValue)
+            Atomic.Max(ref best[0], Key(largest)); // integers: the order does not matter
     }
 
     /// <summary>One thread: the token, and what follows a draw.</summary>
@@ -59,13 +65,15 @@ internal static class GreedySampler
         if (Grid.IdxX > 0 || Group.IdxX > 0)
             return;
         ulong best = a.Best[0];
-        // A row without a number above −∞ has no key: token 0.
-        int token = best == 0 ? 0 : (int)(~(uint)(best & 0xFFFFFFFFul) & 0x7FFFFFFFu);
+        int token = TokenOf(best);
         a.Best[0] = 0;
         a.Token[0] = token;
         a.Seen[token] = 1;
         a.Counter[0] = a.Counter[0] + 1;
     }
+
+    /// <summary>The token of a key. A row without a number above −∞ has no key: token 0.</summary>
+    public static int TokenOf(ulong best) => best == 0 ? 0 : (int)(~(uint)(best & 0xFFFFFFFFul) & 0x7FFFFFFFu);
 
     // The bits of a float in the order of its value; BlockOps has made −0 of either sign the same.
     private static ulong Key(ArgMaxResult best)

@@ -37,14 +37,20 @@ internal static class RmsNorm
         for (long row = Grid.IdxX; row < a.Rows; row += Grid.DimX)
         {
             long start = row * a.Width;
-            float squares = 0;
-            for (int i = Group.IdxX; i < a.Width; i += Group.DimX)
-            {
-                float x = a.X[start + i];
-                squares = Fast.Fma(x, x, squares);
-            }
-            Normalize(a, start, BlockOps.Sum(squares, scratch));
+            Normalize(a, start, BlockOps.Sum(Squares(a, start), scratch));
         }
+    }
+
+    /// <summary>This thread's part of a row's sum of squares.</summary>
+    public static float Squares(Args a, long start)
+    {
+        float squares = 0;
+        for (int i = Group.IdxX; i < a.Width; i += Group.DimX)
+        {
+            float x = a.X[start + i];
+            squares = Fast.Fma(x, x, squares);
+        }
+        return squares;
     }
 
     public static void RunAdd(Args a)
@@ -66,10 +72,12 @@ internal static class RmsNorm
         }
     }
 
-    private static void Normalize(Args a, long start, float squares)
+    /// <summary>Writes this thread's part of a row; returns the row's factor.</summary>
+    public static float Normalize(Args a, long start, float squares)
     {
         float scale = Fast.Rsqrt((squares / a.Width) + a.Epsilon);
         for (int i = Group.IdxX; i < a.Width; i += Group.DimX)
             a.Output[start + i] = Bf16.FromFloat(a.X[start + i] * scale * Bf16.ToFloat(a.Gain[i]));
+        return scale;
     }
 }

@@ -30,6 +30,9 @@ internal static class Router
         /// <summary>[Tokens, TopK] float32.</summary>
         public ArrayView<float> Weights;
 
+        /// <summary>[Tokens]: negative where there is no token, which gets no expert; empty where all are there.</summary>
+        public ArrayView<int> Positions;
+
         public int Tokens;
         public int Experts;
         public int TopK;
@@ -41,8 +44,16 @@ internal static class Router
         ArrayView<float> logits = SharedMemory.Allocate<float>(MaxExperts);
         ArrayView<float> scratch = SharedMemory.Allocate<float>(BlockOps.MaxWarps);
         ArrayView<int> indices = SharedMemory.Allocate<int>(BlockOps.MaxWarps);
+        GridDependency.Release();
+        GridDependency.Wait();
         for (long token = Grid.IdxX; token < a.Tokens; token += Grid.DimX)
         {
+            // The same for the whole block.
+            if (a.Positions.Length > 0 && a.Positions[token] < 0)
+            {
+                ChooseNone(a, token * a.TopK);
+                continue;
+            }
             float max = Load(a, token * a.Experts, logits);
             max = BlockOps.Max(max, scratch);
             float sum = 0;
@@ -73,6 +84,15 @@ internal static class Router
                 for (int j = 0; j < a.TopK; j++)
                     a.Weights[first + j] = total > 0 ? a.Weights[first + j] / total : 0;
             }
+        }
+    }
+
+    private static void ChooseNone(Args a, long first)
+    {
+        for (int j = Group.IdxX; j < a.TopK; j += Group.DimX)
+        {
+            a.ExpertIds[first + j] = -1;
+            a.Weights[first + j] = 0;
         }
     }
 

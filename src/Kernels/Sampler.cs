@@ -34,6 +34,9 @@ internal static class Sampler
         /// <summary>[1]: the token.</summary>
         public ArrayView<int> Token;
 
+        /// <summary>[1]: negative where nothing is to be drawn; empty where something always is.</summary>
+        public ArrayView<int> Position;
+
         public float Temperature;
         public float RepetitionPenalty;
 
@@ -55,6 +58,9 @@ internal static class Sampler
         ArrayView<int> indices = SharedMemory.Allocate<int>(BlockOps.MaxWarps);
         ArrayView<ulong> total = SharedMemory.Allocate<ulong>(1);
         ArrayView<int> drawn = SharedMemory.Allocate<int>(1);
+        // The same for the whole block.
+        if (a.Position.Length > 0 && a.Position[0] < 0)
+            return;
         var select = new RadixSelect
         {
             Counts = SharedMemory.Allocate<int>(RadixSelect.Bins),

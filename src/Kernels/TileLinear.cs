@@ -98,7 +98,7 @@ internal static class TileLinear
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
-            AddRouter(a, router, columns);
+            AddRouter(a.RouterSums, router, columns);
         }
     }
 
@@ -114,7 +114,7 @@ internal static class TileLinear
         TileChunk w2 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (2 * warps), last)), w3 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (3 * warps), last));
         GridDependency.Release();
         if (TSink.IsResidual)
-            LoadRouter(a, router);
+            LoadRouter(a.Router, a.Weights.N, router);
         GridDependency.Wait();
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);
@@ -182,18 +182,18 @@ internal static class TileLinear
             sums[i] = 0;
     }
 
-    // Rows of 16 columns; N is a multiple of 16. A barrier follows before they are used.
-    private static void LoadRouter(TileLinearArgs a, ArrayView<uint> router)
+    /// <summary>A block's columns of a router [experts, n] in BF16, 16 an expert, into shared memory; n is a multiple of 16. A barrier must follow before they are used.</summary>
+    public static void LoadRouter(ArrayView<ushort> weights, int n, ArrayView<uint> router)
     {
-        ArrayView<uint> words = a.Router.Cast<uint>();
+        ArrayView<uint> words = weights.Cast<uint>();
         for (int i = Group.IdxX * 4; i < router.Length; i += Group.DimX * 4)
-            Mem.StoreShared(ref router[i], Mem.LoadReadOnly(ref words[((long)(i >> 3) * (a.Weights.N >> 1)) + (Grid.IdxX * (TileStream.Rows / 2)) + (i & 7)]));
+            Mem.StoreShared(ref router[i], Mem.LoadReadOnly(ref words[((long)(i >> 3) * (n >> 1)) + (Grid.IdxX * (TileStream.Rows / 2)) + (i & 7)]));
     }
 
-    // Four lanes an expert, four columns each; all lanes take part in the exchange.
-    private static void AddRouter(TileLinearArgs a, ArrayView<uint> router, ArrayView<float> columns)
+    /// <summary>Adds what 16 columns of a token's residual stream, times the gains, give to the experts' sums. Four lanes an expert, four columns each; all lanes take part in the exchange.</summary>
+    public static void AddRouter(ArrayView<long> sums, ArrayView<uint> router, ArrayView<float> columns)
     {
-        int experts = (int)a.RouterSums.Length, quarter = Group.IdxX & 3;
+        int experts = (int)sums.Length, quarter = Group.IdxX & 3;
         for (int first = 0; first < experts; first += Group.DimX >> 2)
         {
             int expert = first + (Group.IdxX >> 2);
@@ -207,7 +207,7 @@ internal static class TileLinear
             part += WarpOps.ShuffleXor(part, 1);
             part += WarpOps.ShuffleXor(part, 2);
             if (quarter == 0 && expert < experts)
-                Atomic.Add(ref a.RouterSums[expert], (long)(part * (1f / RouterUnit))); // integers: the order does not matter
+                Atomic.Add(ref sums[expert], (long)(part * (1f / RouterUnit))); // integers: the order does not matter
         }
     }
 }

@@ -8,14 +8,15 @@ namespace GpuKit.Ilgpu;
 /// <summary>What blocks of <see cref="DecodeAttention"/> leave for each other; one call at a time may use it.</summary>
 internal sealed class DecodeAttentionWorkspace : IDisposable
 {
-    /// <summary>Allocates for a cache's heads.</summary>
-    public DecodeAttentionWorkspace(GpuDevice device, int kvHeads, int headDim)
+    /// <summary>Allocates for the heads of some sequences' caches.</summary>
+    public DecodeAttentionWorkspace(GpuDevice device, int kvHeads, int headDim, int sequences = 1)
     {
-        Sums = device.Allocate<float>((long)kvHeads * Kernel.MostParts * Kernel.MostGroup * headDim);
+        long heads = (long)sequences * kvHeads;
+        Sums = device.Allocate<float>(heads * Kernel.MostParts * Kernel.MostGroup * headDim);
         try
         {
-            Masses = device.Allocate<float>((long)kvHeads * Kernel.MostParts * 2 * Kernel.MostGroup);
-            Done = device.Allocate<int>(kvHeads);
+            Masses = device.Allocate<float>(heads * Kernel.MostParts * 2 * Kernel.MostGroup);
+            Done = device.Allocate<int>(heads);
             Done.Fill(device.DefaultStream, 0);
             device.DefaultStream.Synchronize();
         }
@@ -70,36 +71,56 @@ internal static class DecodeAttention
     /// <param name="output"><c>[queryHeads, headDim]</c> BF16 and a workspace for the cache's heads.</param>
     /// <param name="options">Heads, gains and angles; one token.</param>
     /// <exception cref="ArgumentException">A size does not fit, a view is too short, or something lives on another device.</exception>
-    public static void Apply(GpuStream stream, ArrayView<BFloat16> qkv, ArrayView<int> position, KvLayer layer, (ArrayView<BFloat16> Attended, DecodeAttentionWorkspace Workspace) output, in QkNormRotaryOptions options)
+    public static void Apply(GpuStream stream, ArrayView<BFloat16> qkv, ArrayView<int> position, KvLayer layer, (ArrayView<BFloat16> Attended, DecodeAttentionWorkspace Workspace) output, in QkNormRotaryOptions options) =>
+        Launch(stream, qkv, position, new KvLayerBatch(layer, layer.Keys, layer.Values, 1, 0), output, options);
+
+    /// <summary>
+    /// The same for one token of each of several sequences, over its own cache. A sequence whose position is negative has no token: its row becomes NaN and costs
+    /// next to nothing. A row's bits do not depend on the other sequences.
+    /// </summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="qkv"><c>[sequences, queryHeads + 2·kvHeads, headDim]</c> BF16.</param>
+    /// <param name="positions"><c>[sequences]</c> on the device.</param>
+    /// <param name="layer">Layer of the caches: read, and written at the positions.</param>
+    /// <param name="output"><c>[sequences, queryHeads, headDim]</c> BF16 and a workspace for as many sequences.</param>
+    /// <param name="options">Heads, gains and angles; a token a sequence.</param>
+    /// <exception cref="ArgumentException">A size does not fit, a view is too short, or something lives on another device.</exception>
+    public static void ApplyBatch(GpuStream stream, ArrayView<BFloat16> qkv, ArrayView<int> positions, in KvLayerBatch layer, (ArrayView<BFloat16> Attended, DecodeAttentionWorkspace Workspace) output, in QkNormRotaryOptions options) =>
+        Launch(stream, qkv, positions, layer, output, options);
+
+    private static void Launch(GpuStream stream, ArrayView<BFloat16> qkv, ArrayView<int> positions, in KvLayerBatch batch, (ArrayView<BFloat16> Attended, DecodeAttentionWorkspace Workspace) output, in QkNormRotaryOptions options)
     {
         ArgumentNullException.ThrowIfNull(stream);
+        KvLayer layer = batch.First;
         KvCache cache = Shape.RequireCache(stream, layer, options.QueryHeads, nameof(layer));
         QkNormRotary.RequireTable(stream, cache, options);
-        if (options.Tokens != 1 || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) || !Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim))
-            throw new NotSupportedException($"{options.Tokens} tokens with {options.QueryHeads} query heads of {cache.HeadDim} over {cache.KvHeads} KV heads do not run in one launch on {stream.Device.Name}.");
-        Shape.Require(stream, qkv, options.QueryHeads + (2L * cache.KvHeads), cache.HeadDim, nameof(qkv));
-        Shape.Require(stream, output.Attended, options.QueryHeads, cache.HeadDim, nameof(output));
-        Shape.Require(stream, position, 1, 1, nameof(position));
+        int sequences = batch.Sequences;
+        if (options.Tokens != sequences || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) || !Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim))
+            throw new NotSupportedException($"{options.Tokens} tokens of {sequences} sequences with {options.QueryHeads} query heads of {cache.HeadDim} over {cache.KvHeads} KV heads do not run in one launch on {stream.Device.Name}.");
+        Shape.Require(stream, qkv, sequences * (options.QueryHeads + (2L * cache.KvHeads)), cache.HeadDim, nameof(qkv));
+        Shape.Require(stream, output.Attended, (long)sequences * options.QueryHeads, cache.HeadDim, nameof(output));
+        Shape.Require(stream, positions, 1, sequences, nameof(positions));
         bool gains = options.QueryGain.Length > 0 || options.KeyGain.Length > 0;
         Shape.Require(stream, options.QueryGain, gains ? 1 : 0, cache.HeadDim, nameof(options.QueryGain));
         Shape.Require(stream, options.KeyGain, gains ? 1 : 0, cache.HeadDim, nameof(options.KeyGain));
         DecodeAttentionWorkspace workspace = output.Workspace;
-        Shape.Require(stream, workspace.Sums.View, (long)cache.KvHeads * Kernel.MostParts, (long)Kernel.MostGroup * cache.HeadDim, nameof(output));
+        Shape.Require(stream, workspace.Sums.View, (long)sequences * cache.KvHeads * Kernel.MostParts, (long)Kernel.MostGroup * cache.HeadDim, nameof(output));
         var args = new DecodeAttentionArgs
         {
             Qkv = qkv.Cast<ushort>(),
-            Keys = layer.Keys.Cast<uint>(),
-            Values = layer.Values.Cast<uint>(),
+            Keys = batch.Keys.Cast<uint>(),
+            Values = batch.Values.Cast<uint>(),
             // Without gains the kernel reads none; any valid view stands in.
             QueryGain = (gains ? options.QueryGain : qkv).Cast<ushort>(),
             KeyGain = (gains ? options.KeyGain : qkv).Cast<ushort>(),
             Cos = options.Table.Cos,
             Sin = options.Table.Sin,
-            Position = position,
-            Output = output.Attended.Cast<ushort>(),
+            Position = positions.SubView(0, sequences),
+            Output = output.Attended.SubView(0, (long)sequences * options.QueryHeads * cache.HeadDim).Cast<ushort>(),
             Sums = workspace.Sums,
             Masses = workspace.Masses,
             Done = workspace.Done,
+            Stride = batch.Stride / 2,
             KvHeads = cache.KvHeads,
             GroupSize = options.QueryHeads / cache.KvHeads,
             Capacity = cache.Capacity,
@@ -107,8 +128,8 @@ internal static class DecodeAttention
             Epsilon = options.Epsilon,
             Scale = (float)(Math.Log2(Math.E) / Math.Sqrt(cache.HeadDim)),
         };
-        int warps = Math.Min(Kernel.MostWarps, stream.Device.MaxThreadsPerBlock / 32), positions = warps * Kernel.TilePositions;
-        int parts = (int)Math.Min(Kernel.MostParts, ((long)cache.Capacity + positions - 1) / positions);
-        stream.Device.Launch(cache.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (parts, cache.KvHeads, 1), 32 * warps, Kernel.SharedBytes(warps, cache.HeadDim), args);
+        int warps = Math.Min(Kernel.MostWarps, stream.Device.MaxThreadsPerBlock / 32), tilePositions = warps * Kernel.TilePositions;
+        int parts = (int)Math.Min(Kernel.MostParts, ((long)cache.Capacity + tilePositions - 1) / tilePositions);
+        stream.Device.Launch(cache.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (parts, cache.KvHeads, sequences), 32 * warps, Kernel.SharedBytes(warps, cache.HeadDim), args);
     }
 }

@@ -75,10 +75,7 @@ internal static class DecodeLinear
         var args = new TileLinearArgs { Weights = ExpertMlp.Streamed(matrix), Source = new TileSource { X = x.Cast<ushort>() }, Residual = residual };
         if (router is { } feed)
         {
-            if (!CanFeed(feed.Weights) || feed.Weights.K != matrix.N)
-                throw new ArgumentException($"A router of [{feed.Weights.N}, {feed.Weights.K}] in {feed.Weights.Format.Title()} cannot be fed.", nameof(router));
-            Shape.Require(stream, feed.Sums, 1, feed.Weights.N, nameof(router));
-            Shape.Require(stream, feed.Norm.Gain, 1, matrix.N, nameof(router));
+            RequireFeed(stream, matrix, feed, 1);
             args.RouterSums = feed.Sums.SubView(0, feed.Weights.N);
             args.Router = feed.Weights.Codes.View.Cast<ushort>();
             args.RouterGain = feed.Norm.Gain.Cast<ushort>();
@@ -86,7 +83,15 @@ internal static class DecodeLinear
         Launch<TileAdd>(stream, AddByFormat[matrix.Format], matrix, args);
     }
 
-    private static void Require(GpuStream stream, QuantizedMatrix matrix)
+    internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)
+    {
+        if (!CanFeed(router.Weights) || router.Weights.K != matrix.N)
+            throw new ArgumentException($"A router of [{router.Weights.N}, {router.Weights.K}] in {router.Weights.Format.Title()} cannot be fed.", nameof(router));
+        Shape.Require(stream, router.Sums, tokens, router.Weights.N, nameof(router));
+        Shape.Require(stream, router.Norm.Gain, 1, matrix.N, nameof(router));
+    }
+
+    internal static void Require(GpuStream stream, QuantizedMatrix matrix)
     {
         ArgumentNullException.ThrowIfNull(stream);
         stream.Device.RequireSame(matrix.Device, nameof(matrix));
@@ -97,12 +102,19 @@ internal static class DecodeLinear
     private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args)
         where TSink : struct, ITileSink
     {
-        int chunks = (int)(matrix.Format.RowBytes(matrix.K) / SkinnyGemm.ChunkBytes), tiles = matrix.N / TileStream.Rows;
-        int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32), warps = Math.Min(LeastWarps, most);
-        while (2 * warps <= Math.Min(most, chunks) && 2 * warps * tiles <= WarpsWanted)
-            warps *= 2;
+        int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix);
         int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length);
         stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
+    }
+
+    // Depends on the matrix only: a row's sums have one order for any number of rows.
+    internal static int Warps(GpuDevice device, QuantizedMatrix matrix)
+    {
+        int chunks = (int)(matrix.Format.RowBytes(matrix.K) / SkinnyGemm.ChunkBytes), tiles = matrix.N / TileStream.Rows;
+        int most = Math.Min(SkinnyGemm.MostWarps, device.MaxThreadsPerBlock / 32), warps = Math.Min(LeastWarps, most);
+        while (2 * warps <= Math.Min(most, chunks) && 2 * warps * tiles <= WarpsWanted)
+            warps *= 2;
+        return warps;
     }
 
     private static KernelDefinition[] Create()

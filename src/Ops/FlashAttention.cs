@@ -25,20 +25,25 @@ internal static class FlashAttention
         device.WarpSize == 32 && shape.Tokens >= FromTokens && (long)shape.Tokens * shape.QueryHeads <= int.MaxValue - (Kernel.MostWarps * Kernel.WarpRows)
         && ByHeadDim.TryGetValue(headDim, out Variant variant) && FlashTiles.SharedBytes(variant.Positions, headDim) <= device.MaxSharedBytesPerBlock;
 
-    /// <summary>Launches it; arguments were checked.</summary>
-    public static void Launch(GpuStream stream, in FlashAttentionArgs args, int headDim)
+    /// <summary>Launches it; arguments were checked. Tests give the warps of a block.</summary>
+    public static void Launch(GpuStream stream, in FlashAttentionArgs args, int headDim, int? blockWarps = null)
     {
         Variant variant = ByHeadDim[headDim];
         GpuDevice device = stream.Device;
-        int rows = args.Tokens * args.GroupSize, warps = Math.Min(Kernel.MostWarps, device.MaxThreadsPerBlock / 32);
-        // Half as many rows a block where whole blocks would leave multiprocessors idle.
-        if (warps == Kernel.MostWarps && (long)Tiles(rows, warps) * args.KvHeads < device.MultiprocessorCount)
-            warps /= 2;
+        int rows = args.Tokens * args.GroupSize, warps = blockWarps ?? Warps(device, rows, args.KvHeads);
         device.Launch(variant.Definition, stream, (Tiles(rows, warps) * args.KvHeads, 1, 1), 32 * warps, FlashTiles.SharedBytes(variant.Positions, headDim), args);
+    }
+
+    // Half as many rows a block where whole blocks would leave multiprocessors idle.
+    private static int Warps(GpuDevice device, int rows, int kvHeads)
+    {
+        int most = Math.Min(Kernel.MostWarps, device.MaxThreadsPerBlock / 32);
+        return most == Kernel.MostWarps && (long)Tiles(rows, most) * kvHeads < device.MultiprocessorCount ? most / 2 : most;
     }
 
     private static int Tiles(int rows, int warps) => (rows + (warps * Kernel.WarpRows) - 1) / (warps * Kernel.WarpRows);
 
+    // 96 columns are twice 48: as 64 and 32 ILGPU compiles them for the CPU, but not for CUDA.
     // With 256 columns a lane has 128 sums and 64 words of queries: scores of 32 positions are what registers have room for.
     private static Dictionary<int, Variant> Create<TQueries, TSums>()
         where TQueries : struct, IFlashQueries<TQueries>
@@ -46,7 +51,7 @@ internal static class FlashAttention
     {
         var variants = new Dictionary<int, Variant>();
         Add<FlashQueryBoth<TQueries, TQueries>, FlashBoth<TSums, TSums>, FlashBoth<TSums, TSums>>(variants);
-        Add<FlashQueryBoth<FlashQueryBoth<TQueries, TQueries>, TQueries>, FlashBoth<TSums, TSums>, FlashBoth<FlashBoth<TSums, TSums>, TSums>>(variants);
+        AddTwice<FlashQueryBoth<TQueries, FlashQuery>, FlashBoth<TSums, TSums>, FlashBoth<TSums, FlashUnit>>(variants);
         AddTwice<FlashQueryBoth<TQueries, TQueries>, FlashBoth<TSums, TSums>, FlashBoth<TSums, TSums>>(variants);
         AddTwice<FlashQueryBoth<FlashQueryBoth<TQueries, TQueries>, FlashQueryBoth<TQueries, TQueries>>, TSums, FlashBoth<FlashBoth<TSums, TSums>, FlashBoth<TSums, TSums>>>(variants);
         return variants;

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using ILGPU;
 
 namespace GpuKit.Ilgpu;
@@ -29,6 +30,8 @@ public sealed class KvCache : IDisposable
 {
     private readonly DeviceBuffer<BFloat16> keys;
     private readonly DeviceBuffer<BFloat16> values;
+    private readonly int firstLayer;
+    private readonly bool ownsMemory = true;
 
     /// <summary>Allocates a cache.</summary>
     /// <param name="device">Device that holds it.</param>
@@ -59,6 +62,14 @@ public sealed class KvCache : IDisposable
         }
     }
 
+    /// <summary>Some layers of another cache, without memory of its own.</summary>
+    internal KvCache(KvCache whole, int firstLayer, int layers)
+    {
+        (Device, Layers, KvHeads, HeadDim, Capacity) = (whole.Device, layers, whole.KvHeads, whole.HeadDim, whole.Capacity);
+        LayerLength = whole.LayerLength;
+        (keys, values, this.firstLayer, ownsMemory) = (whole.keys, whole.values, firstLayer, false);
+    }
+
     /// <summary>The device that holds the cache.</summary>
     public GpuDevice Device { get; }
 
@@ -75,9 +86,13 @@ public sealed class KvCache : IDisposable
     public int Capacity { get; }
 
     /// <summary>Device memory held.</summary>
-    public long Bytes => keys.Bytes + values.Bytes;
+    public long Bytes => 2 * LayerLength * Layers * Unsafe.SizeOf<BFloat16>();
 
-    private long LayerLength { get; }
+    internal long LayerLength { get; }
+
+    internal ArrayView<BFloat16> AllKeys => keys.View;
+
+    internal ArrayView<BFloat16> AllValues => values.View;
 
     /// <summary>Keys of a layer, <c>[kvHeads, capacity, headDim]</c>.</summary>
     public ArrayView<BFloat16> Keys(int layer) => Part(keys, layer);
@@ -92,12 +107,14 @@ public sealed class KvCache : IDisposable
     {
         if (layer < 0 || layer >= Layers)
             throw new ArgumentOutOfRangeException(nameof(layer), layer, $"The cache has {Layers} layers.");
-        return buffer.View.SubView(layer * LayerLength, LayerLength);
+        return buffer.View.SubView((firstLayer + layer) * LayerLength, LayerLength);
     }
 
     /// <summary>Returns the memory. Work that uses it must have finished.</summary>
     public void Dispose()
     {
+        if (!ownsMemory)
+            return;
         keys.Dispose();
         values.Dispose();
     }

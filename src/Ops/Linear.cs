@@ -78,6 +78,14 @@ public static partial class Linear
         stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);
     }
 
+    /// <summary>Whether products of up to 16 aligned rows with a matrix stream it on its device: a row then has the same bits whatever their number.</summary>
+    internal static bool Streams(QuantizedMatrix weights)
+    {
+        bool aligned = weights.K % 8 == 0 && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(weights.K));
+        var shape = new LinearShape(SkinnyGemm.MostInputs, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
+        return LinearPlan.Choose(shape, LinearDevice.Of(weights.Device)).Path == LinearPath.SkinnyGemm;
+    }
+
     internal static bool IsAligned(QuantizedMatrix weights, ArrayView<BFloat16> x) =>
         Shape.IsVectorAligned(x, 2L * weights.K) && Shape.IsVectorAligned(weights.Codes.View, weights.Format.Info().RowBytes(weights.K));
 

@@ -34,6 +34,32 @@ public static class Sampler
     /// <exception cref="ArgumentException">An option is out of range, or a view is too short or lives on another device.</exception>
     public static void Sample(GpuStream stream, ArrayView<float> logits, SamplerState state, SamplingOptions options, ArrayView<int> outputToken)
     {
+        Require(stream, logits, state, options, outputToken);
+        // The CPU's few lanes gain nothing from more blocks.
+        if (IsGreedy(options) && stream.Device.WarpSize == 32)
+            TakeArgMax(stream, logits, state, outputToken);
+        else
+            Draw(stream, logits, state, options, (outputToken, default));
+    }
+
+    /// <summary>Whether the token is the one with the largest logit, whatever was seen before.</summary>
+    internal static bool IsGreedy(SamplingOptions options) => options.Temperature == 0 && options.RepetitionPenalty == 1;
+
+    /// <summary>The same in one launch, which does nothing while the sequence's position is negative.</summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="logits"><c>[vocabulary]</c> float32.</param>
+    /// <param name="state">State of the sequence.</param>
+    /// <param name="options">How to draw.</param>
+    /// <param name="output"><c>[1]</c> the token, written, and <c>[1]</c> the position.</param>
+    internal static void SampleIfRunning(GpuStream stream, ArrayView<float> logits, SamplerState state, SamplingOptions options, (ArrayView<int> Token, ArrayView<int> Position) output)
+    {
+        Require(stream, logits, state, options, output.Token);
+        Shape.Require(stream, output.Position, 1, 1, nameof(output));
+        Draw(stream, logits, state, options, output);
+    }
+
+    private static void Require(GpuStream stream, ArrayView<float> logits, SamplerState state, SamplingOptions options, ArrayView<int> outputToken)
+    {
         ArgumentNullException.ThrowIfNull(stream);
         ArgumentNullException.ThrowIfNull(state);
         ArgumentNullException.ThrowIfNull(options);
@@ -41,12 +67,10 @@ public static class Sampler
         stream.Device.RequireSame(state.Device, nameof(state));
         Shape.Require(stream, logits, 1, state.Vocabulary, nameof(logits));
         Shape.Require(stream, outputToken, 1, 1, nameof(outputToken));
-        // The CPU's few lanes gain nothing from more blocks.
-        if (options.Temperature == 0 && options.RepetitionPenalty == 1 && stream.Device.WarpSize == 32)
-        {
-            TakeArgMax(stream, logits, state, outputToken);
-            return;
-        }
+    }
+
+    private static void Draw(GpuStream stream, ArrayView<float> logits, SamplerState state, SamplingOptions options, (ArrayView<int> Token, ArrayView<int> Position) output)
+    {
         var args = new Kernel.Args
         {
             Logits = logits,
@@ -54,7 +78,8 @@ public static class Sampler
             Adjusted = state.Adjusted,
             Candidates = state.Candidates,
             Counter = state.Counter,
-            Token = outputToken,
+            Token = output.Token,
+            Position = output.Position,
             Temperature = options.Temperature,
             RepetitionPenalty = options.RepetitionPenalty,
             TopK = options.TopK < state.Vocabulary ? options.TopK : 0,

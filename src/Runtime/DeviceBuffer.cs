@@ -1,6 +1,6 @@
+using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Driver;
 using ILGPU;
-using ILGPU.Runtime;
 
 namespace GpuKit.Ilgpu;
 
@@ -15,8 +15,7 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
     // Vector loads may read to the end of a 16-byte word; the allocation, not the view, is rounded up to it.
     private const int Granularity = 16;
 
-    private readonly long allocatedBytes;
-    private MemoryBuffer? memory;
+    private DeviceMemory? memory;
 
     internal DeviceBuffer(GpuDevice device, long length)
     {
@@ -24,8 +23,8 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         Device = device;
         Length = length;
         Bytes = checked(length * sizeof(T));
-        allocatedBytes = checked(Math.Max(Bytes, 1) + Granularity - 1) / Granularity * Granularity;
-        memory = device.Allocate(allocatedBytes);
+        long allocated = checked(Math.Max(Bytes, 1) + Granularity - 1) / Granularity * Granularity;
+        memory = device.Allocate(new BufferSize(typeof(T), sizeof(T), length, allocated));
     }
 
     /// <summary>The device that holds the memory.</summary>
@@ -39,9 +38,9 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
 
     /// <summary>The whole buffer as ILGPU's view, which operators take.</summary>
     /// <exception cref="ObjectDisposedException">The buffer was disposed.</exception>
-    public ArrayView<T> View => new(Memory, 0, Length);
+    public ArrayView<T> View => new(Memory.Block, Memory.FirstElement, Length);
 
-    private MemoryBuffer Memory
+    private DeviceMemory Memory
     {
         get
         {
@@ -66,11 +65,11 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         {
             if (!Device.IsCuda)
             {
-                Buffer.MemoryCopy(host, (T*)Memory.NativePtr + offset, (Length - offset) * sizeof(T), (long)source.Length * sizeof(T));
+                Buffer.MemoryCopy(host, (T*)Memory.Address + offset, (Length - offset) * sizeof(T), (long)source.Length * sizeof(T));
                 return;
             }
             Device.Bind();
-            Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.NativePtr + (nint)(offset * sizeof(T)), host, (nuint)source.Length * (nuint)sizeof(T), stream.Handle), "copying to the device");
+            Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.Address + (nint)(offset * sizeof(T)), host, (nuint)source.Length * (nuint)sizeof(T), stream.Handle), "copying to the device");
         }
         // The driver stages pageable memory only up to 64 KB; beyond that the source would still be read later.
         stream.Synchronize();
@@ -85,11 +84,11 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         {
             if (!Device.IsCuda)
             {
-                Buffer.MemoryCopy((T*)Memory.NativePtr + offset, host, (long)target.Length * sizeof(T), (long)target.Length * sizeof(T));
+                Buffer.MemoryCopy((T*)Memory.Address + offset, host, (long)target.Length * sizeof(T), (long)target.Length * sizeof(T));
                 return;
             }
             Device.Bind();
-            Device.Check(CudaDriver.cuMemcpyDtoHAsync_v2(host, Memory.NativePtr + (nint)(offset * sizeof(T)), (nuint)target.Length * (nuint)sizeof(T), stream.Handle), "copying to the host");
+            Device.Check(CudaDriver.cuMemcpyDtoHAsync_v2(host, Memory.Address + (nint)(offset * sizeof(T)), (nuint)target.Length * (nuint)sizeof(T), stream.Handle), "copying to the host");
             stream.Synchronize();
         }
     }
@@ -107,7 +106,7 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         Range(stream, offset, target.Length);
         _ = target.Span;
         Device.Bind();
-        Device.Check(CudaDriver.cuMemcpyDtoHAsync_v2((void*)target.Address, Memory.NativePtr + (nint)(offset * sizeof(T)), (nuint)target.Length * (nuint)sizeof(T), stream.Handle), "copying to pinned memory");
+        Device.Check(CudaDriver.cuMemcpyDtoHAsync_v2((void*)target.Address, Memory.Address + (nint)(offset * sizeof(T)), (nuint)target.Length * (nuint)sizeof(T), stream.Handle), "copying to pinned memory");
     }
 
     /// <summary>Queues a copy from pinned memory and returns at once; the source must stay unchanged until then.</summary>
@@ -124,7 +123,7 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(count, source.Length);
         _ = source.Span;
         Device.Bind();
-        Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.NativePtr + (nint)(offset * sizeof(T)), (void*)source.Address, (nuint)count * (nuint)sizeof(T), stream.Handle), "copying from pinned memory");
+        Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.Address + (nint)(offset * sizeof(T)), (void*)source.Address, (nuint)count * (nuint)sizeof(T), stream.Handle), "copying from pinned memory");
     }
 
     /// <summary>Queues a copy of some bytes of pinned memory, counted in bytes on both sides.</summary>
@@ -158,25 +157,27 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
         Range(stream, 0, Length);
         if (!Device.IsCuda)
         {
-            System.Runtime.InteropServices.NativeMemory.Fill((void*)Memory.NativePtr, (nuint)Bytes, value);
+            System.Runtime.InteropServices.NativeMemory.Fill((void*)Memory.Address, (nuint)Bytes, value);
             return;
         }
         Device.Bind();
-        Device.Check(CudaDriver.cuMemsetD8Async(Memory.NativePtr, value, (nuint)Bytes, stream.Handle), "filling a buffer");
+        Device.Check(CudaDriver.cuMemsetD8Async(Memory.Address, value, (nuint)Bytes, stream.Handle), "filling a buffer");
     }
 
     /// <summary>Returns the memory to the device. Work that uses it must have finished.</summary>
     public void Dispose()
     {
-        MemoryBuffer? own = Interlocked.Exchange(ref memory, null);
+        DeviceMemory? own = Interlocked.Exchange(ref memory, null);
         if (own is not null)
-            Device.Free(own, allocatedBytes);
+            Device.Free(own);
     }
 
     private void Range(GpuStream stream, long offset, long count)
     {
         ArgumentNullException.ThrowIfNull(stream);
         Device.RequireSame(stream.Device, nameof(stream));
+        // The CPU device needs no handle, but a disposed stream is a mistake there, too.
+        _ = stream.Accelerator;
         if (offset < 0 || count < 0 || offset > Length - count)
             throw new ArgumentException($"Elements {offset}..{offset + count} are outside the buffer of {Length} elements.");
     }

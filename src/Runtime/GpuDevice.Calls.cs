@@ -15,6 +15,12 @@ public sealed partial class GpuDevice
     /// <summary>Told of every launch while it is set; launches then allocate. For benchmarks.</summary>
     internal Action<LaunchRecord>? LaunchObserver { get; set; }
 
+    /// <summary>Asked before every launch while it is set, which is not made where it says no. For tests that count kernels.</summary>
+    internal Predicate<KernelDefinition>? LaunchFilter { get; set; }
+
+    /// <summary>Where buffers get their memory. Set before the first of them.</summary>
+    internal DeviceAllocator Allocator { get; set; } = new();
+
     /// <summary>Makes the device's context current on the calling thread.</summary>
     internal void Bind()
     {
@@ -47,7 +53,7 @@ public sealed partial class GpuDevice
         where TArgs : struct
     {
         RequireSame(stream.Device, nameof(stream));
-        if (grid.X == 0 || grid.Y == 0 || grid.Z == 0)
+        if (grid.X == 0 || grid.Y == 0 || grid.Z == 0 || LaunchFilter?.Invoke(definition) == false)
             return;
         Bind();
         Action<AcceleratorStream, KernelConfig, TArgs> launcher = Kernels.Get(definition, dynamicShared);
@@ -89,30 +95,30 @@ public sealed partial class GpuDevice
         where TArgs : struct =>
         LaunchObserver!(new LaunchRecord(definition, grid.X * grid.Y * grid.Z, threads, args, () => Launch(definition, stream, grid, threads, dynamicShared, args)));
 
-    internal MemoryBuffer Allocate(long bytes)
+    internal DeviceMemory Allocate(in BufferSize size)
     {
         Bind();
         try
         {
-            MemoryBuffer memory = accelerator.AllocateRaw(bytes, 1);
-            Ledger.Add(bytes);
+            DeviceMemory memory = Allocator.Allocate(this, size);
+            Ledger.Add(size.AllocatedBytes);
             return memory;
         }
         catch (CudaException e)
         {
-            throw Translate(e, $"allocating {bytes:N0} bytes");
+            throw Translate(e, $"allocating {size.AllocatedBytes:N0} bytes");
         }
         catch (OutOfMemoryException e)
         {
-            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
+            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {size.AllocatedBytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
         }
     }
 
-    internal void Free(MemoryBuffer memory, long bytes)
+    internal void Free(DeviceMemory memory)
     {
-        Ledger.Remove(bytes);
+        Ledger.Remove(memory.Size.AllocatedBytes);
         if (!IsClosed)
-            DisposeSilently(memory);
+            Allocator.Free(this, memory);
     }
 
     /// <summary>Disposing never throws: on a lost device the driver refuses even that, and nobody can act on it.</summary>
@@ -164,7 +170,8 @@ public sealed partial class GpuDevice
             case CudaError.CUDA_ERROR_INVALID_PC:
             case CudaError.CUDA_ERROR_HARDWARE_STACK_ERROR:
             case CudaError.CUDA_ERROR_ECC_UNCORRECTABLE:
-                lostReason ??= $"{Name} faulted with {status}, noticed while {doing}. The last launches, newest first:{Log.Describe()}";
+                // Two threads may notice at once: the first reason stands.
+                Interlocked.CompareExchange(ref lostReason, $"{Name} faulted with {status}, noticed while {doing}. The last launches, newest first:{Log.Describe()}", null);
                 return new GpuException(GpuFault.DeviceLost, lostReason, inner);
             default:
                 return new GpuException(GpuFault.Driver, $"The driver answered {status} while {doing}.", inner);

@@ -138,12 +138,9 @@ public sealed partial class GpuDevice : IDisposable
     }
 
     /// <summary>Allocates zeroed pinned host memory.</summary>
+    /// <exception cref="GpuException">Memory is exhausted (<see cref="GpuFault.OutOfMemory"/>); the device stays usable.</exception>
     public PinnedBuffer<T> AllocatePinned<T>(int length)
-        where T : unmanaged
-    {
-        _ = Accelerator;
-        return new PinnedBuffer<T>(this, length);
-    }
+        where T : unmanaged => new(this, length);
 
     /// <summary>Waits for all streams.</summary>
     /// <exception cref="GpuException">A kernel faulted.</exception>

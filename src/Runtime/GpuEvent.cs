@@ -13,9 +13,9 @@ public sealed class GpuEvent : IDisposable
     internal GpuEvent(GpuDevice device)
     {
         Device = device;
+        device.Bind();
         if (!device.IsCuda)
             return;
-        device.Bind();
         device.Check(CudaDriver.cuEventCreate(out handle, CudaDriver.EventDefault), "creating an event");
     }
 
@@ -36,12 +36,12 @@ public sealed class GpuEvent : IDisposable
     {
         ArgumentNullException.ThrowIfNull(stream);
         Device.RequireSame(stream.Device, nameof(stream));
-        nint own = Handle;
+        nint own = Handle, queue = stream.Handle;
         cpuTimestamp = Stopwatch.GetTimestamp();
         if (!Device.IsCuda)
             return;
         Device.Bind();
-        Device.Check(CudaDriver.cuEventRecord(own, stream.Handle), "recording an event");
+        Device.Check(CudaDriver.cuEventRecord(own, queue), "recording an event");
     }
 
     /// <summary>Waits until the recorded point is reached.</summary>
@@ -59,10 +59,11 @@ public sealed class GpuEvent : IDisposable
     {
         ArgumentNullException.ThrowIfNull(start);
         Device.RequireSame(start.Device, nameof(start));
+        nint from = start.Handle, to = Handle;
         if (!Device.IsCuda)
             return Stopwatch.GetElapsedTime(start.cpuTimestamp, cpuTimestamp).TotalMilliseconds;
         Device.Bind();
-        Device.Check(CudaDriver.cuEventElapsedTime(out float milliseconds, start.Handle, Handle), "reading the time between two events");
+        Device.Check(CudaDriver.cuEventElapsedTime(out float milliseconds, from, to), "reading the time between two events");
         return milliseconds;
     }
 

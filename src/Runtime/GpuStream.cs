@@ -52,10 +52,11 @@ public sealed class GpuStream : IDisposable
     {
         ArgumentNullException.ThrowIfNull(recorded);
         Device.RequireSame(recorded.Device, nameof(recorded));
+        nint handle = Handle, point = recorded.Handle;
         if (!Device.IsCuda)
             return;
         Device.Bind();
-        Device.Check(CudaDriver.cuStreamWaitEvent(Handle, recorded.Handle, 0), "making a stream wait for an event");
+        Device.Check(CudaDriver.cuStreamWaitEvent(handle, point, 0), "making a stream wait for an event");
     }
 
     /// <summary>Releases the stream. Work in flight still finishes. The device's default stream cannot be disposed.</summary>

@@ -51,12 +51,16 @@ internal abstract class KernelDefinition
         AppendArguments(name, type.GetGenericArguments());
     }
 
+    // Equal neighbours are named once and counted: compositions that double at every level would have names too long for a file's.
     private static void AppendArguments(StringBuilder name, Type[] arguments)
     {
-        for (int i = 0; i < arguments.Length; i++)
+        for (int i = 0, count; i < arguments.Length; i += count)
         {
+            count = arguments.Skip(i).TakeWhile(a => a == arguments[i]).Count();
             name.Append(i == 0 ? '<' : ',');
             AppendType(name, arguments[i]);
+            if (count > 1)
+                name.Append('*').Append(count);
         }
         if (arguments.Length > 0)
             name.Append('>');

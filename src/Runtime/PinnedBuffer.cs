@@ -21,14 +21,18 @@ public sealed unsafe class PinnedBuffer<T> : IDisposable
         this.device = device;
         Length = length;
         bytes = (nuint)Math.Max(1, (long)length * sizeof(T));
-        if (device.IsCuda)
+        device.Bind();
+        try
         {
-            device.Bind();
-            device.Check(CudaDriver.cuMemHostAlloc(out address, bytes, CudaDriver.HostAllocPortable), $"allocating {bytes:N0} bytes of pinned host memory");
+            device.Allocator.Pinning(bytes);
+            if (device.IsCuda)
+                device.Check(CudaDriver.cuMemHostAlloc(out address, bytes, CudaDriver.HostAllocPortable), $"allocating {bytes:N0} bytes of pinned host memory");
+            else
+                address = (nint)NativeMemory.AlignedAlloc(bytes, 64);
         }
-        else
+        catch (OutOfMemoryException e)
         {
-            address = (nint)NativeMemory.AlignedAlloc(bytes, 64);
+            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes of pinned host memory.", e);
         }
         device.Ledger.AddPinned((long)bytes);
         Span.Clear();

@@ -45,21 +45,37 @@ public sealed class ReportTests
     }
 
     [Fact]
+    public void BatchesStandBesideTheirReplaysAndOutsideTheSummary()
+    {
+        var record = new ResultRecord { Bench = "decode", Path = "Qwen3BatchSession", Model = "synth:x", Batch = 8, Context = 128, Us = 5000, TokensPerS = 1600, DistinctExperts = 51.6, StepBytes = 13_500_000_000, FloorUs = 3000, Device = Device };
+        ResultRecord[] records = [record, record with { Path = "batch replays", Us = 4900 }, record with { Path = "replays", Us = 7777 }];
+        Assert.Contains("| synth:x | 128 | 8 | 1600 | 5000 | 4900 | 51.6 | 13.50 | 3000 | 60 % |\n", ReportBatch.Render(records), StringComparison.Ordinal);
+        Assert.DoesNotContain("7777", ReportBatch.Render(records), StringComparison.Ordinal);
+        Assert.Equal("", ReportBatch.Render([]));
+        Assert.DoesNotContain("synth:x", ReportTables.Summary([], [], records), StringComparison.Ordinal);
+        Assert.Equal([1, 4, 16], BenchOptions.Parse(["--batch", "1,4,16"]).Batches);
+    }
+
+    [Fact]
     public void OfEachThingTheLatestRecordIsRendered()
     {
         using var root = new TemporaryFolder();
         string results = Path.Combine(root.Path, "docs", "results");
         Directory.CreateDirectory(Path.Combine(root.Path, "docs", "kernels"));
-        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/numerics.md", "error"), ("README.md", "figures") })
-            File.WriteAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
+        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/kernels/moe.md", "prefill"), ("docs/kernels/moe.md", "batch"), ("docs/numerics.md", "error"), ("README.md", "figures") })
+            File.AppendAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
         ResultRecord first = Product("Bf16", us: 11) with { Date = "2026-01-01T00:00:00Z" };
+        var prompt = new ResultRecord { Bench = "prefill", Path = "Qwen3Session", Model = "synth:x", M = 32, Batch = 1, Us = 5600, TokensPerS = 5766, Tflops = 12.34, Device = Device };
         IReadOnlyList<string> files = ResultRecord.Append(results,
         [
             first,
             first with { Activation = "Fp8Group128", Format = "Fp8Block", Us = 33 },
             new ResultRecord { Bench = "quantize-activations", Format = "Fp8Group128", M = 1, K = 64, Us = 44, Gbps = 1, Device = Device },
+            prompt,
+            prompt with { M = 2048, Us = 66_600, TokensPerS = 30_750 },
+            prompt with { Name = "FlashAttention.Run", Path = "kernel", Launches = 48, Us = 77 },
         ]);
-        Assert.Equal(["gemv-test1.jsonl", "quantize-activations-test1.jsonl"], files.Select(f => Path.GetFileName(f)));
+        Assert.Equal(["gemv-test1.jsonl", "quantize-activations-test1.jsonl", "prefill-test1.jsonl"], files.Select(f => Path.GetFileName(f)));
         Assert.DoesNotContain("activation", File.ReadLines(files[0]).First(), StringComparison.Ordinal);
         Assert.Equal(first, ResultRecord.FromJson(File.ReadLines(files[0]).First()));
         ResultRecord.Append(results, [first with { Date = "2026-01-02T00:00:00Z", Us = 22, Path = "Gemv" }]);
@@ -73,6 +89,8 @@ public sealed class ReportTests
         Assert.DoesNotContain("11.0", text, StringComparison.Ordinal);
         Assert.Contains("| 1, 64 × 32 | 33.0 |", text, StringComparison.Ordinal);
         Assert.Contains("| 1, 64 | 44.0 |", text, StringComparison.Ordinal);
+        string prefill = File.ReadAllText(Path.Combine(root.Path, "docs", "kernels", "moe.md"));
+        Assert.Contains("| synth:x | 32 | 5.6 | 5766 | 12.3 |\n| synth:x | 2048 | 66.6 | 30750 | 12.3 |\n\n", prefill, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -82,6 +100,7 @@ public sealed class ReportTests
         Assert.Equal(["Bf16", "Fp8Block+Fp8Group32"], options.Products.Select(p => p.Name));
         Assert.Equal([(4096, 14336), (64, 32)], options.Shapes);
         Assert.Equal([1, 4], options.Rows);
+        Assert.Equal([32, 7], BenchOptions.Parse(["--prompts", "32,7,32"]).Prompts);
         BenchOptions all = BenchOptions.Parse([]);
         Assert.Equal(WeightFormats.All.Count + ActivationFormats.All.Count, all.Products.Count);
         Assert.Equal(12, all.Shapes.Count);
@@ -98,6 +117,7 @@ public sealed class ReportTests
     [InlineData("--shapes", "64x33")]
     [InlineData("--shapes", "0x32")]
     [InlineData("--rows", "0")]
+    [InlineData("--prompts", "0")]
     public void WrongOptionsAreRefused(string option, string value) =>
         Assert.Contains(option, Assert.Throws<ArgumentException>(() => BenchOptions.Parse([option, value])).Message, StringComparison.Ordinal);
 

@@ -136,7 +136,7 @@ public sealed class ActivationQuantizerTests
         Assert.Throws<ArgumentOutOfRangeException>(() => ActivationQuantizer.Quantize(new BFloat16[6], 2, 3, (ActivationFormat)9));
         Assert.Throws<ArgumentOutOfRangeException>(() => new QuantizedActivations(device, ActivationFormat.Int4, 0, 33));
         Assert.Throws<ArgumentOutOfRangeException>(() => new QuantizedActivations(device, (ActivationFormat)9, 1, 33));
-        using GpuDevice other = GpuDevice.Open(DeviceKind.Cpu);
+        using GpuDevice other = TestDevices.Open(TestDevice.Cpu);
         Assert.Throws<ArgumentException>(() => ActivationQuantizer.Quantize(other.DefaultStream, x, target, 1));
     }
 

@@ -50,8 +50,8 @@ internal sealed class AttentionCase : IDisposable
         Attention.Apply(device.DefaultStream, q, cache.Layer(0), position, y, new(tokens, queryHeads)));
 
     /// <summary>What the kernel of tiles gives, for any number of tokens.</summary>
-    public BFloat16[] ApplyInTiles() => Run(0, (q, position, y) =>
-        FlashAttention.Launch(device.DefaultStream, Attention.CreateTileArgs(q, cache.Layer(0), position, y, new(tokens, queryHeads)), headDim));
+    public BFloat16[] ApplyInTiles(int? warps = null) => Run(0, (q, position, y) =>
+        FlashAttention.Launch(device.DefaultStream, Attention.CreateTileArgs(q, cache.Layer(0), position, y, new(tokens, queryHeads)), headDim, warps));
 
     /// <summary>The operator with its output in place of the queries.</summary>
     public BFloat16[] ApplyInPlace()

@@ -54,6 +54,49 @@ public sealed class DecodeAttentionTests
         Assert.Equal(run.Before, keys);
     }
 
+    // A row is what a call over its sequence alone gives, whatever the neighbours; one without a token stores nothing.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 70)]
+    [InlineData(TestDevice.Cuda, 70)]
+    [InlineData(TestDevice.Cuda, 6000)]
+    public void ABatchHasTheBitsOfItsSequencesAlone(TestDevice which, int capacity)
+    {
+        const int QueryHeads = 4, KvHeads = 2, HeadDim = 64, Layers = 2, Row = (QueryHeads + (2 * KvHeads)) * HeadDim;
+        GpuDevice device = TestDevices.Get(which);
+        int[] positions = [capacity - 1, -1, 0, 65];
+        int length = positions.Length;
+        using var table = new RotaryTable(device, HeadDim, capacity, 10_000);
+        using var workspace = new DecodeAttentionWorkspace(device, KvHeads, HeadDim, length);
+        using var caches = new KvCacheBatch(device, length, Layers, KvHeads, HeadDim, capacity);
+        using var qkv = GuardedBuffer<BFloat16>.Input(device, RandomData.GaussianBf16(length * Row, 1));
+        using var position = GuardedBuffer<int>.Input(device, positions);
+        using GuardedBuffer<BFloat16> together = GuardedBuffer<BFloat16>.Output(device, length * QueryHeads * HeadDim), alone = GuardedBuffer<BFloat16>.Output(device, QueryHeads * HeadDim);
+        BFloat16[] contents = RandomData.GaussianBf16(KvHeads * capacity * HeadDim, 9);
+        for (int s = 0; s < length; s++)
+            for (int layer = 0; layer < Layers; layer++)
+            {
+                CacheContents.Write(caches[s].Keys(layer), [.. contents.Skip(s).Concat(contents.Take(s))]);
+                CacheContents.Write(caches[s].Values(layer), [.. Enumerable.Reverse(contents).Skip(s).Concat(contents.Take(s))]);
+            }
+        var options = new QkNormRotaryOptions(length, QueryHeads, table) { Epsilon = Epsilon };
+        DecodeAttention.ApplyBatch(device.DefaultStream, qkv.View, position.View, caches.Layer(1), (together.View, workspace), options);
+        device.Synchronize();
+        BFloat16[] y = together.ToArray();
+        BFloat16[][] keys = [.. Enumerable.Range(0, length).Select(s => CacheContents.Read(caches[s].Keys(1)))];
+        for (int s = 0; s < length; s++)
+        {
+            BFloat16[] row = y[(s * QueryHeads * HeadDim)..((s + 1) * QueryHeads * HeadDim)];
+            DecodeAttention.Apply(device.DefaultStream, qkv.View.SubView(s * Row, Row), position.View.SubView(s, 1), caches[s].Layer(1), (alone.View, workspace), options with { Tokens = 1 });
+            device.Synchronize();
+            Assert.Equal(alone.ToArray(), row);
+            Assert.Equal(keys[s], CacheContents.Read(caches[s].Keys(1)));
+            Assert.Equal(positions[s] < 0, row.All(BFloat16.IsNaN));
+            Assert.Equal(positions[s] < 0, keys[s].SequenceEqual([.. contents.Skip(s).Concat(contents.Take(s))]));
+            // Another layer is nobody's.
+            Assert.Equal(contents.Skip(s).Concat(contents.Take(s)), CacheContents.Read(caches[s].Keys(0)));
+        }
+    }
+
     [Fact]
     public void HeadsThatDoNotFitAreRefused()
     {

@@ -93,7 +93,7 @@ public sealed class FlashAttentionTests
     [Theory]
     [InlineData(TestDevice.CpuWarp32)]
     [InlineData(TestDevice.Cuda)]
-    public void ARowHasTheSameBitsInEveryBatchAndCache(TestDevice which)
+    public void ARowHasTheSameBitsInEveryBatchCacheAndBlock(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
         const int Tokens = 40, Heads = 3, HeadDim = 64, First = 30, Row = Heads * HeadDim;
@@ -104,6 +104,8 @@ public sealed class FlashAttentionTests
             using var part = new AttentionCase(device, count, Heads, 1, HeadDim, First + from, capacity: 200, batch, from);
             Assert.Equal(together[(from * Row)..((from + count) * Row)], part.ApplyInTiles());
         }
+        foreach (int warps in device.IsCuda ? [1, 2, 4, 8] : new[] { 1, 2 })
+            Assert.Equal(together, batch.ApplyInTiles(warps));
     }
 
     [Theory]

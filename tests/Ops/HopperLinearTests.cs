@@ -11,7 +11,7 @@ public sealed class HopperLinearTests
     private static double Tolerance(bool fp8) => fp8 ? 5e-4 : 1e-5;
 
     // The kernels need twelve warps a block; the device wants a power of two.
-    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.OpenCpuForChecking(16));
+    private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
     // Around the tiles of 64 and 128 rows, 64 to 256 columns and 64 or 128 columns of K; less than a tile, several tiles a block.
     private static readonly (int M, int N, int K)[] CardShapes =

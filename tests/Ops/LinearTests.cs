@@ -178,24 +178,18 @@ public sealed class LinearTests
         GpuDevice device = TestDevices.Get(TestDevice.Cpu);
         using var weights = new QuantizedMatrix(device, WeightFormat.Fp8Block, 8, 16);
         using var stack = new QuantizedMatrix(device, WeightFormat.Fp8Block, 8, 16, count: 2);
-        using DeviceBuffer<BFloat16> x = device.Allocate<BFloat16>(16), y = device.Allocate<BFloat16>(8);
+        using DeviceBuffer<BFloat16> x = device.Allocate<BFloat16>(16), y = device.Allocate<BFloat16>(8), two = device.Allocate<BFloat16>(16);
         GpuStream stream = device.DefaultStream;
         Linear.Multiply(stream, weights, x, y, 0);
-        Assert.Contains("[2, 16] needs 32", Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, weights, x, new DeviceBufferOf(device, 16).View, 2)).Message, StringComparison.Ordinal);
+        Assert.Contains("[2, 16] needs 32", Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, weights, x, two, 2)).Message, StringComparison.Ordinal);
         Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, weights, x, y, 2));
         Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, weights, x, y, 1, yStride: 4));
         Assert.Contains("stack", Assert.Throws<ArgumentException>(() => Linear.Multiply(stream, stack, x, y, 1)).Message, StringComparison.Ordinal);
         Assert.Throws<ArgumentOutOfRangeException>(() => Linear.Multiply(stream, weights, x, y, -1));
-        using GpuDevice other = GpuDevice.Open(DeviceKind.Cpu);
+        using GpuDevice other = TestDevices.Open(TestDevice.Cpu);
         Assert.Throws<ArgumentException>(() => Linear.Multiply(other.DefaultStream, weights, x, y, 1));
         y.Dispose();
         Assert.Throws<ObjectDisposedException>(() => Linear.Multiply(stream, weights, x, y, 1));
-    }
-
-    // Test support: a buffer that lives until its device closes.
-    private sealed class DeviceBufferOf(GpuDevice device, int length)
-    {
-        public ArrayView<BFloat16> View { get; } = device.Allocate<BFloat16>(length).View;
     }
 
     internal static bool CanRun(GpuDevice device, LinearPath path, WeightFormat format) =>

@@ -48,6 +48,23 @@ public sealed class RoutingTests
     }
 
     [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void TokensThatAreNotThereChooseNothing(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        GpuStream stream = device.DefaultStream;
+        float[] logits = [1, 3, 2, float.NaN, float.NaN, float.NaN, 0, 1, 5];
+        using var input = GuardedBuffer<float>.Input(device, logits);
+        using var positions = GuardedBuffer<int>.Input(device, [0, -1, 7]);
+        using var ids = GuardedBuffer<int>.Output(device, 6);
+        using var weights = GuardedBuffer<float>.Output(device, 6);
+        Router.SelectExperts(stream, input.View, (ids.View, weights.View), 3, new(3, 2, true), positions.View);
+        Assert.Equal([1, 2, -1, -1, 2, 1], ids.ToArray());
+        Assert.Equal([0f, 0f], weights.ToArray()[2..4]);
+        Assert.True(weights.ToArray()[4] > 0.9f);
+    }
+
+    [Theory]
     [CombinatorialDevices(0, 4)]
     [CombinatorialDevices(1, 4)]
     [CombinatorialDevices(33, 1)]

@@ -22,6 +22,25 @@ public sealed class SamplerTests
     ];
 
     [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void RowsOfABatchHaveTheirLargestLogits(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int Vocabulary = 700, Rows = 6;
+        float[] logits = RandomData.Gaussian(Rows * Vocabulary, 5);
+        logits[70] = logits[690] = 9;
+        Array.Fill(logits, float.NaN, 2 * Vocabulary, Vocabulary);
+        logits[(5 * Vocabulary) + 699] = float.PositiveInfinity;
+        using var input = GuardedBuffer<float>.Input(device, logits);
+        using var best = GuardedBuffer<ulong>.Input(device, new ulong[Rows]);
+        using var positions = GuardedBuffer<int>.Input(device, [0, 3, 1, -1, 1, 2]);
+        using var tokens = GuardedBuffer<int>.Input(device, [-7, -7, -7, -7, -7, -7]);
+        GreedyRows.Sample(device.DefaultStream, input.View, best.View, positions.View, tokens.View, 0b101101);
+        Assert.Equal([70, -7, 0, -7, -7, 699], tokens.ToArray());
+        Assert.Equal(new ulong[Rows], best.ToArray());
+    }
+
+    [Theory]
     [CombinatorialDevices(1, 1f)]
     [CombinatorialDevices(33, 100f)]
     [CombinatorialDevices(130, 4f)]

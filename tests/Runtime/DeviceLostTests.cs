@@ -49,12 +49,15 @@ public sealed class DeviceLostTests
     {
         if (Environment.GetEnvironmentVariable(ChildVariable) != "1")
             return;
-        GpuDevice device = GpuDevice.Open(DeviceKind.Cuda);
+        GpuDevice device = TestDevices.Open(TestDevice.Cuda);
         using GpuStream stream = device.CreateStream();
         using GpuEvent unused = device.CreateEvent();
         using PinnedBuffer<int> pinned = device.AllocatePinned<int>(1);
         using DeviceBuffer<int> values = device.Upload<int>([1]);
+        using var sampler = new SamplerState(device, 4);
+        using var matrix = new QuantizedMatrix(device, WeightFormat.Bf16, 16, 16);
         device.Launch(Harmless, stream, (1, 1, 1), 1, 0, new Args { Values = values });
+        using GpuGraph graph = GpuGraph.Capture(stream, () => device.Launch(Harmless, stream, (1, 1, 1), 1, 0, new Args { Values = values }));
         device.Launch(Faulty, stream, (1, 1, 1), 1, 0, new Args { Values = values, Index = 1L << 34 });
 
         var first = Assert.Throws<GpuException>(stream.Synchronize);
@@ -64,12 +67,24 @@ public sealed class DeviceLostTests
         int faulty = first.Message.IndexOf("DeviceLostTests.ReadOutside grid 1×1×1, 1 threads", StringComparison.Ordinal);
         int harmless = first.Message.IndexOf("DeviceLostTests.Increment", StringComparison.Ordinal);
         Assert.True(faulty >= 0 && harmless > faulty, first.Message);
-        foreach (Action later in (Action[])[() => device.Allocate<int>(1), () => device.CreateStream(), () => values.ToArray(stream), device.Synchronize, stream.Synchronize])
+        Action[] all =
+        [
+            () => device.Allocate<int>(1), () => device.Upload<int>([1]), () => device.AllocatePinned<int>(1), () => device.CreateStream(), () => device.CreateEvent(),
+            device.Synchronize, stream.Synchronize, () => stream.WaitFor(unused), () => unused.Record(stream), unused.Synchronize,
+            () => values.ToArray(stream), () => values.CopyFrom(stream, [1]), () => values.CopyToPinned(stream, pinned), () => values.CopyFromPinned(stream, pinned, 1), () => values.Fill(stream, 0),
+            () => DeviceCounter.Advance(stream, values, 1), () => device.Launch(Harmless, stream, (1, 1, 1), 1, 0, new Args { Values = values }),
+            () => GpuGraph.Capture(stream, () => { }), () => graph.Replay(stream), () => _ = new SamplerState(device, 4),
+        ];
+        foreach (Action later in all)
         {
             var e = Assert.Throws<GpuException>(later);
             Assert.Equal(GpuFault.DeviceLost, e.Fault);
-            Assert.Contains("ReadOutside", e.Message, StringComparison.Ordinal);
+            // Lost once: every later fault tells of the first.
+            Assert.EndsWith(first.Message, e.Message, StringComparison.Ordinal);
         }
-        device.Dispose();
+        foreach (IDisposable held in (IDisposable[])[graph, sampler, matrix, values, pinned, unused, stream, device])
+            held.Dispose();
+        Assert.True(device.IsLost);
+        Assert.Equal((0, 0), (device.Ledger.LiveBytes, device.Ledger.LiveBuffers));
     }
 }

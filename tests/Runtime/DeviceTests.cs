@@ -135,11 +135,6 @@ public sealed class DeviceTests
     internal static GpuDevice OpenAnother(TestDevice which)
     {
         _ = TestDevices.Get(which);
-        return which switch
-        {
-            TestDevice.Cuda => GpuDevice.Open(DeviceKind.Cuda),
-            TestDevice.Cpu => GpuDevice.Open(DeviceKind.Cpu),
-            _ => GpuDevice.OpenCpuForChecking(1),
-        };
+        return TestDevices.Open(which, warps: 1);
     }
 }

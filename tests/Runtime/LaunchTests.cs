@@ -50,10 +50,11 @@ public sealed class LaunchTests
         Assert.Equal(Enumerable.Range(0, count).Reverse(), buffer.ToArray());
     }
 
-    [Fact]
-    public void SixteenThreadsThatWantAKernelCompileItOnce()
+    [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void SixteenThreadsThatWantAKernelCompileItOnce(TestDevice which)
     {
-        using GpuDevice device = GpuDevice.Open(DeviceKind.Cpu);
+        using GpuDevice device = DeviceTests.OpenAnother(which);
         using DeviceBuffer<int> values = device.Upload<int>(new int[64]);
         var args = new Args { Values = values, Count = 64 };
         Parallel.For(0, 16, new ParallelOptions { MaxDegreeOfParallelism = 16 }, _ => device.Launch(IncrementKernel, device.DefaultStream, (2, 1, 1), 2, 0, args));
@@ -79,7 +80,7 @@ public sealed class LaunchTests
     [Fact]
     public void AStreamOfAnotherDeviceIsRefused()
     {
-        using GpuDevice device = GpuDevice.Open(DeviceKind.Cpu), other = GpuDevice.Open(DeviceKind.Cpu);
+        using GpuDevice device = TestDevices.Open(TestDevice.Cpu), other = TestDevices.Open(TestDevice.Cpu);
         using DeviceBuffer<int> values = device.Upload<int>([1]);
         Assert.Throws<ArgumentException>(() => device.Launch(IncrementKernel, other.DefaultStream, (1, 1, 1), 1, 0, new Args { Values = values, Count = 1 }));
         Assert.Throws<ArgumentException>(() => values.CopyFrom(other.DefaultStream, [2]));

@@ -35,7 +35,7 @@ public sealed class ModelDevices : ICollectionFixture<ModelDevices>, IDisposable
     {
         TestDevices.Get(device);
         if (!devices.TryGetValue(device, out GpuDevice? open))
-            devices.Add(device, open = GpuDevice.Open(device == TestDevice.Cuda ? DeviceKind.Cuda : DeviceKind.Cpu));
+            devices.Add(device, open = TestDevices.Open(device));
         return open;
     }
 
@@ -44,7 +44,7 @@ public sealed class ModelDevices : ICollectionFixture<ModelDevices>, IDisposable
     {
         GpuDevice open = Open(device);
         if (!tinyModels.TryGetValue(device, out LanguageModel? model))
-            tinyModels.Add(device, model = LanguageModel.Load(open, RepositoryFolder.TinyModel));
+            tinyModels.Add(device, model = GuardingAllocator.Shared(() => LanguageModel.Load(open, RepositoryFolder.TinyModel)));
         return model;
     }
 

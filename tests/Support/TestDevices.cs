@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+
 namespace GpuKit.Ilgpu.Tests.Support;
 
 /// <summary>The devices an operator test runs on.</summary>
@@ -22,9 +24,10 @@ public static class TestDevices
     /// <summary>Names of devices, with commas between them: tests that run on several devices then run on these only.</summary>
     public const string DevicesVariable = "GPUKIT_TEST_DEVICES";
 
-    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.Open(DeviceKind.Cpu));
-    private static readonly Lazy<GpuDevice> CpuWarp32 = new(() => GpuDevice.OpenCpuForChecking());
-    private static readonly Lazy<GpuDevice> Cuda = new(() => GpuDevice.Open(DeviceKind.Cuda));
+    private static readonly ConcurrentBag<GpuDevice> Every = [];
+    private static readonly Lazy<GpuDevice> Cpu = new(() => Open(TestDevice.Cpu));
+    private static readonly Lazy<GpuDevice> CpuWarp32 = new(() => Open(TestDevice.CpuWarp32));
+    private static readonly Lazy<GpuDevice> Cuda = new(() => Open(TestDevice.Cuda));
 
     /// <summary>The devices of this run: all, or those that <see cref="DevicesVariable"/> names.</summary>
     public static IReadOnlyList<TestDevice> Chosen { get; } = Environment.GetEnvironmentVariable(DevicesVariable) is { Length: > 0 } names
@@ -44,4 +47,22 @@ public static class TestDevices
         }
         return (device switch { TestDevice.Cpu => Cpu, TestDevice.CpuWarp32 => CpuWarp32, _ => Cuda }).Value;
     }
+
+    /// <summary>Another device of the kind, whose ledger counts nothing of other tests. Its buffers are guarded, too.</summary>
+    /// <param name="device">Which; a card must be there.</param>
+    /// <param name="warps">Warps a block of a CPU device for checking.</param>
+    public static GpuDevice Open(TestDevice device, int warps = 4)
+    {
+        GpuDevice open = GuardingAllocator.Guard(device switch
+        {
+            TestDevice.Cuda => GpuDevice.Open(DeviceKind.Cuda),
+            TestDevice.Cpu => GpuDevice.Open(DeviceKind.Cpu),
+            _ => GpuDevice.OpenCpuForChecking(warps),
+        });
+        Every.Add(open);
+        return open;
+    }
+
+    /// <summary>All devices that tests have opened and not closed.</summary>
+    internal static IEnumerable<GpuDevice> Opened => Every.Where(device => !device.IsClosed);
 }

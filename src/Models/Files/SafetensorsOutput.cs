@@ -92,6 +92,7 @@ public sealed class SafetensorsOutput : IDisposable
     /// <exception cref="IOException">The file cannot be moved.</exception>
     public void Complete()
     {
+        ObjectDisposedException.ThrowIf(file.IsClosed, this);
         foreach ((TensorDeclaration tensor, _) in places.Values)
             if (written.GetValueOrDefault(tensor.Name) != tensor.ByteLength)
                 throw new InvalidOperationException($"tensor {tensor} takes {tensor.ByteLength} bytes; {written.GetValueOrDefault(tensor.Name)} are written");

@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Models;
 /// One pass of the network: tokens in, final hidden states out. Everything that changes between decoded tokens is read from
 /// device memory, so a pass over one token can be recorded once and replayed.
 /// </summary>
-internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Qwen3Workspace workspace)
+internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Qwen3Workspace workspace)
 {
     private readonly Qwen3MoeConfig config = model.Config;
     private readonly Qwen3FusedLayer fused = new(model, cache, rotary, workspace);
@@ -27,10 +27,9 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         for (int i = 0; i < config.Layers; i++)
         {
             Qwen3Layer layer = model.Layers[i];
-            if (count == 1 && !pending && fused.Exists(layer))
+            if (!pending && RunFused(stream, layer, i, position, count))
             {
-                fused.Run(stream, layer, i, position);
-                RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, config.Experts));
+                RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
                 continue;
             }
             Norm(stream, layer.InputNorm, pending, (0, count));
@@ -40,7 +39,7 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
             if (layer.Router is null)
                 RunDense(stream, layer, count);
             else
-                RunExperts(stream, layer, i, count);
+                RunExperts(stream, layer, i, position, count);
         }
         if (wanted > 0)
             Norm(stream, model.FinalNorm, pending, (count - wanted, wanted));
@@ -50,8 +49,36 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
     public void RunHead(GpuStream stream, ArrayView<float> logits, int count) =>
         Linear.Multiply(stream, model.Head, workspace.Normed, logits, count);
 
-    // residual (+= projected) → normed. States of a range land at the start of the buffer.
-    private void Norm(GpuStream stream, DeviceBuffer<BFloat16> gain, bool add, (int First, int Count) range)
+    /// <summary>Whether tokens are of a sequence each, with a position each.</summary>
+    protected virtual bool IsBatch => false;
+
+    /// <summary>Runs a sparse layer in few launches, where there are such: over a residual stream that is complete before and after.</summary>
+    protected virtual bool RunFused(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    {
+        if (count != 1 || !fused.Exists(layer))
+            return false;
+        fused.Run(stream, layer, index, position);
+        return true;
+    }
+
+    /// <summary>Head norms, rotary, the write to the cache and attention: from the query-key-value product to the input of the output product.</summary>
+    protected virtual void Attend(GpuStream stream, int index, ArrayView<int> position, in QkNormRotaryOptions options)
+    {
+        KvLayer cached = cache.Layer(index);
+        QkNormRotary.Apply(stream, workspace.QueryKeyValue, position, workspace.Query, cached, options);
+        Attention.Apply(stream, workspace.Query, cached, position, workspace.Attended, new AttentionShape(options.Tokens, config.QueryHeads));
+    }
+
+    /// <summary>What becomes of a layer's heads between the query-key-value product and attention.</summary>
+    protected QkNormRotaryOptions HeadOptions(Qwen3Layer layer, int count) => new(count, config.QueryHeads, rotary)
+    {
+        QueryGain = layer.QueryNorm,
+        KeyGain = layer.KeyNorm,
+        Epsilon = (float)config.RmsNormEps,
+    };
+
+    /// <summary>residual (+= projected) → normed. States of a range land at the start of the buffer.</summary>
+    protected void Norm(GpuStream stream, DeviceBuffer<BFloat16> gain, bool add, (int First, int Count) range)
     {
         var shape = new RmsNormShape(range.Count, config.HiddenSize, (float)config.RmsNormEps);
         long offset = (long)range.First * config.HiddenSize, length = (long)range.Count * config.HiddenSize;
@@ -65,15 +92,7 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
     private void RunAttention(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
     {
         layer.QueryKeyValue.Multiply(stream, workspace.Normed, workspace.QueryKeyValue, count);
-        KvLayer cached = cache.Layer(index);
-        var options = new QkNormRotaryOptions(count, config.QueryHeads, rotary)
-        {
-            QueryGain = layer.QueryNorm,
-            KeyGain = layer.KeyNorm,
-            Epsilon = (float)config.RmsNormEps,
-        };
-        QkNormRotary.Apply(stream, workspace.QueryKeyValue, position, workspace.Query, cached, options);
-        Attention.Apply(stream, workspace.Query, cached, position, workspace.Attended, new AttentionShape(count, config.QueryHeads));
+        Attend(stream, index, position, HeadOptions(layer, count));
         layer.Output.Multiply(stream, workspace.Attended, workspace.Projected, count);
     }
 
@@ -84,12 +103,13 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         layer.Down.Multiply(stream, workspace.Activated, workspace.Projected, count);
     }
 
-    private void RunExperts(GpuStream stream, Qwen3Layer layer, int index, int count)
+    private void RunExperts(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
     {
         int k = config.ExpertsPerToken, pairs = count * k;
         Linear.Multiply(stream, layer.Router!, workspace.Normed, workspace.RouterLogits, count);
         RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
-        Router.SelectExperts(stream, workspace.RouterLogits, workspace.Experts, workspace.ExpertWeights, count, new RouterOptions(config.Experts, k, config.NormTopkProb));
+        var options = new RouterOptions(config.Experts, k, config.NormTopkProb);
+        Router.SelectExperts(stream, workspace.RouterLogits, (workspace.Experts, workspace.ExpertWeights), count, options, IsBatch ? position : default);
         if (count <= ExpertMlp.MostTokens && layer.Experts is { } stack && ExpertMlp.Exists(stream.Device, stack))
         {
             var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
@@ -98,7 +118,8 @@ internal sealed class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable ro
         }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
         var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
-        if (layer.Experts is { } experts && HopperMixedLinear.Exists(stream.Device, experts.GateUp) && HopperMixedLinear.Exists(stream.Device, experts.Down))
+        // In a batch a row's bits must not follow from the number of rows: dot products by warps.
+        if (!IsBatch && layer.Experts is { } experts && HopperMixedLinear.Exists(stream.Device, experts.GateUp) && HopperMixedLinear.Exists(stream.Device, experts.Down))
         {
             RunSorted(stream, experts, routing, count);
             return;

@@ -23,6 +23,12 @@ public sealed partial class Qwen3Session
     /// <summary>Runs one step launch by launch, whatever is recorded, for measurements of its parts.</summary>
     internal void StepDirectly() => decoder.StepDirectly();
 
+    /// <summary>Prompt tokens that run at once.</summary>
+    internal int TokensAtOnce => workspace.MaxTokens;
+
+    /// <summary>Puts the position that kernels read where it was at an earlier token, so that its launches can be repeated; the next <see cref="Prefill"/> puts it right.</summary>
+    internal void Rewind(int first) => position.CopyFrom(stream, [first]);
+
     /// <summary>The stream of the session's work.</summary>
     internal GpuStream Stream => stream;
 

@@ -8,10 +8,13 @@ namespace GpuKit.Ilgpu.Models;
 /// </summary>
 public sealed partial class Qwen3Session : IDisposable
 {
-    // Prompt tokens that run at once: enough to fill tensor-core tiles on a card; on the CPU a bound on memory and on the
-    // time to a cancellation.
-    private const int CudaTokensAtOnce = 512;
-    private const int CpuTokensAtOnce = 64;
+    // Prompt tokens that run at once. On a card enough that each of many experts gets rows to fill a tile: of 128 experts of which a token takes eight, 256 each on
+    // average. On the CPU a bound on memory and on the time to a cancellation.
+    internal const int CudaTokensAtOnce = 4096;
+    internal const int CpuTokensAtOnce = 64;
+
+    // The same where all logits are handed out, a row of the vocabulary a token.
+    private const int LogitRowsAtOnce = 512;
 
     private readonly List<IDisposable> owned = [];
     private readonly List<int> tokens = [];
@@ -25,6 +28,7 @@ public sealed partial class Qwen3Session : IDisposable
     private readonly Qwen3Decoder decoder;
     private int? pendingToken;
     private bool hasLogits;
+    private bool disposed;
 
     /// <summary>Allocates a session.</summary>
     /// <param name="model">The weights; must outlive the session.</param>
@@ -72,6 +76,7 @@ public sealed partial class Qwen3Session : IDisposable
     /// <param name="length">Tokens to keep, at most those in the cache.</param>
     public void Truncate(int length)
     {
+        ObjectDisposedException.ThrowIf(disposed, this);
         if (length < 0 || length > tokens.Count)
             throw new ArgumentOutOfRangeException(nameof(length), length, $"The cache holds {tokens.Count} tokens.");
         tokens.RemoveRange(length, tokens.Count - length);
@@ -100,7 +105,11 @@ public sealed partial class Qwen3Session : IDisposable
     /// <summary>Sets how the next tokens are drawn and restarts the random numbers.</summary>
     /// <param name="options">How to draw.</param>
     /// <param name="seen">Tokens that the repetition penalty applies to from the start; usually the prompt.</param>
-    public void StartSampling(SamplingOptions options, ReadOnlySpan<int> seen) => decoder.Start(options, seen);
+    public void StartSampling(SamplingOptions options, ReadOnlySpan<int> seen)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        decoder.Start(options, seen);
+    }
 
     /// <summary>
     /// Draws the next token: after a prefill from its logits; after a drawn token by appending that one first. On a card the
@@ -109,6 +118,7 @@ public sealed partial class Qwen3Session : IDisposable
     /// <exception cref="InvalidOperationException">Nothing was prefilled, or the context is full.</exception>
     public int Next()
     {
+        ObjectDisposedException.ThrowIf(disposed, this);
         if (pendingToken is { } pending)
         {
             if (tokens.Count == ContextLength)
@@ -126,6 +136,7 @@ public sealed partial class Qwen3Session : IDisposable
     /// <summary>Returns the session's memory.</summary>
     public void Dispose()
     {
+        disposed = true;
         // Memory must not go back while kernels use it; on a lost or closed device nothing runs any more.
         try
         {
@@ -141,15 +152,17 @@ public sealed partial class Qwen3Session : IDisposable
 
     private void Append(ReadOnlySpan<int> ids, Action<ReadOnlyMemory<float>>? receive, CancellationToken cancellation)
     {
+        ObjectDisposedException.ThrowIf(disposed, this);
         RequireIds(ids);
         hasLogits = false;
         pendingToken = null;
         decoder.Abandon();
         position.CopyFrom(stream, [tokens.Count]);
-        for (int first = 0; first < ids.Length; first += workspace.MaxTokens)
+        int most = receive is null ? workspace.MaxTokens : Math.Min(workspace.MaxTokens, LogitRowsAtOnce);
+        for (int first = 0; first < ids.Length; first += most)
         {
             cancellation.ThrowIfCancellationRequested();
-            int count = Math.Min(workspace.MaxTokens, ids.Length - first);
+            int count = Math.Min(most, ids.Length - first);
             ReadOnlySpan<int> part = ids.Slice(first, count);
             bool last = first + count == ids.Length;
             promptIds.CopyFrom(stream, part);

@@ -1,11 +1,11 @@
 namespace GpuKit.Ilgpu.Models;
 
-/// <summary>The activations of one forward pass over at most <see cref="MaxTokens"/> tokens, allocated once.</summary>
+/// <summary>The activations of one forward pass over at most <see cref="MaxTokens"/> tokens of one sequence, or one of each of several, allocated once.</summary>
 internal sealed class Qwen3Workspace : IDisposable
 {
     private readonly List<IDisposable> owned = [];
 
-    public Qwen3Workspace(GpuDevice device, Qwen3MoeConfig config, int maxTokens)
+    public Qwen3Workspace(GpuDevice device, Qwen3MoeConfig config, int maxTokens, int sequences = 1)
     {
         MaxTokens = maxTokens;
         try
@@ -27,8 +27,11 @@ internal sealed class Qwen3Workspace : IDisposable
             GateUp = Own(device.Allocate<BFloat16>(2 * inner));
             Activated = Own(device.Allocate<BFloat16>(inner));
             RouterSums = Own(device.Allocate<long>(config.Experts));
+            BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
+            BatchRouterSums.Fill(device.DefaultStream, 0);
+            device.DefaultStream.Synchronize();
             if (DecodeAttention.Exists(device, config.QueryHeads, config.KeyValueHeads, config.HeadDim))
-                Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim));
+                Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim, sequences));
         }
         catch
         {
@@ -71,7 +74,10 @@ internal sealed class Qwen3Workspace : IDisposable
     /// <summary>[experts] fixed-point logits of one token.</summary>
     public DeviceBuffer<long> RouterSums { get; }
 
-    /// <summary>For attention of one token in one launch; null where that does not run.</summary>
+    /// <summary>[sequences, experts] the same of a batch: zero but between two launches.</summary>
+    public DeviceBuffer<long> BatchRouterSums { get; }
+
+    /// <summary>For attention of one token of each sequence in one launch; null where that does not run.</summary>
     public DecodeAttentionWorkspace? Attention { get; }
 
     public void Dispose() => owned.ForEach(o => o.Dispose());

@@ -24,7 +24,7 @@ public sealed class FusedLayerTests
         CheckpointShape shape = Shape with { NormTopkProb = normTopk, Block = fp8 ? Shape.Block : null };
         TestDevices.Get(device);
         // One of its own: other tests launch on the shared ones.
-        using GpuDevice open = device == TestDevice.Cuda ? GpuDevice.Open(DeviceKind.Cuda) : GpuDevice.OpenCpuForChecking();
+        using GpuDevice open = TestDevices.Open(device);
         using var checkpoint = new GeneratedCheckpoint(shape);
         using Qwen3Moe model = checkpoint.Load(open);
         using var session = new Qwen3Session(model, 12);
@@ -54,6 +54,41 @@ public sealed class FusedLayerTests
         Assert.True(cosine >= 0.9995 && error <= 2e-2, $"cosine {cosine:F6}, relative error {error:E3}");
         foreach ((int layer, double[][] rows) in oracle.RouterLogits)
             Compare.Close([.. routers[layer].SelectMany(row => row)], [.. rows.SelectMany(row => row)], 2e-2);
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void A_batch_has_the_logits_of_the_oracle_and_the_bits_of_a_batch_of_one(TestDevice device)
+    {
+        TestDevices.Get(device);
+        using GpuDevice open = device == TestDevice.Cuda ? GpuDevice.Open(DeviceKind.Cuda) : GpuDevice.OpenCpuForChecking();
+        using var checkpoint = new GeneratedCheckpoint(Shape);
+        using Qwen3Moe model = checkpoint.Load(open);
+        using Qwen3BatchSession batch = new(model, 3, 12), alone = new(model, 1, 20);
+        // The second sequence does not run.
+        int[][] prompts = [ModelRun.RandomIds(2, Shape.Vocabulary, 3), [], ModelRun.RandomIds(1, Shape.Vocabulary, 4)];
+        batch.Prefill(0, prompts[0], TestContext.Current.CancellationToken);
+        batch.Prefill(2, prompts[2], TestContext.Current.CancellationToken);
+        var launches = new List<string>();
+        open.LaunchObserver = l => launches.Add(l.Kernel.Name);
+        batch.StepDirectly();
+        open.LaunchObserver = null;
+        // Seven launches a layer; embedding, last norm, head, two of drawing and the positions.
+        Assert.Equal((7 * Shape.Layers) + 6, launches.Count);
+        batch.Next(new int[3]);
+        foreach (int s in new[] { 0, 2 })
+        {
+            float[] logits = batch.LastLogits(s);
+            alone.Truncate(0, 0);
+            alone.Prefill(0, prompts[s], TestContext.Current.CancellationToken);
+            alone.Next(new int[1]);
+            Assert.Equal(alone.LastLogits(0), logits);
+            if (device == TestDevice.Cuda)
+                continue;
+            double[] expected = new Qwen3Oracle(Shape, checkpoint.Weights).Logits(prompts[s])[^1];
+            Compare.Close(logits, expected, 2e-2);
+        }
     }
 
     // In a graph launches overlap and a step is queued ahead; a prompt of one token runs the same kernels one by one. Random weights forget nothing: one

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using GpuKit.Ilgpu.Models;
 using GpuKit.Ilgpu.Tests.Support;
 
@@ -157,6 +158,58 @@ public sealed class GenerationTests(ModelDevices devices) : IDisposable
         }
         Assert.Equal(Psalm, await Text(generator, prompt));
         Assert.Equal(before, (ledger.LiveBytes, ledger.LiveBuffers));
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public async Task Cancelling_after_any_of_64_tokens_stops_at_once_and_keeps_nothing(TestDevice device)
+    {
+        const int Most = 64;
+        using TemporaryFolder folder = ModelThatDoesNotStop();
+        using LanguageModel model = LanguageModel.Load(devices.Open(device), folder.Path, null, CancellationToken.None);
+        int[] prompt = Prompt(model, "Psalm 23:1");
+        // No token twice: a text without end, nearly every token of which is a piece.
+        var options = new GenerationOptions { MaxTokens = 2 * Most, Sampling = new SamplingOptions { RepetitionPenalty = 1e6f } };
+        AllocationLedger ledger = devices.Open(device).Ledger;
+        var without = (ledger.LiveBytes, ledger.LiveBuffers);
+        using (var generator = new TextGenerator(model, prompt.Length + (2 * Most)))
+        {
+            var before = (ledger.LiveBytes, ledger.LiveBuffers);
+            List<string> whole = await generator.GenerateAsync(prompt, options, CancellationToken.None).ToListAsync(CancellationToken.None);
+            Assert.True(whole.Count > Most, $"Only {whole.Count} pieces of text.");
+            for (int pieces = 1; pieces <= Most; pieces += device == TestDevice.Cuda ? 1 : 9)
+            {
+                using var stop = new CancellationTokenSource();
+                var seen = new List<string>();
+                await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
+                {
+                    await foreach (string text in generator.GenerateAsync(prompt, options, stop.Token))
+                    {
+                        seen.Add(text);
+                        if (seen.Count == pieces)
+                            await stop.CancelAsync();
+                    }
+                });
+                Assert.Equal(whole[..pieces], seen);
+                Assert.Equal(before, (ledger.LiveBytes, ledger.LiveBuffers));
+            }
+        }
+        Assert.Equal(without, (ledger.LiveBytes, ledger.LiveBuffers));
+    }
+
+    // The repository's model with another token, which it never says, as its end.
+    private static TemporaryFolder ModelThatDoesNotStop()
+    {
+        var folder = new TemporaryFolder();
+        foreach (string file in Directory.EnumerateFiles(RepositoryFolder.TinyModel))
+            File.Copy(file, folder.File(Path.GetFileName(file)));
+        foreach (string name in (string[])["config.json", "generation_config.json"])
+        {
+            JsonNode json = JsonNode.Parse(File.ReadAllText(folder.File(name)))!;
+            json["eos_token_id"] = 2046;
+            folder.Write(name, json.ToJsonString());
+        }
+        return folder;
     }
 
     private (TextGenerator Generator, int[] Prompt) Start(TestDevice device, int context, string question = "Psalm 23:1")

@@ -1,0 +1,58 @@
+using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Runtime.Ptx;
+using GpuKit.Ilgpu.Tests.Support;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Small runs of every kernel: what the sanitizer watches on a card (eng/sanitize), and a list that is checked to be complete without one.</summary>
+public sealed class EveryKernelTests
+{
+    [Fact]
+    public void EveryKernelHasASmallCase()
+    {
+        // Threads enough for every kernel; nothing is launched.
+        using GpuDevice device = TestDevices.Open(TestDevice.CpuWarp32, warps: 16);
+        HashSet<string> launched = Run(device, launches: false);
+        Assert.Equal([], KernelCatalog.For(PtxTarget.Parse("90a")).Select(k => k.Name).Except(launched));
+    }
+
+    [Fact]
+    public void EveryKernelRunsOnACard()
+    {
+        GpuDevice shared = TestDevices.Get(TestDevice.Cuda);
+        // One of its own: a filter sees all launches of a device.
+        using GpuDevice device = TestDevices.Open(TestDevice.Cuda);
+        HashSet<string> launched = Run(device, launches: true);
+        IEnumerable<KernelDefinition> tooLarge = GemmKernels.All.Where(k => !Fits(k, device));
+        Assert.Equal([], KernelCatalog.For(shared.Target!.Value).Except(tooLarge).Select(k => k.Name).Except(launched));
+    }
+
+    private static bool Fits(KernelDefinition kernel, GpuDevice device) =>
+        Enum.GetValues<GemmTile>().SelectMany(tile => WeightFormats.All.Select(format => (Format: format, Tile: tile)))
+            .Where(t => GemmKernels.Exists(t.Format, t.Tile) && !GemmKernels.Info(t.Format, t.Tile).Fits(LinearDevice.Of(device)))
+            .All(t => kernel != GemmKernels.Get(t.Format, t.Tile));
+
+    private static HashSet<string> Run(GpuDevice device, bool launches)
+    {
+        var names = new HashSet<string>();
+        device.LaunchFilter = kernel =>
+        {
+            names.Add(kernel.Name);
+            return launches;
+        };
+        foreach (SmallCase small in OperatorCases.All().Concat(KernelCases.All(device)))
+        {
+            using var tensors = new CaseTensors(device);
+            small.Prepare(tensors)(device.DefaultStream);
+            try
+            {
+                device.Synchronize();
+            }
+            catch (GpuException e)
+            {
+                throw new InvalidOperationException($"{small.Name}: {e.Message}", e);
+            }
+        }
+        return names;
+    }
+}

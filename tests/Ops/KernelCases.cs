@@ -1,0 +1,265 @@
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Small runs of the kernels that operators take on some devices, shapes or formats only. With <see cref="OperatorCases"/> they are all kernels.</summary>
+internal static class KernelCases
+{
+    // K fills 16-byte words in every format, and K − 5 in none.
+    private const int M = 17, N = 72, K = 160, Ragged = K - 5, Experts = 3;
+
+    private static readonly WeightFormat[] Streamed = [WeightFormat.Bf16, WeightFormat.Fp8Block, WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero];
+
+    /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
+    public static IEnumerable<SmallCase> All(GpuDevice device) =>
+        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ExpertMlps(), .. Decoding(), .. Fills()];
+
+    private static IEnumerable<SmallCase> DotProducts()
+    {
+        foreach (WeightFormat format in WeightFormats.All)
+            foreach (LinearPath path in new[] { LinearPath.Scalar, LinearPath.Gemv, LinearPath.GemmUnaligned })
+                foreach (Fp8Decoding decoding in LinearTests.Decodings(format, path))
+                    foreach (int k in new[] { K, Ragged })
+                        foreach (bool float32 in new[] { false, true })
+                        {
+                            yield return Product(format, 3, k, float32, path, decoding, null);
+                            yield return Grouped(format, k, float32, path, decoding, null);
+                        }
+    }
+
+    private static IEnumerable<SmallCase> Skinny()
+    {
+        foreach (int m in new[] { 3, 11 })
+            foreach (bool float32 in new[] { false, true })
+            {
+                foreach (WeightFormat format in Streamed)
+                    yield return Product(format, m, K, float32, LinearPath.SkinnyGemm, null, null);
+                foreach (ActivationFormat format in ActivationFormats.All)
+                    yield return OfActivations(format, m, float32, Accumulator.Float32, LinearPath.SkinnyGemm);
+            }
+    }
+
+    private static IEnumerable<SmallCase> Tiles(GpuDevice device)
+    {
+        foreach (WeightFormat format in WeightFormats.All)
+            foreach (GemmTile tile in Enum.GetValues<GemmTile>())
+            {
+                if (!GemmKernels.Exists(format, tile) || (device.IsCuda && !GemmKernels.Info(format, tile).Fits(LinearDevice.Of(device))))
+                    continue;
+                yield return Product(format, M, K, false, LinearPath.Gemm, null, tile);
+                yield return Product(format, M, K, true, LinearPath.Gemm, null, tile);
+                if (GemmKernels.Exists(format, tile, grouped: true))
+                    yield return Grouped(format, K, false, LinearPath.Gemm, null, tile);
+                if (GemmKernels.Exists(format, tile, gated: true))
+                    yield return Gated(format, true, LinearPath.Gemm, tile);
+            }
+    }
+
+    private static IEnumerable<SmallCase> Fused() =>
+        from format in WeightFormats.All
+        from path in new[] { LinearPath.Scalar, LinearPath.Gemv }
+        from gated in new[] { false, true }
+        select Gated(format, gated, path, null);
+
+    private static IEnumerable<SmallCase> Accurate()
+    {
+        foreach (LinearPath path in new[] { LinearPath.Accurate, LinearPath.AccurateScalar })
+            foreach (bool float32 in new[] { false, true })
+            {
+                foreach (Accumulator accumulator in new[] { Accumulator.Kahan, Accumulator.Float64 })
+                    foreach (WeightFormat format in WeightFormats.All)
+                        yield return new($"{path} {format} {accumulator} {float32}", t =>
+                        {
+                            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(3 * K), Bytes(t, 3 * N, float32));
+                            return stream => Linear.LaunchAccurate(stream, w, x, y, float32, (3, 0), accumulator, path);
+                        });
+                foreach (Accumulator accumulator in Enum.GetValues<Accumulator>())
+                    foreach (ActivationFormat format in ActivationFormats.All)
+                        yield return OfActivations(format, 3, float32, accumulator, path);
+            }
+    }
+
+    private static IEnumerable<SmallCase> Hopper(GpuDevice device)
+    {
+        if (device.IsCuda && device.Target?.Name != "90a")
+            yield break;
+        foreach (HopperTileKind kind in Enum.GetValues<HopperTileKind>())
+            foreach (bool clusters in new[] { false, true })
+                foreach (bool float32 in new[] { false, true })
+                    yield return new($"Hopper {kind}, clusters {clusters}, float32 {float32}", t =>
+                    {
+                        // Two blocks to a cluster, also where nothing is launched.
+                        HopperPlan plan = HopperPlan.Of(kind, clusters, M, N, Math.Max(2, device.MultiprocessorCount));
+                        bool fp8 = HopperPlan.IsFp8(kind);
+                        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(fp8 ? WeightFormat.Fp8Block : WeightFormat.Bf16, N, K), t.Halves(M * K), Bytes(t, M * N, float32));
+                        if (!fp8)
+                            return stream => HopperLinear.Launch(stream, w, x, y, float32, (M, 0), plan);
+                        QuantizedActivations quantized = t.Activations(ActivationFormat.Fp8Group128, M, K);
+                        return stream =>
+                        {
+                            ActivationQuantizer.Quantize(stream, x, quantized, M);
+                            HopperLinear.Launch(stream, w, quantized, y, float32, (M, 0), plan);
+                        };
+                    });
+    }
+
+    // 24-row products of one matrix, and the experts of as many sorted rows.
+    private static IEnumerable<SmallCase> HopperMixed(GpuDevice device)
+    {
+        if (device.IsCuda && device.Target?.Name != "90a")
+            yield break;
+        const int Rows = 24;
+        foreach (bool float32 in new[] { false, true })
+        {
+            foreach (int tile in HopperMixedPlan.TileRowCounts)
+                yield return new($"Hopper mixed, tile of {tile}, float32 {float32}", t =>
+                {
+                    (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(WeightFormat.Fp8Block, N, K), t.Halves(Rows * K), Bytes(t, Rows * N, float32));
+                    HopperMixedPlan plan = HopperMixedPlan.Of(tile, new LinearShape(Rows, N, K, WeightFormat.Fp8Block, true, 0, w.Block), device.MultiprocessorCount);
+                    return stream => HopperMixedLinear.Launch(stream, w, x, y, float32, (Rows, 0), plan);
+                });
+            yield return new($"Hopper mixed of experts, float32 {float32}", t =>
+            {
+                (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(WeightFormat.Fp8Block, N, K, Experts), t.Halves(4 * K), Bytes(t, 4 * N, float32));
+                ArrayView<BFloat16> sorted = t.Output<BFloat16>(4 * K);
+                var routing = new ExpertRouting(t.Input<int>([2, 0, 2, 1]), t.Input<int>([1, 3, 0, 2]), t.Input<int>([0, 1, 2, 4]));
+                return stream =>
+                {
+                    GatherRows.Apply(stream, routing.Order, x, sorted, 4, 1, K);
+                    HopperMixedLinear.LaunchGrouped(stream, w, routing, sorted, y, float32, 4, scatters: true);
+                };
+            });
+        }
+    }
+
+    private static IEnumerable<SmallCase> ManyTokens() => new[] { 64, 96, 128, 256 }.Select(headDim => new SmallCase($"Attention of 20 tokens, heads of {headDim}", t =>
+    {
+        const int Tokens = 20, Heads = 4;
+        (KvCache cache, ArrayView<int> position) = (t.Cache(2, headDim, 48), t.Input<int>([21]));
+        (ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(Tokens * Heads * headDim), t.Output<BFloat16>(Tokens * Heads * headDim));
+        return stream => Attention.Apply(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
+    }));
+
+    private static IEnumerable<SmallCase> ExpertMlps()
+    {
+        const int Hidden = 128, TopK = 2;
+        foreach (WeightFormat format in Streamed)
+        {
+            int width = format is WeightFormat.Fp8Block or WeightFormat.Bf16 ? 64 : 128;
+            ScaleBlock? block = format == WeightFormat.Fp8Block ? new ScaleBlock(32, 64) : null;
+            ExpertStack Stack(CaseTensors t) => new(t.Matrix(format, 2 * width, Hidden, Experts, block), t.Matrix(format, Hidden, width, Experts, block));
+            foreach (int tokens in new[] { 1, 3, 11 })
+                yield return new($"ExpertMlp {format} of {tokens}", t =>
+                {
+                    ExpertStack stack = Stack(t);
+                    var routing = new TokenRouting(t.Input([.. Enumerable.Range(0, tokens * TopK).Select(i => i % Experts)]), t.Floats(tokens * TopK), TopK);
+                    (ArrayView<BFloat16> x, ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Halves(tokens * Hidden), t.Output<BFloat16>(tokens * TopK * width), t.Changed(RandomData.Gaussian(tokens * Hidden, 4)));
+                    return stream => ExpertMlp.Apply(stream, stack, routing, x, inner, y);
+                });
+            yield return new($"ExpertMlp {format} routed", t =>
+            {
+                ExpertStack stack = Stack(t);
+                var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(Experts), true);
+                var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Input<long>([1L << 32, 3L << 31, -(1L << 31)]));
+                (ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Output<BFloat16>(TopK * width), t.Changed(RandomData.Gaussian(Hidden, 4)));
+                return stream => ExpertMlp.ApplyRouted(stream, stack, routing, router, inner, y);
+            });
+        }
+    }
+
+    private static IEnumerable<SmallCase> Decoding()
+    {
+        const int Rows = 48, Columns = 256;
+        foreach (WeightFormat format in Streamed)
+        {
+            ScaleBlock? block = format == WeightFormat.Fp8Block ? new ScaleBlock(32, 64) : null;
+            yield return new($"DecodeLinear stores {format}", t =>
+            {
+                (QuantizedMatrix w, ArrayView<float> residual, ArrayView<BFloat16> y) = (t.Matrix(format, Rows, Columns, 1, block), t.Floats(Columns), t.Output<BFloat16>(Rows));
+                (var norm, ArrayView<long> sums) = (new InputNorm(t.Halves(Columns), 1e-5f), t.Output<long>(Experts));
+                return stream => DecodeLinear.Store(stream, w, residual, norm, y, sums);
+            });
+            yield return new($"DecodeLinear adds {format}", t =>
+            {
+                (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<float> residual) = (t.Matrix(format, Rows, Columns, 1, block), t.Halves(Columns), t.Changed(RandomData.Gaussian(Rows, 4)));
+                var feed = new RouterFeed(t.Matrix(WeightFormat.Bf16, Experts, Rows), new InputNorm(t.Halves(Rows), 1e-5f), t.Changed(new long[Experts]));
+                return stream => DecodeLinear.Add(stream, w, x, residual, feed);
+            });
+        }
+        foreach (WeightFormat format in Streamed)
+            foreach (int tokens in new[] { 3, 11 })
+                yield return new($"DecodeRows {format} of {tokens}", t =>
+                {
+                    (QuantizedMatrix w, ArrayView<BFloat16> x) = (t.Matrix(format, Rows, Columns, 1, format == WeightFormat.Fp8Block ? new ScaleBlock(32, 64) : null), t.Halves(tokens * Columns));
+                    (ArrayView<float> residual, ArrayView<BFloat16> normed) = (t.Changed(RandomData.Gaussian(tokens * Rows, 4)), t.Output<BFloat16>(tokens * Rows));
+                    var feed = new RouterFeed(t.Matrix(WeightFormat.Bf16, Experts, Rows), new InputNorm(t.Halves(Rows), 1e-5f), t.Changed(new long[tokens * Experts]));
+                    var routing = new TokenRouting(t.Output<int>(2 * tokens), t.Output<float>(2 * tokens), 2);
+                    var routed = new RoutedRows(routing, t.Output<float>(tokens * Experts), t.Input([.. Enumerable.Range(0, tokens)]), true);
+                    return stream =>
+                    {
+                        DecodeRows.Add(stream, w, x, residual, feed, routed.Positions);
+                        DecodeRows.Route(stream, residual, feed, normed, routed);
+                    };
+                });
+        yield return new("GreedyRows and their positions", t =>
+        {
+            (ArrayView<float> logits, ArrayView<ulong> best) = (t.Floats(3 * 301), t.Changed(new ulong[3]));
+            (ArrayView<int> positions, ArrayView<int> tokens) = (t.Changed<int>([4, 0, 7]), t.Output<int>(3));
+            return stream =>
+            {
+                GreedyRows.Sample(stream, logits, best, positions, tokens, 7);
+                DeviceCounter.AdvanceAll(stream, positions, 1);
+            };
+        });
+        foreach (int headDim in new[] { 64, 128 })
+            yield return new($"DecodeAttention of heads of {headDim}", t =>
+            {
+                (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, headDim, 24), t.Rotary(headDim, 24), t.Input<int>([21]));
+                (ArrayView<BFloat16> qkv, ArrayView<BFloat16> y) = (t.Halves(8 * headDim), t.Output<BFloat16>(4 * headDim));
+                DecodeAttentionWorkspace workspace = t.Own(new DecodeAttentionWorkspace(t.Device, 2, headDim));
+                var options = new QkNormRotaryOptions(1, 4, table) { QueryGain = t.Halves(headDim, 2), KeyGain = t.Halves(headDim, 3), Epsilon = 1e-6f };
+                return stream => DecodeAttention.Apply(stream, qkv, position, cache.Layer(0), (y, workspace), options);
+            });
+    }
+
+    private static IEnumerable<SmallCase> Fills() => WeightFormats.All.Select(format => new SmallCase($"RandomFill {format}", t =>
+    {
+        QuantizedMatrix w = t.WrittenMatrix(format, N, K);
+        return stream => RandomFill.Weights(stream, w, 0, (0, N), 1, 0.02f);
+    }));
+
+    private static SmallCase Product(WeightFormat format, int m, int k, bool float32, LinearPath path, Fp8Decoding? decoding, GemmTile? tile) => new($"{path} {format} {decoding} {tile} [{m}, {N}, {k}] float32 {float32}", t =>
+    {
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, k), t.Halves(m * k), Bytes(t, m * N, float32));
+        return stream => Linear.Launch(stream, w, x, y, float32, (m, 0), path, decoding, tile);
+    });
+
+    private static SmallCase Grouped(WeightFormat format, int k, bool float32, LinearPath path, Fp8Decoding? decoding, GemmTile? tile) => new($"{path} {format} {decoding} {tile} of experts, K {k}, float32 {float32}", t =>
+    {
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, k, Experts), t.Halves(4 * k), Bytes(t, 4 * N, float32));
+        var routing = new ExpertRouting(t.Input<int>([2, 0, 2, 1]), t.Input<int>([1, 3, 0, 2]), t.Input<int>([0, 1, 2, 4]));
+        return stream => GroupedLinear.Launch(stream, w, routing, x, y, float32, new GroupedSize(4), path, decoding, tile);
+    });
+
+    private static SmallCase Gated(WeightFormat format, bool gated, LinearPath path, GemmTile? tile) => new($"{path} {format} {tile} {(gated ? "gated" : "with a bias and a residual")}", t =>
+    {
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<BFloat16> y) = (t.Matrix(format, N, K), t.Halves(M * K), t.Output<BFloat16>(M * N / (gated ? 2 : 1)));
+        (ArrayView<BFloat16> bias, ArrayView<BFloat16> residual) = gated ? default : (t.Halves(N, 2), t.Halves(M * N, 3));
+        return stream => Linear.LaunchFused(stream, w, (x, bias, residual), y, gated, (M, 0), path, tile);
+    });
+
+    private static SmallCase OfActivations(ActivationFormat format, int m, bool float32, Accumulator accumulator, LinearPath path) => new($"{path} of {format} [{m}, {N}, {K}] {accumulator} float32 {float32}", t =>
+    {
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(OperatorCases.WeightsOf(format), N, K, 1, OperatorCases.BlockOf(format)), t.Halves(m * K), Bytes(t, m * N, float32));
+        QuantizedActivations quantized = t.Activations(format, m, K);
+        return stream =>
+        {
+            ActivationQuantizer.Quantize(stream, x, quantized, m);
+            Linear.Launch(stream, w, quantized, y, float32, (m, 0), accumulator, path);
+        };
+    });
+
+    private static ArrayView<byte> Bytes(CaseTensors t, int elements, bool float32) =>
+        float32 ? t.Output<float>(elements).Cast<byte>() : t.Output<BFloat16>(elements).Cast<byte>();
+}

@@ -1,0 +1,100 @@
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>The same bits every time, whatever else the device does, and for a row whatever stands beside it.</summary>
+public sealed class RepeatabilityTests
+{
+    public static TheoryData<TestDevice> Devices => ModelDevices.All;
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void EveryOperatorRepeatsItsBits(TestDevice which) => Repeat(TestDevices.Get(which));
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public async Task EveryOperatorRepeatsItsBitsBesideABusyStream(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        using GpuStream busy = device.CreateStream();
+        using var tensors = new CaseTensors(device);
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<float> y) = (tensors.Matrix(WeightFormat.Bf16, 256, 256), tensors.Halves(8 * 256), tensors.Output<float>(8 * 256));
+        using var stop = new CancellationTokenSource();
+        Task noise = Task.Run(() =>
+        {
+            while (!stop.IsCancellationRequested)
+            {
+                for (int i = 0; i < (device.IsCuda ? 64 : 1); i++)
+                    Linear.Multiply(busy, w, x, y, 8);
+                busy.Synchronize();
+            }
+        }, CancellationToken.None);
+        try
+        {
+            Repeat(device);
+        }
+        finally
+        {
+            await stop.CancelAsync();
+            await noise;
+        }
+    }
+
+    // Up to 16 rows stream; an accumulator's dot products are a row's own for any M.
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void ARowOfAProductHasItsBitsAmongOneToSixteen(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        foreach (WeightFormat format in WeightFormats.All)
+            foreach (Accumulator accumulator in new[] { Accumulator.Float32, Accumulator.Kahan })
+                foreach ((int n, int k) in device.IsCuda ? new[] { (72, 160), (1024, 2048) } : [(24, 160)])
+                {
+                    using var tensors = new CaseTensors(device);
+                    (QuantizedMatrix w, ArrayView<BFloat16> x) = (tensors.Matrix(format, n, k), tensors.Halves(16 * k));
+                    float[] Multiply(int first, int m)
+                    {
+                        using GuardedBuffer<float> y = GuardedBuffer<float>.Output(device, m * n);
+                        Linear.Multiply(device.DefaultStream, w, x.SubView((long)first * k, (long)m * k), y.View, m, accumulator: accumulator);
+                        return y.ToArray();
+                    }
+                    float[] sixteen = Multiply(0, 16);
+                    for (int m = 1; m < 16; m++)
+                    {
+                        Assert.True(sixteen.AsSpan(0, m * n).SequenceEqual(Multiply(0, m)), $"{format} {accumulator} [{n}, {k}]: the first rows of {m} differ from those of 16.");
+                        Assert.True(sixteen.AsSpan(m * n, n).SequenceEqual(Multiply(m, 1)), $"{format} {accumulator} [{n}, {k}]: row {m} alone differs from row {m} of 16.");
+                    }
+                }
+    }
+
+    /// <summary>Whether results are the same bytes.</summary>
+    internal static bool AreEqual(byte[][] a, byte[][] b) => a.Length == b.Length && a.Zip(b, (x, y) => x.AsSpan().SequenceEqual(y)).All(equal => equal);
+
+    private static void Repeat(GpuDevice device)
+    {
+        foreach (SmallCase small in OperatorCases.All().Concat(device.IsCuda ? LargeProducts() : []))
+        {
+            using var tensors = new CaseTensors(device);
+            Action<GpuStream> launch = small.Prepare(tensors);
+            byte[][]? first = null;
+            for (int repeat = 0; repeat < (device.IsCuda ? 100 : 3); repeat++)
+            {
+                tensors.Reset(device.DefaultStream);
+                launch(device.DefaultStream);
+                byte[][] results = tensors.Results(device.DefaultStream);
+                Assert.True(AreEqual(first ??= results, results), $"{small.Name}: repeat {repeat} differs from the first run.");
+            }
+        }
+    }
+
+    // Many blocks at once, on every path that a card has for them.
+    private static IEnumerable<SmallCase> LargeProducts() =>
+        from format in WeightFormats.All
+        from m in new[] { 1, 16, 64, 300 }
+        select new SmallCase($"Linear {format} [{m}, 1024, 2048]", t =>
+        {
+            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<BFloat16> y) = (t.Matrix(format, 1024, 2048), t.Halves(m * 2048), t.Output<BFloat16>(m * 1024));
+            return stream => Linear.Multiply(stream, w, x, y, m);
+        });
+}
