@@ -136,11 +136,11 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
             throw new ArgumentException($"Bytes {byteOffset}..{byteOffset + count} are outside the buffer of {Bytes} bytes.");
         if (!Device.IsCuda)
         {
-            bytes.CopyTo(new Span<byte>((byte*)Memory.NativePtr + byteOffset, count));
+            bytes.CopyTo(new Span<byte>((byte*)Memory.Address + byteOffset, count));
             return;
         }
         Device.Bind();
-        Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.NativePtr + (nint)byteOffset, (byte*)source.Address + start, (nuint)count, stream.Handle), "copying from pinned memory");
+        Device.Check(CudaDriver.cuMemcpyHtoDAsync_v2(Memory.Address + (nint)byteOffset, (byte*)source.Address + start, (nuint)count, stream.Handle), "copying from pinned memory");
     }
 
     /// <summary>The contents as an array, after all earlier work of the stream.</summary>

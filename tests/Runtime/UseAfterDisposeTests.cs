@@ -134,6 +134,22 @@ public sealed class UseAfterDisposeTests
                 ["Next"] = () => session.Next(),
             }, model);
         },
+        [typeof(Qwen3BatchSession)] = device =>
+        {
+            Qwen3Moe model = Qwen3Moe.Load(device, RepositoryFolder.TinyModel);
+            var batch = new Qwen3BatchSession(model, 2, 4);
+            return new Case(batch, new()
+            {
+                ["Tokens"] = () => batch.Tokens(0),
+                ["IsRunning"] = () => batch.IsRunning(0),
+                ["IsFull"] = () => batch.IsFull(0),
+                ["Truncate"] = () => batch.Truncate(0, 0),
+                ["Prefill"] = () => batch.Prefill(0, [1]),
+                ["StartSampling"] = () => batch.StartSampling(0, SamplingOptions.Greedy, []),
+                ["Stop"] = () => batch.Stop(0),
+                ["Next"] = () => batch.Next(new int[2]),
+            }, model);
+        },
         [typeof(LanguageModel)] = device =>
         {
             LanguageModel model = LanguageModel.Load(device, RepositoryFolder.TinyModel);
@@ -165,7 +181,7 @@ public sealed class UseAfterDisposeTests
     };
 
     // Need no device memory: they answer from what the object read when it was made.
-    private static readonly HashSet<string> Answers = ["LanguageModel.DefaultSampling", "Checkpoint.Contains", "Checkpoint.Info"];
+    private static readonly HashSet<string> Answers = ["LanguageModel.DefaultSampling", "TextGenerator.RequireRoom", "Checkpoint.Contains", "Checkpoint.Info"];
 
     public static TheoryData<TestDevice, string> Types => ModelDevices.With(Cases.Keys.Select(type => type.Name));
 

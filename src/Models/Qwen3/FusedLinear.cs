@@ -17,9 +17,6 @@ internal sealed class FusedLinear(IReadOnlyList<(QuantizedMatrix Matrix, int Off
     /// <summary>The matrix, where there is but one.</summary>
     public QuantizedMatrix? Single => parts.Count == 1 ? parts[0].Matrix : null;
 
-    /// <summary>The matrices, in the order of their columns of the output.</summary>
-    public IEnumerable<QuantizedMatrix> Matrices => parts.Select(p => p.Matrix);
-
     /// <summary>Bytes of weights and scales.</summary>
     public long Bytes => parts.Sum(p => p.Matrix.Bytes);
 

@@ -147,6 +147,7 @@ public sealed partial class Qwen3BatchSession : IDisposable
     /// <exception cref="InvalidOperationException">No sequence runs, or the context of a running one is full. Nothing changes then.</exception>
     public void Next(Span<int> tokens)
     {
+        ObjectDisposedException.ThrowIf(owned.Count == 0, this);
         if (tokens.Length != Sequences)
             throw new ArgumentException($"There are {tokens.Length} places for the tokens of {Sequences} sequences.", nameof(tokens));
         bool mayRunAhead = RequireRoom();
@@ -210,9 +211,13 @@ public sealed partial class Qwen3BatchSession : IDisposable
         return products.All(Linear.Streams) && (layer.Router is null || (layer.Experts is { } experts && ExpertMlp.Exists(experts.GateUp.Device, experts)));
     }
 
-    private BatchSequence Get(int sequence) => (uint)sequence < (uint)Sequences
-        ? sequences[sequence]
-        : throw new ArgumentOutOfRangeException(nameof(sequence), sequence, $"The batch has the sequences 0 to {Sequences - 1}.");
+    private BatchSequence Get(int sequence)
+    {
+        ObjectDisposedException.ThrowIf(owned.Count == 0, this);
+        return (uint)sequence < (uint)Sequences
+            ? sequences[sequence]
+            : throw new ArgumentOutOfRangeException(nameof(sequence), sequence, $"The batch has the sequences 0 to {Sequences - 1}.");
+    }
 
     private void Halt(BatchSequence own)
     {
