@@ -123,6 +123,34 @@ public sealed class StagedLoadingTests(ModelDevices devices)
         }
     }
 
+    [Theory]
+    [MemberData(nameof(ModelDevices.All), MemberType = typeof(ModelDevices))]
+    public void Memory_that_runs_out_anywhere_leaves_nothing_behind(TestDevice device)
+    {
+        GpuDevice open = devices.Open(device);
+        GuardingAllocator memory = GuardingAllocator.Of(open);
+        using var folder = new GeneratedCheckpoint(new CheckpointShape());
+        var options = new LoadOptions { StagingBytes = 1000 };
+        (long, long) before = (open.Ledger.LiveBytes, open.Ledger.LiveBuffers);
+        long start = memory.Allocations;
+        folder.Load(open, options).Dispose();
+        int needed = (int)(memory.Allocations - start);
+        Assert.InRange(needed, 40, 1000);
+        for (int n = 0; n < needed; n++)
+        {
+            memory.FailAfter(n);
+            try
+            {
+                Assert.Equal(GpuFault.OutOfMemory, Assert.Throws<GpuException>(() => folder.Load(open, options)).Fault);
+            }
+            finally
+            {
+                memory.FailAfter(null);
+            }
+            Assert.Equal((before, 0), ((open.Ledger.LiveBytes, open.Ledger.LiveBuffers), open.Ledger.PinnedBytes));
+        }
+    }
+
     [Fact]
     public void A_failing_report_leaves_nothing_behind()
     {
