@@ -104,12 +104,12 @@ public sealed class BadInputTests
     public async Task Ctrl_C_ends_the_work_cleanly()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no signals to send.");
-        // Nothing but the control token <|im_start|> ends this text, which the model has no reason to write: it rambles until it is stopped.
+        // Only a byte that no verse has ends this text (token 255): it rambles for two thousand tokens unless it is stopped.
         using TemporaryFolder folder = CopyOfModel();
         foreach (string name in new[] { "config.json", "generation_config.json" })
         {
             JsonNode config = JsonNode.Parse(await File.ReadAllTextAsync(folder.File(name), TestContext.Current.CancellationToken))!;
-            config["eos_token_id"] = 2046;
+            config["eos_token_id"] = 255;
             folder.Write(name, config.ToJsonString());
         }
         GpukitProcess.Result result = await GpukitProcess.InterruptAsync(
