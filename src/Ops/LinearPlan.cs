@@ -78,8 +78,8 @@ internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize
 /// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel.</param>
 internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0)
 {
-    /// <summary>Rows from which a tensor-core tile beats reading the weights once a row (the tile is 64 rows, of which 16 pay for it).</summary>
-    public const int GemmFromRows = 16;
+    /// <summary>Rows from which tiles take what does not stream: about where they win (16 of a tile's 64 rows pay for it), and beyond the 1 to 16 rows among which a row keeps its bits.</summary>
+    public const int GemmFromRows = 17;
 
     // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM.
     private const int WarpsWanted = 2048;

@@ -17,7 +17,8 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 29568, 8192, WeightFormat.Fp8Block, true, 0, "SkinnyGemm Hardware 924×1 of 128")]
     // What cannot be read in 16-byte words runs as dot products, then in tiles.
     [InlineData("H200", 1, 100, 77, WeightFormat.Fp8Block, false, 0, "Gemv Hardware 13×1 of 256 by elements")]
-    [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "GemmUnaligned Table 2×1 of 128 by elements")]
+    [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "Gemv Table 200×1 of 256 by elements")]
+    [InlineData("H200", 17, 100, 77, WeightFormat.Bf16, false, 0, "GemmUnaligned Table 2×1 of 128 by elements")]
     // Up to 64 rows tiles are as high as the rows need; above, what leaves the busiest multiprocessor least work.
     [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 80×1 of 128 in M32N64K128")]
     [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
@@ -34,8 +35,9 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SkinnyGemm Table 128×1 of 512")]
     // Two terms do not stream and are decoded as FP8 is.
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv Hardware 512×1 of 256")]
-    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128 in M16N64K128")]
-    // Experts: dot products until each has 16 rows on average, then tiles and a partial one an expert.
+    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv BitMove 8192×1 of 256")]
+    [InlineData("A100", 17, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128 in M32N64K128")]
+    // Experts: dot products until each has 17 rows on average, then tiles and a partial one an expert.
     [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
     [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm BitMove 2304×1 of 128 in M64N128K64")]
     [InlineData("A100", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 2×1 of 128 in M64N64K64")]
