@@ -88,6 +88,8 @@ public sealed partial class GpuDevice : IDisposable
 
     internal LaunchLog Log { get; } = new();
 
+    internal RecordingGate Recordings { get; } = new();
+
     internal Accelerator Accelerator
     {
         get
@@ -142,14 +144,15 @@ public sealed partial class GpuDevice : IDisposable
     public PinnedBuffer<T> AllocatePinned<T>(int length)
         where T : unmanaged => new(this, length);
 
-    /// <summary>Waits for all streams.</summary>
+    /// <summary>Waits for all streams, and before that for graphs that other threads are recording.</summary>
     /// <exception cref="GpuException">A kernel faulted.</exception>
+    /// <exception cref="InvalidOperationException">This thread is recording a graph.</exception>
     public void Synchronize()
     {
         Bind();
         try
         {
-            Accelerator.Synchronize();
+            Recordings.Wait(Accelerator.Synchronize);
         }
         catch (CudaException e)
         {

@@ -40,8 +40,20 @@ public sealed class GpuGraph : IDisposable
         if (ReferenceEquals(stream, device.DefaultStream))
             throw new ArgumentException("The default stream cannot be captured; use GpuDevice.CreateStream().", nameof(stream));
         device.Bind();
+        device.Recordings.BeginRecording();
+        try
+        {
+            return Instantiate(device, Record(device, stream, record), overlap);
+        }
+        finally
+        {
+            device.Recordings.EndRecording();
+        }
+    }
+
+    private static nint Record(GpuDevice device, GpuStream stream, Action record)
+    {
         device.Check(CudaDriver.cuStreamBeginCapture_v2(stream.Handle, CudaDriver.CaptureModeThreadLocal), "beginning a capture");
-        nint graph;
         try
         {
             record();
@@ -53,8 +65,8 @@ public sealed class GpuGraph : IDisposable
                 _ = CudaDriver.cuGraphDestroy(abandoned);
             throw;
         }
-        device.Check(CudaDriver.cuStreamEndCapture(stream.Handle, out graph), "ending a capture");
-        return Instantiate(device, graph, overlap);
+        device.Check(CudaDriver.cuStreamEndCapture(stream.Handle, out nint graph), "ending a capture");
+        return graph;
     }
 
     private static GpuGraph Instantiate(GpuDevice device, nint graph, bool overlap)

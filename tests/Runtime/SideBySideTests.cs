@@ -35,6 +35,50 @@ public sealed class SideBySideTests
                 Assert.True(RepeatabilityTests.AreEqual(expected[s][i], tensors[s][i].Results(streams[s])), $"{cases[i].Name} on stream {s} differs beside other streams.");
     }
 
+    [Fact]
+    public async Task ADeviceIsWaitedForWhileGraphsAreRecorded()
+    {
+        const int Graphs = 300;
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using DeviceBuffer<int> counter = device.Upload<int>([0]);
+        using GpuStream stream = device.CreateStream();
+        DeviceCounter.Advance(stream, counter, 1);
+        using var stop = new CancellationTokenSource();
+        Task waiting = Task.Run(
+            () =>
+            {
+                while (!stop.IsCancellationRequested)
+                    device.Synchronize();
+            },
+            CancellationToken.None);
+        try
+        {
+            for (int i = 0; i < Graphs; i++)
+            {
+                using GpuGraph graph = GpuGraph.Capture(stream, () => DeviceCounter.Advance(stream, counter, 1));
+                graph.Replay(stream);
+            }
+            Assert.Equal(Graphs + 1, counter.ToArray(stream)[0]);
+        }
+        finally
+        {
+            await stop.CancelAsync();
+            await waiting;
+        }
+    }
+
+    [Fact]
+    public void WaitingForTheDeviceInARecordingIsRefusedAndTheStreamStaysUsable()
+    {
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using DeviceBuffer<int> counter = device.Upload<int>([0]);
+        using GpuStream stream = device.CreateStream();
+        Assert.Throws<InvalidOperationException>(() => GpuGraph.Capture(stream, device.Synchronize));
+        DeviceCounter.Advance(stream, counter, 1);
+        device.Synchronize();
+        Assert.Equal(1, counter.ToArray(stream)[0]);
+    }
+
     private static int[] Order(int cases, int count, int seed)
     {
         var random = new Random(seed);
