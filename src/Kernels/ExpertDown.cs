@@ -102,85 +102,111 @@ internal static class ExpertDown
         where TTiles : struct, ITiles
     {
         int warps = Group.DimX >> 5, lane = Group.IdxX & 31;
-        var next = new ExpertItem { Chunk = Group.IdxX >> 5, First = Group.IdxX >> 5, Step = warps, Chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>() };
-        ExpertItem item = next;
+        var next = new ExpertPlace { Chunk = Group.IdxX >> 5, First = Group.IdxX >> 5, Step = warps, Chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>() };
         int items = table.Count[0] * (next.Chunks / warps);
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
-        TileChunk w0 = Load<TFormat>(a, table, place, ref next), w1 = Load<TFormat>(a, table, place, ref next);
-        TileChunk w2 = Load<TFormat>(a, table, place, ref next);
+        ExpertDownItem w0 = Load<TFormat>(a, table, place, ref next), w1 = Load<TFormat>(a, table, place, ref next);
+        ExpertDownItem w2 = Load<TFormat>(a, table, place, ref next);
         GridDependency.Release();
         GridDependency.Wait();
         table.LoadWeights(a);
         if (TInputs.IsOneRow)
             TileRow.Copy(a.Activated.Cast<uint>(), rows);
+        w0 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w0);
+        w1 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w1);
+        w2 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w2);
         Group.Barrier(); // weights and rows are there before anyone multiplies by them
         int i = 0;
         for (; i + 2 < items; i += 3)
         {
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
-            w0 = Load<TFormat>(a, table, place, ref next);
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
-            w1 = Load<TFormat>(a, table, place, ref next);
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w2, ref item, ref sum0, ref sum1);
-            w2 = Load<TFormat>(a, table, place, ref next);
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref sum0, ref sum1);
+            w0 = LoadInputs<TFormat, TInputs, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref sum0, ref sum1);
+            w1 = LoadInputs<TFormat, TInputs, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w2, ref sum0, ref sum1);
+            w2 = LoadInputs<TFormat, TInputs, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
         }
         if (i < items)
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref item, ref sum0, ref sum1);
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref sum0, ref sum1);
         if (i + 1 < items)
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref item, ref sum0, ref sum1);
+            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref sum0, ref sum1);
     }
 
     // Past the last item the last expert's chunks are read again; without any expert the first one's, and nothing is done with them.
-    private static TileChunk Load<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, ref ExpertItem item)
+    private static ExpertDownItem Load<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, ref ExpertPlace next)
         where TFormat : struct, IStreamedFormat
     {
-        int rank = IntrinsicMath.Min(item.Rank, table.Count[0] - 1);
-        TileChunk loaded = TileStream.Load<TFormat>(a.Weights, place, rank < 0 ? 0 : table.Experts[IntrinsicMath.Max(rank, 0)], item.Chunk);
-        item.Advance();
+        int rank = IntrinsicMath.Min(next.Rank, table.Count[0] - 1);
+        ExpertDownItem loaded = default;
+        loaded.Rank = IntrinsicMath.Max(rank, 0);
+        loaded.Chunk = next.Chunk;
+        loaded.Weights = TileStream.Load<TFormat>(a.Weights, place, rank < 0 ? 0 : table.Experts[loaded.Rank], next.Chunk);
+        next.Advance();
         return loaded;
     }
 
-    private static void Multiply<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, ref ExpertItem item, ref F4 sum0, ref F4 sum1)
+    // Requested with the weights: loads return in the order of their requests, and inputs that were asked for when they are multiplied would wait for all weights
+    // requested meanwhile. A token that did not choose the expert has zeros for inputs.
+    private static ExpertDownItem LoadInputs<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ExpertDownItem item)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
-        int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
+        if (TInputs.IsOneRow)
+            return item;
+        item.Inputs0 = Inputs<TFormat>(a, table, item, 0);
+        if (TTiles.Count == 2)
+            item.Inputs1 = Inputs<TFormat>(a, table, item, TileStream.Columns);
+        return item;
+    }
+
+    private static TileInputs Inputs<TFormat>(ExpertArgs a, ExpertTable table, ExpertDownItem item, int firstToken)
+        where TFormat : struct, IStreamedFormat
+    {
+        int lane = Group.IdxX & 31, pair = table.Count[0] == 0 ? -1 : table.PairOf(a, item.Rank, firstToken + (lane >> 2));
+        return pair < 0 ? default : TileStream.Inputs<TFormat, DeviceTileMemory>(a.Activated.Cast<uint>(), ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(lane), item.Chunk);
+    }
+
+    private static void Multiply<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, ExpertDownItem item, ref F4 sum0, ref F4 sum1)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
         float scale = TileStream.MatrixScale<TFormat>(a.Weights, table.Experts[item.Rank]);
         if (TInputs.IsOneRow)
         {
             int pair = table.Pairs[item.Rank];
-            TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + word, item.Chunk);
+            TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), item.Chunk);
             float weight = table.Weights[pair] * scale;
-            sum0 = TileStream.Multiply<TFormat>(w, x, weight, weight, sum0);
+            sum0 = TileStream.Multiply<TFormat>(item.Weights, x, weight, weight, sum0);
+            return;
         }
-        else
-        {
-            sum0 = MultiplyTile<TFormat>(a, table, rows, w, (item.Rank, item.Chunk, 0), scale, sum0);
-            if (TTiles.Count == 2)
-                sum1 = MultiplyTile<TFormat>(a, table, rows, w, (item.Rank, item.Chunk, TileStream.Columns), scale, sum1);
-        }
-        item.Advance();
+        sum0 = MultiplyTile<TFormat>(a, table, item, (item.Inputs0, 0), scale, sum0);
+        if (TTiles.Count == 2)
+            sum1 = MultiplyTile<TFormat>(a, table, item, (item.Inputs1, TileStream.Columns), scale, sum1);
     }
 
-    // A token that did not choose the expert has zeros for inputs and a zero weight.
-    private static F4 MultiplyTile<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, (int Rank, int Chunk, int FirstToken) at, float scale, F4 sum)
+    // A token that did not choose the expert has a zero weight.
+    private static F4 MultiplyTile<TFormat>(ExpertArgs a, ExpertTable table, ExpertDownItem item, (TileInputs Inputs, int FirstToken) tile, float scale, F4 sum)
         where TFormat : struct, IStreamedFormat
     {
-        int lane = Group.IdxX & 31;
-        int pair = table.PairOf(a, at.Rank, at.FirstToken + (lane >> 2));
-        TileInputs x = default;
-        if (pair >= 0)
-            x = TileStream.Inputs<TFormat, DeviceTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(lane), at.Chunk);
-        int column = at.FirstToken + ((lane & 3) * 2);
-        int pair0 = table.PairOf(a, at.Rank, column), pair1 = table.PairOf(a, at.Rank, column + 1);
+        int column = tile.FirstToken + ((Group.IdxX & 3) * 2);
+        int pair0 = table.PairOf(a, item.Rank, column), pair1 = table.PairOf(a, item.Rank, column + 1);
         float weight0 = pair0 < 0 ? 0 : table.Weights[pair0] * scale, weight1 = pair1 < 0 ? 0 : table.Weights[pair1] * scale;
-        return TileStream.Multiply<TFormat>(w, x, weight0, weight1, sum);
+        return TileStream.Multiply<TFormat>(item.Weights, tile.Inputs, weight0, weight1, sum);
     }
 }
 
+/// <summary>One lane's part of a chunk of an expert's rows: weights, and the inputs of each tile of x unless they are in shared memory.</summary>
+internal struct ExpertDownItem
+{
+    public TileChunk Weights;
+    public TileInputs Inputs0, Inputs1;
+    public int Rank, Chunk;
+}
+
 /// <summary>One warp's place in its sequence: chunks Chunk, Chunk + Step, … of the first expert, then of the next.</summary>
-internal struct ExpertItem
+internal struct ExpertPlace
 {
     public int Rank, Chunk, First, Step, Chunks;
 

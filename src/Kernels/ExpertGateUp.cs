@@ -37,10 +37,11 @@ internal struct ExpertArgs
     public int Width;
 }
 
-/// <summary>One lane's weights of a chunk of gate and up.</summary>
+/// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>
 internal struct ExpertChunk
 {
     public TileChunk Gate, Up;
+    public TileInputs Inputs0, Inputs1;
 }
 
 /// <summary>One lane's sums, of each tile of x.</summary>
@@ -49,11 +50,19 @@ internal struct ExpertSums
     public F4 Gate0, Gate1, Up0, Up1;
 }
 
-/// <summary>The rows of a block.</summary>
+/// <summary>The rows of a block, and a lane's first word of its rows of x.</summary>
 internal struct ExpertRows
 {
     public TilePlace Gate, Up;
+    public long Inputs0, Inputs1;
     public int Expert;
+}
+
+/// <summary>What a block knows of its inputs before it knows its expert.</summary>
+internal struct ExpertRowParts
+{
+    public TileRowStates States;
+    public TileRowGains Gains;
 }
 
 /// <summary>
@@ -90,8 +99,13 @@ internal static class ExpertGateUp
     {
         ArrayView<int> found = SharedMemory.Allocate<int>(1);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        ExpertRowParts parts = default;
+        if (TInputs.IsNormed)
+            parts.Gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
         GridDependency.Wait();
         GridDependency.Release();
+        if (TInputs.IsNormed)
+            parts.States = TileRow.LoadStates(a.Source, a.Weights.K / 2);
         int pair = Grid.IdxY, expert;
         RouterChoice choice = default;
         if (TInputs.IsNormed)
@@ -112,7 +126,7 @@ internal static class ExpertGateUp
         int row = RowBytes<TInputs>(a.Weights.K);
         ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
         ExpertSums sums = default;
-        Stream<TFormat, TInputs, TTiles>(a, shared, expert, ref sums);
+        Stream<TFormat, TInputs, TTiles>(a, shared, expert, parts, ref sums);
         int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
         TileStream.Publish(partials, start, lane, sums.Gate0);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
@@ -148,7 +162,7 @@ internal static class ExpertGateUp
 
     // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
     // again. No branch stands in the loop that the compiler would wait at.
-    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ref ExpertSums sums)
+    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ExpertRowParts parts, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
@@ -156,73 +170,74 @@ internal static class ExpertGateUp
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertRows rows = default;
         rows.Expert = expert;
-        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
-        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, Group.IdxX & 31);
-        ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
-        ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared);
+        // Columns beyond the tokens repeat the last one; their sums are not stored.
+        int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
+        rows.Inputs0 = ((long)IntrinsicMath.Min(lane >> 2, a.Tokens - 1) * (a.Weights.K >> 1)) + word;
+        rows.Inputs1 = ((long)IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * (a.Weights.K >> 1)) + word;
+        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
+        ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
+        ExpertChunk w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
         for (; c + (2 * step) < count; c += 3 * step)
         {
-            Multiply<TFormat, TInputs, TTiles>(a, x, w0, c, ref sums);
-            w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
-            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + step, ref sums);
-            w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
-            Multiply<TFormat, TInputs, TTiles>(a, x, w2, c + (2 * step), ref sums);
-            w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
+            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
+            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(x, w2, c + (2 * step), ref sums);
+            w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            Multiply<TFormat, TInputs, TTiles>(a, x, w0, c, ref sums);
+            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
         if (c + step < count)
-            Multiply<TFormat, TInputs, TTiles>(a, x, w1, c + step, ref sums);
+            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
     }
 
-    private static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)
+    // Loads return in the order of their requests: inputs that were asked for when they are multiplied would wait for all weights requested meanwhile.
+    private static ExpertChunk Load<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertRows rows, int chunk)
         where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
     {
-        ExpertChunk loaded;
+        ExpertChunk loaded = default;
         loaded.Gate = TileStream.Load<TFormat>(a.Weights, rows.Gate, rows.Expert, chunk);
         loaded.Up = TileStream.Load<TFormat>(a.Weights, rows.Up, rows.Expert, chunk);
+        if (TInputs.IsOneRow)
+            return loaded;
+        loaded.Inputs0 = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs0, chunk);
+        if (TTiles.Count == 2)
+            loaded.Inputs1 = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs1, chunk);
         return loaded;
     }
 
     // Called by all threads: there may be a barrier in it.
-    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared)
+    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared, ExpertRowParts parts)
         where TInputs : struct, ITileInputs
     {
         if (!TInputs.IsOneRow)
-            return a.Source.X.Cast<uint>();
+            return shared.Cast<uint>();
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
         if (TInputs.IsNormed)
-            TileRow.Norm(a.Source, row, shared.Cast<float>());
+            TileRow.Norm(a.Source, row, shared.Cast<float>(), parts.States, parts.Gains);
         else
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         return row;
     }
 
-    private static void Multiply<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<uint> x, ExpertChunk w, int chunk, ref ExpertSums sums)
+    private static void Multiply<TFormat, TInputs, TTiles>(ArrayView<uint> row, ExpertChunk w, int chunk, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
-        int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
-        if (TInputs.IsOneRow)
-        {
-            TileInputs one = TileStream.Inputs<TFormat, SharedTileMemory>(x, word, chunk);
-            sums.Gate0 = TileStream.Multiply<TFormat>(w.Gate, one, 1f, 1f, sums.Gate0);
-            sums.Up0 = TileStream.Multiply<TFormat>(w.Up, one, 1f, 1f, sums.Up0);
-            return;
-        }
-        // Columns beyond the tokens repeat the last one; their sums are not stored.
-        long rowWords = a.Weights.K >> 1;
-        TileInputs first = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min(lane >> 2, a.Tokens - 1) * rowWords) + word, chunk);
-        sums.Gate0 = TileStream.Multiply<TFormat>(w.Gate, first, 1f, 1f, sums.Gate0);
-        sums.Up0 = TileStream.Multiply<TFormat>(w.Up, first, 1f, 1f, sums.Up0);
+        TileInputs x = TInputs.IsOneRow ? TileStream.Inputs<TFormat, SharedTileMemory>(row, TileStream.InputWord<TFormat>(Group.IdxX & 31), chunk) : w.Inputs0;
+        sums.Gate0 = TileStream.Multiply<TFormat>(w.Gate, x, 1f, 1f, sums.Gate0);
+        sums.Up0 = TileStream.Multiply<TFormat>(w.Up, x, 1f, 1f, sums.Up0);
         if (TTiles.Count == 2)
         {
-            TileInputs second = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * rowWords) + word, chunk);
-            sums.Gate1 = TileStream.Multiply<TFormat>(w.Gate, second, 1f, 1f, sums.Gate1);
-            sums.Up1 = TileStream.Multiply<TFormat>(w.Up, second, 1f, 1f, sums.Up1);
+            sums.Gate1 = TileStream.Multiply<TFormat>(w.Gate, w.Inputs1, 1f, 1f, sums.Gate1);
+            sums.Up1 = TileStream.Multiply<TFormat>(w.Up, w.Inputs1, 1f, 1f, sums.Up1);
         }
     }
 

@@ -115,13 +115,20 @@ internal static class TileLinear
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a.Router, a.Weights.N, router);
-        GridDependency.Wait();
+        if (TInputs.IsNormed)
+        {
+            TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
+            GridDependency.Wait();
+            TileRowStates states = TileRow.LoadStates(a.Source, (int)row.Length);
+            TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
+        }
+        else
+        {
+            GridDependency.Wait();
+            TileRow.Copy(a.Source.X.Cast<uint>(), row);
+        }
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);
-        if (TInputs.IsNormed)
-            TileRow.Norm(a.Source, row, shared.Cast<float>());
-        else
-            TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         F4 sum = default;
         // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.

@@ -31,6 +31,12 @@ internal struct TileRowsArgs
     public int Experts;
 }
 
+/// <summary>One lane's inputs of a chunk, of each tile of x.</summary>
+internal struct TileRowsInputs
+{
+    public TileInputs Tile0, Tile1;
+}
+
 /// <summary>
 /// <see cref="TileLinear"/> for up to 16 tokens, with the residual addition and the router behind it: r[t, n] += Σ_k x[t, k] · W[n, k], and what the block's 16
 /// columns of r add to each token's sums of the router.
@@ -83,7 +89,8 @@ internal static class TileRows
                 TileLinear.AddRouter(a.RouterSums.SubView((long)token * a.Experts, a.Experts), router, columns.SubView(token * TileStream.Rows, TileStream.Rows));
     }
 
-    // As in TileLinear, with inputs from where they are: blocks beside each other read the same rows.
+    // As in TileLinear, with inputs from where they are: blocks beside each other read the same rows. Those of the next chunk are requested before a chunk is multiplied,
+    // and before the weights that take its place, behind which they would have to wait.
     private static void Stream<TFormat, TTiles>(TileRowsArgs a, ArrayView<uint> router, ref F4 sum0, ref F4 sum1)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
@@ -96,43 +103,58 @@ internal static class TileRows
         GridDependency.Release();
         TileLinear.LoadRouter(a.Router, a.Weights.N, router);
         GridDependency.Wait();
+        TileRowsInputs x = Inputs<TFormat, TTiles>(a, IntrinsicMath.Min(c, last)), next;
         for (; c + (7 * warps) < count; c += 4 * warps)
         {
-            Multiply<TFormat, TTiles>(a, w0, c, ref sum0, ref sum1);
+            next = Inputs<TFormat, TTiles>(a, c + warps);
+            Multiply<TFormat, TTiles>(w0, x, ref sum0, ref sum1);
             w0 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (4 * warps));
-            Multiply<TFormat, TTiles>(a, w1, c + warps, ref sum0, ref sum1);
+            x = Inputs<TFormat, TTiles>(a, c + (2 * warps));
+            Multiply<TFormat, TTiles>(w1, next, ref sum0, ref sum1);
             w1 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (5 * warps));
-            Multiply<TFormat, TTiles>(a, w2, c + (2 * warps), ref sum0, ref sum1);
+            next = Inputs<TFormat, TTiles>(a, c + (3 * warps));
+            Multiply<TFormat, TTiles>(w2, x, ref sum0, ref sum1);
             w2 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (6 * warps));
-            Multiply<TFormat, TTiles>(a, w3, c + (3 * warps), ref sum0, ref sum1);
+            x = Inputs<TFormat, TTiles>(a, c + (4 * warps));
+            Multiply<TFormat, TTiles>(w3, next, ref sum0, ref sum1);
             w3 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (7 * warps));
         }
+        next = Inputs<TFormat, TTiles>(a, IntrinsicMath.Min(c + warps, last));
         if (c < count)
-            Multiply<TFormat, TTiles>(a, w0, c, ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(w0, x, ref sum0, ref sum1);
+        x = Inputs<TFormat, TTiles>(a, IntrinsicMath.Min(c + (2 * warps), last));
         if (c + warps < count)
-            Multiply<TFormat, TTiles>(a, w1, c + warps, ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(w1, next, ref sum0, ref sum1);
+        next = Inputs<TFormat, TTiles>(a, IntrinsicMath.Min(c + (3 * warps), last));
         if (c + (2 * warps) < count)
-            Multiply<TFormat, TTiles>(a, w2, c + (2 * warps), ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(w2, x, ref sum0, ref sum1);
         if (c + (3 * warps) < count)
-            Multiply<TFormat, TTiles>(a, w3, c + (3 * warps), ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(w3, next, ref sum0, ref sum1);
         for (c += 4 * warps; c < count; c += warps)
-            Multiply<TFormat, TTiles>(a, TileStream.Load<TFormat>(a.Weights, place, 0, c), c, ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(TileStream.Load<TFormat>(a.Weights, place, 0, c), Inputs<TFormat, TTiles>(a, c), ref sum0, ref sum1);
     }
 
     // Columns beyond the tokens repeat the last one; their sums are not stored.
-    private static void Multiply<TFormat, TTiles>(TileRowsArgs a, TileChunk w, int chunk, ref F4 sum0, ref F4 sum1)
+    private static TileRowsInputs Inputs<TFormat, TTiles>(TileRowsArgs a, int chunk)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         ArrayView<uint> x = a.X.Cast<uint>();
         int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
         long rowWords = a.Weights.K >> 1;
-        TileInputs first = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min(lane >> 2, a.Tokens - 1) * rowWords) + word, chunk);
-        sum0 = TileStream.Multiply<TFormat>(w, first, 1f, 1f, sum0);
+        TileRowsInputs inputs = default;
+        inputs.Tile0 = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min(lane >> 2, a.Tokens - 1) * rowWords) + word, chunk);
         if (TTiles.Count == 2)
-        {
-            TileInputs second = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * rowWords) + word, chunk);
-            sum1 = TileStream.Multiply<TFormat>(w, second, 1f, 1f, sum1);
-        }
+            inputs.Tile1 = TileStream.Inputs<TFormat, DeviceTileMemory>(x, (IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * rowWords) + word, chunk);
+        return inputs;
+    }
+
+    private static void Multiply<TFormat, TTiles>(TileChunk w, TileRowsInputs x, ref F4 sum0, ref F4 sum1)
+        where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
+    {
+        sum0 = TileStream.Multiply<TFormat>(w, x.Tile0, 1f, 1f, sum0);
+        if (TTiles.Count == 2)
+            sum1 = TileStream.Multiply<TFormat>(w, x.Tile1, 1f, 1f, sum1);
     }
 }

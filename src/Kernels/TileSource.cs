@@ -73,39 +73,101 @@ internal readonly struct RowNormed : ITileInputs
     public static bool IsNormed => true;
 }
 
+/// <summary>Four parts of a residual stream in a thread's registers.</summary>
+internal struct TileRowStates
+{
+    public U4 Part0, Part1, Part2, Part3;
+}
+
+/// <summary>The gains beside them.</summary>
+internal struct TileRowGains
+{
+    public U2 Part0, Part1, Part2, Part3;
+}
+
 /// <summary>What a block does before it multiplies: one row of inputs to shared memory.</summary>
 internal static class TileRow
 {
     /// <summary>Bytes in front of the row: one sum of squares a warp.</summary>
     public const int ScratchBytes = BlockOps.MaxWarps * sizeof(float);
 
-    /// <summary>Copies words of x; a barrier must follow.</summary>
+    /// <summary>Copies words of x, two requests at a time; a barrier must follow.</summary>
     public static void Copy(ArrayView<uint> x, ArrayView<uint> row)
     {
-        for (int i = Group.IdxX * 4; i < row.Length; i += Group.DimX * 4)
-            Mem.StoreShared(ref row[i], Mem.LoadL2(ref x[i]));
+        int step = Group.DimX * 4, last = (int)row.Length - 4;
+        for (int i = Group.IdxX * 4; i < row.Length; i += 2 * step)
+        {
+            U4 first = Mem.LoadL2(ref x[i]), second = Mem.LoadL2(ref x[IntrinsicMath.Min(i + step, last)]);
+            Mem.StoreShared(ref row[i], first);
+            if (i + step <= last)
+                Mem.StoreShared(ref row[i + step], second);
+        }
+    }
+
+    /// <summary>Requests the gains of a thread's first four parts of the row. They are weights: a kernel may ask for them before it waits.</summary>
+    public static TileRowGains LoadGains(TileSource source, int words)
+    {
+        ArrayView<uint> gains = source.Gain.Cast<uint>();
+        TileRowGains loaded;
+        loaded.Part0 = Gain(gains, words, 0);
+        loaded.Part1 = Gain(gains, words, 1);
+        loaded.Part2 = Gain(gains, words, 2);
+        loaded.Part3 = Gain(gains, words, 3);
+        return loaded;
+    }
+
+    /// <summary>Requests a thread's first four parts of the residual stream: together, or each would wait for the memory, and before weights, or they would queue behind them.</summary>
+    public static TileRowStates LoadStates(TileSource source, int words)
+    {
+        ArrayView<uint> residual = source.Residual.Cast<uint>();
+        TileRowStates loaded;
+        loaded.Part0 = Mem.LoadL2(ref residual[2 * Place(words, 0)]);
+        loaded.Part1 = Mem.LoadL2(ref residual[2 * Place(words, 1)]);
+        loaded.Part2 = Mem.LoadL2(ref residual[2 * Place(words, 2)]);
+        loaded.Part3 = Mem.LoadL2(ref residual[2 * Place(words, 3)]);
+        return loaded;
     }
 
     /// <summary>
     /// x · gain in BF16, and each warp's sum of squares of x; a barrier must follow. K is a multiple of 4. The order of the sum is
     /// fixed by K and the number of threads.
     /// </summary>
-    public static void Norm(TileSource source, ArrayView<uint> row, ArrayView<float> scratch)
+    public static void Norm(TileSource source, ArrayView<uint> row, ArrayView<float> scratch, TileRowStates states, TileRowGains gains)
     {
-        ArrayView<uint> residual = source.Residual.Cast<uint>(), gains = source.Gain.Cast<uint>();
-        float squares = 0;
-        for (int i = Group.IdxX * 2; i < row.Length; i += Group.DimX * 2)
-        {
-            U4 x = Mem.LoadL2(ref residual[2 * i]);
-            uint gain0 = Mem.LoadReadOnly1(ref gains[i]), gain1 = Mem.LoadReadOnly1(ref gains[i + 1]);
-            float x0 = Interop.IntAsFloat(x.X), x1 = Interop.IntAsFloat(x.Y), x2 = Interop.IntAsFloat(x.Z), x3 = Interop.IntAsFloat(x.W);
-            squares = Fast.Fma(x3, x3, Fast.Fma(x2, x2, Fast.Fma(x1, x1, Fast.Fma(x0, x0, squares))));
-            row[i] = Bf16.Pack(x0 * Bf16.Low(gain0), x1 * Bf16.High(gain0));
-            row[i + 1] = Bf16.Pack(x2 * Bf16.Low(gain1), x3 * Bf16.High(gain1));
-        }
+        ArrayView<uint> residual = source.Residual.Cast<uint>(), allGains = source.Gain.Cast<uint>();
+        int words = (int)row.Length, step = Group.DimX * 2;
+        float squares = Scale(row, 0, states.Part0, gains.Part0, 0);
+        squares = Scale(row, 1, states.Part1, gains.Part1, squares);
+        squares = Scale(row, 2, states.Part2, gains.Part2, squares);
+        squares = Scale(row, 3, states.Part3, gains.Part3, squares);
+        for (int part = 4; (part * step) + (Group.IdxX * 2) < words; part++)
+            squares = Scale(row, part, Mem.LoadL2(ref residual[2 * Place(words, part)]), Gain(allGains, words, part), squares);
         squares = WarpOps.Sum(squares);
         if (Warp.LaneIdx == 0)
             scratch[Group.IdxX >> 5] = squares;
+    }
+
+    // Two words of the row a thread; past its end the last ones.
+    private static int Place(int words, int part) => IntrinsicMath.Min((part * Group.DimX * 2) + (Group.IdxX * 2), words - 2);
+
+    private static U2 Gain(ArrayView<uint> gains, int words, int part)
+    {
+        int i = Place(words, part);
+        U2 gain;
+        gain.X = Mem.LoadReadOnly1(ref gains[i]);
+        gain.Y = Mem.LoadReadOnly1(ref gains[i + 1]);
+        return gain;
+    }
+
+    private static float Scale(ArrayView<uint> row, int part, U4 x, U2 gain, float squares)
+    {
+        int i = (part * Group.DimX * 2) + (Group.IdxX * 2);
+        if (i >= row.Length)
+            return squares;
+        float x0 = Interop.IntAsFloat(x.X), x1 = Interop.IntAsFloat(x.Y), x2 = Interop.IntAsFloat(x.Z), x3 = Interop.IntAsFloat(x.W);
+        row[i] = Bf16.Pack(x0 * Bf16.Low(gain.X), x1 * Bf16.High(gain.X));
+        row[i + 1] = Bf16.Pack(x2 * Bf16.Low(gain.Y), x3 * Bf16.High(gain.Y));
+        return Fast.Fma(x3, x3, Fast.Fma(x2, x2, Fast.Fma(x1, x1, Fast.Fma(x0, x0, squares))));
     }
 
     /// <summary>The norm's factor, after the barrier.</summary>
