@@ -61,15 +61,16 @@ internal static class ExpertKernels
         return [.. GateUpByKey.Values, .. DownByKey.Values];
     }
 
-    // The bound of 512 threads holds the compiler to 128 registers a thread: with four warps a block, four blocks a multiprocessor.
+    // Gate and up: as many registers as let all blocks of a token run at once (three of 132 multiprocessors' 384), and in a batch three blocks' worth.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, traits));
+        var gateUp = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 3);
+        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, gateUp));
+        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, gateUp));
+        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, gateUp));
+        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, gateUp));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Normed), new(ExpertDown.Run<TFormat, RowNormed, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Eight), new(ExpertDown.Run<TFormat, RowsInDevice, OneTile>, traits));

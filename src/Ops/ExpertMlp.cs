@@ -39,7 +39,7 @@ public static class ExpertMlp
     /// <summary>Most tokens of a call.</summary>
     public const int MostTokens = ExpertGateUp.MostTokens;
 
-    private const int GateUpWarps = 4;
+    internal const int GateUpWarps = 4;
 
     /// <summary>Whether these matrices run here.</summary>
     public static bool Exists(GpuDevice device, in ExpertStack matrices)
