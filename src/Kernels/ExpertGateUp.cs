@@ -160,8 +160,8 @@ internal static class ExpertGateUp
         return found[0] != 0;
     }
 
-    // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
-    // again. No branch stands in the loop that the compiler would wait at.
+    // Two chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
+    // again. No branch stands in the loop that the compiler would wait at. A third chunk would cost the registers in which the blocks of the next launch wait.
     private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ExpertRowParts parts, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
@@ -177,21 +177,16 @@ internal static class ExpertGateUp
         rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
         ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
-        ExpertChunk w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
         ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
-        for (; c + (2 * step) < count; c += 3 * step)
+        for (; c + step < count; c += 2 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
-            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
+            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
             Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
-            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
-            Multiply<TFormat, TInputs, TTiles>(x, w2, c + (2 * step), ref sums);
-            w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
+            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
         }
         if (c < count)
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
-        if (c + step < count)
-            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
     }
 
     // Loads return in the order of their requests: inputs that were asked for when they are multiplied would wait for all weights requested meanwhile.

@@ -61,19 +61,20 @@ internal static class ExpertKernels
         return [.. GateUpByKey.Values, .. DownByKey.Values];
     }
 
-    // Gate and up: as many registers as let all blocks of a token run at once (three of 132 multiprocessors' 384), and in a batch three blocks' worth.
+    // Gate and up: of one token 96 registers, so that beside three blocks a multiprocessor has room for the next launch's; of a batch as many blocks as keep the memory busy.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        var gateUp = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 3);
-        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, gateUp));
-        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, gateUp));
-        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, gateUp));
-        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, gateUp));
+        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, GateUp(5)));
+        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, GateUp(5)));
+        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, GateUp(4)));
+        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, GateUp(3)));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Normed), new(ExpertDown.Run<TFormat, RowNormed, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Eight), new(ExpertDown.Run<TFormat, RowsInDevice, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Sixteen), new(ExpertDown.Run<TFormat, RowsInDevice, TwoTiles>, traits));
     }
+
+    private static KernelTraits GateUp(int blocks) => new(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: blocks);
 }
