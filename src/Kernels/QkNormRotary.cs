@@ -5,9 +5,9 @@ namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
 /// What stands between the fused query-key-value projection and attention, in one pass: RMSNorm over each query and key head
-/// (optional), rotation by position, queries to their output, keys and values to the cache. One warp a (token, head), grid
-/// stride over warps: a head is 64 to 256 numbers, so its sum of squares is one butterfly and nothing needs a block barrier.
-/// Positions come from device memory: a recorded decode step is replayed unchanged.
+/// (optional), rotation by position, queries to their output, keys and values to the cache. One block a token (grid stride), whose warps take
+/// heads in turn: a head is 64 to 256 numbers, so its sum of squares is one butterfly and nothing needs a block barrier. A lane has two neighbours of
+/// each half, as a word where that may be loaded, with the same bits. Positions come from device memory: a recorded decode step is replayed unchanged.
 /// </summary>
 internal static class QkNormRotary
 {
@@ -47,41 +47,38 @@ internal static class QkNormRotary
         public int Capacity;
         public int HasGains;
         public float Epsilon;
+
+        /// <summary>Whether two neighbours may be loaded and stored at once; else 0.</summary>
+        public int HasWords;
     }
 
     public static void Run(Args a)
     {
-        int slots = a.QueryHeads + a.KvHeads + a.KvHeads;
-        int headDim = a.Half + a.Half;
-        long items = (long)a.Tokens * slots;
-        int warps = Group.DimX / Warp.WarpSize;
-        for (long item = ((long)Grid.IdxX * warps) + Warp.WarpIdx; item < items; item += (long)Grid.DimX * warps)
+        int slots = a.QueryHeads + a.KvHeads + a.KvHeads, headDim = a.Half + a.Half, warps = Group.DimX / Warp.WarpSize;
+        for (long token = Grid.IdxX; token < a.Tokens; token += Grid.DimX)
         {
-            long token = item / slots;
-            int slot = (int)(item - (token * slots));
             long position = a.Position[0] + token;
             bool inside = position >= 0 && position < a.Capacity;
-            long source = item * headDim;
-            if (slot < a.QueryHeads)
+            for (int slot = Warp.WarpIdx; slot < slots; slot += warps)
             {
-                long target = ((token * a.QueryHeads) + slot) * headDim;
-                Rotate(a, source, a.QueryGain, inside ? position : -1, a.Query, target);
-            }
-            else if (slot < a.QueryHeads + a.KvHeads)
-            {
-                if (inside)
+                long source = ((token * slots) + slot) * headDim;
+                if (slot < a.QueryHeads)
+                    Rotate(a, source, a.QueryGain, inside ? position : -1, a.Query, ((token * a.QueryHeads) + slot) * headDim);
+                else if (inside && slot < a.QueryHeads + a.KvHeads)
                     Rotate(a, source, a.KeyGain, position, a.Keys, Slot(a, slot - a.QueryHeads, position));
-            }
-            else if (inside)
-            {
-                long target = Slot(a, slot - a.QueryHeads - a.KvHeads, position);
-                for (int i = Warp.LaneIdx; i < headDim; i += Warp.WarpSize)
-                    a.Values[target + i] = a.Qkv[source + i];
+                else if (inside)
+                    Copy(a, source, Slot(a, slot - a.QueryHeads - a.KvHeads, position));
             }
         }
     }
 
     private static long Slot(Args a, int kvHead, long position) => (((long)kvHead * a.Capacity) + position) * 2 * a.Half;
+
+    private static void Copy(Args a, long source, long target)
+    {
+        for (int i = Warp.LaneIdx * 2; i < 2 * a.Half; i += Warp.WarpSize * 2)
+            Store(a, a.Values, target, i, Load(a, a.Qkv, source, i, 2 * a.Half), 2 * a.Half);
+    }
 
     // A negative position has no angles: the head becomes NaN.
     private static void Rotate(Args a, long source, ArrayView<ushort> gain, long position, ArrayView<ushort> output, long target)
@@ -90,28 +87,56 @@ internal static class QkNormRotary
         if (a.HasGains != 0)
         {
             float squares = 0;
-            for (int i = Warp.LaneIdx; i < a.Half; i += Warp.WarpSize)
-            {
-                float x = Bf16.ToFloat(a.Qkv[source + i]);
-                float y = Bf16.ToFloat(a.Qkv[source + i + a.Half]);
-                squares = Fast.Fma(y, y, Fast.Fma(x, x, squares));
-            }
+            for (int i = Warp.LaneIdx * 2; i < a.Half; i += Warp.WarpSize * 2)
+                squares = AddSquares(Load(a, a.Qkv, source + a.Half, i, a.Half), AddSquares(Load(a, a.Qkv, source, i, a.Half), squares));
             scale = Fast.Rsqrt((WarpOps.Sum(squares) / (a.Half + a.Half)) + a.Epsilon);
         }
         scale = position < 0 ? float.NaN : scale;
         long angles = position < 0 ? 0 : position * a.Half;
-        for (int i = Warp.LaneIdx; i < a.Half; i += Warp.WarpSize)
+        for (int i = Warp.LaneIdx * 2; i < a.Half; i += Warp.WarpSize * 2)
         {
-            float x = Bf16.ToFloat(a.Qkv[source + i]) * scale;
-            float y = Bf16.ToFloat(a.Qkv[source + i + a.Half]) * scale;
+            uint x = Load(a, a.Qkv, source, i, a.Half), y = Load(a, a.Qkv, source + a.Half, i, a.Half);
+            float x0 = Bf16.Low(x) * scale, x1 = Bf16.High(x) * scale, y0 = Bf16.Low(y) * scale, y1 = Bf16.High(y) * scale;
             if (a.HasGains != 0)
             {
-                x *= Bf16.ToFloat(gain[i]);
-                y *= Bf16.ToFloat(gain[i + a.Half]);
+                uint first = Load(a, gain, 0, i, a.Half), second = Load(a, gain, a.Half, i, a.Half);
+                x0 *= Bf16.Low(first);
+                x1 *= Bf16.High(first);
+                y0 *= Bf16.Low(second);
+                y1 *= Bf16.High(second);
             }
-            float cos = a.Cos[angles + i], sin = a.Sin[angles + i];
-            output[target + i] = Bf16.FromFloat(Fast.Fma(x, cos, -(y * sin)));
-            output[target + i + a.Half] = Bf16.FromFloat(Fast.Fma(y, cos, x * sin));
+            // The last of an odd half has no neighbour; what stands in for its angles is not stored.
+            int next = IntrinsicMath.Min(i + 1, a.Half - 1);
+            float cos0 = a.Cos[angles + i], sin0 = a.Sin[angles + i], cos1 = a.Cos[angles + next], sin1 = a.Sin[angles + next];
+            Store(a, output, target, i, Bf16.Pack(Fast.Fma(x0, cos0, -(y0 * sin0)), Fast.Fma(x1, cos1, -(y1 * sin1))), a.Half);
+            Store(a, output, target + a.Half, i, Bf16.Pack(Fast.Fma(y0, cos0, x0 * sin0), Fast.Fma(y1, cos1, x1 * sin1)), a.Half);
         }
+    }
+
+    private static float AddSquares(uint pair, float sum)
+    {
+        float low = Bf16.Low(pair), high = Bf16.High(pair);
+        return Fast.Fma(high, high, Fast.Fma(low, low, sum));
+    }
+
+    // Elements i and i + 1; the second is 0 past the end.
+    private static uint Load(Args a, ArrayView<ushort> view, long start, int i, int end)
+    {
+        if (a.HasWords != 0)
+            return view.Cast<uint>()[(start + i) >> 1];
+        uint low = view[start + i];
+        return i + 1 < end ? low | ((uint)view[start + i + 1] << 16) : low;
+    }
+
+    private static void Store(Args a, ArrayView<ushort> view, long start, int i, uint pair, int end)
+    {
+        if (a.HasWords != 0)
+        {
+            view.Cast<uint>()[(start + i) >> 1] = pair;
+            return;
+        }
+        view[start + i] = (ushort)pair;
+        if (i + 1 < end)
+            view[start + i + 1] = (ushort)(pair >> 16);
     }
 }

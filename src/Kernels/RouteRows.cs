@@ -47,7 +47,7 @@ internal static class RouteRows
                 continue;
             }
             long start = (long)row * a.Norm.Width;
-            float factor = RmsNorm.Normalize(a.Norm, start, BlockOps.Sum(RmsNorm.Squares(a.Norm, start), scratch));
+            float factor = RmsNorm.Normalize(a.Norm, start, scratch);
             if (Group.IdxX < 32)
                 Route(a, row, factor);
         }

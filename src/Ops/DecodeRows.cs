@@ -86,7 +86,7 @@ internal static class DecodeRows
         Shape.Require(stream, routed.Routing.Weights, tokens, topK, nameof(routed));
         var args = new RouteRowsArgs
         {
-            Norm = new Kernels.RmsNorm.Args { X = residual, Addend = residual, Gain = router.Norm.Gain.Cast<ushort>(), Output = normed.Cast<ushort>(), Rows = tokens, Width = width, Epsilon = router.Norm.Epsilon },
+            Norm = new Kernels.RmsNorm.Args { X = residual, Addend = residual, Gain = router.Norm.Gain.Cast<ushort>(), Output = normed.Cast<ushort>(), Rows = tokens, Width = width, Epsilon = router.Norm.Epsilon, HasWords = RmsNorm.HasWords(residual, router.Norm.Gain, normed, width) ? 1 : 0 },
             Sums = router.Sums,
             Logits = routed.Logits,
             Experts = routed.Routing.Experts,

@@ -23,7 +23,7 @@ public readonly record struct QkNormRotaryOptions(int Tokens, int QueryHeads, Ro
 /// <summary>Between the query-key-value projection and attention: head norms, rotary, and the write to the KV cache.</summary>
 public static class QkNormRotary
 {
-    private const int Threads = 128;
+    private const int Threads = 256;
 
     internal static readonly KernelDefinition<Kernel.Args> Fused = new(Kernel.Run, new KernelTraits(Threads));
 
@@ -74,9 +74,13 @@ public static class QkNormRotary
             HasGains = gains ? 1 : 0,
             Epsilon = options.Epsilon,
         };
-        int threads = LaunchShape.Threads(stream.Device, Threads), warps = threads / stream.Device.WarpSize;
-        stream.Device.Launch(Fused, stream, (LaunchShape.Blocks(stream.Device, (long)options.Tokens * slots, warps), 1, 1), threads, 0, args);
+        args.HasWords = cache.HeadDim % 4 == 0 && HasWords(args.Qkv, args.Query) && HasWords(args.Keys, args.Values) && HasWords(args.QueryGain, args.KeyGain) ? 1 : 0;
+        // A warp a head where the device has that many.
+        int threads = LaunchShape.WholeWarps(stream.Device, (long)slots * stream.Device.WarpSize, Threads);
+        stream.Device.Launch(Fused, stream, (LaunchShape.Blocks(stream.Device, options.Tokens, 1), 1, 1), threads, 0, args);
     }
+
+    private static bool HasWords(ArrayView<ushort> a, ArrayView<ushort> b) => ((Shape.Address(a) | Shape.Address(b)) & 3) == 0;
 
     internal static void RequireTable(GpuStream stream, KvCache cache, in QkNormRotaryOptions options)
     {

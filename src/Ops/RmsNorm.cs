@@ -69,14 +69,19 @@ public static class RmsNorm
         Rows = shape.Rows,
         Width = shape.Width,
         Epsilon = shape.Epsilon,
+        HasWords = HasWords(x, gain, y, shape.Width) && Shape.IsVectorAligned(addend, 4L * shape.Width) ? 1 : 0,
     };
+
+    /// <summary>Whether rows may be read and written in words.</summary>
+    internal static bool HasWords(ArrayView<float> x, ArrayView<BFloat16> gain, ArrayView<BFloat16> y, int width) =>
+        Shape.IsVectorAligned(x, 4L * width) && (Shape.Address(gain) & 7) == 0 && (Shape.Address(y) & 7) == 0;
 
     private static void Launch(KernelDefinition<Kernel.Args> kernel, GpuStream stream, Kernel.Args args)
     {
         if (args.Rows == 0 || args.Width == 0)
             return;
-        // Two elements a thread where the row has that many: one load latency, not several.
-        int threads = LaunchShape.WholeWarps(stream.Device, (args.Width + 1) >> 1, MostThreads);
+        // Two words a thread where the row has that many: one load latency, not several. Depends on the width alone, as the order of a row's sum does.
+        int threads = LaunchShape.WholeWarps(stream.Device, (args.Width + 7) >> 3, MostThreads);
         stream.Device.Launch(kernel, stream, (LaunchShape.Blocks(stream.Device, args.Rows, 1), 1, 1), threads, 0, args);
     }
 }

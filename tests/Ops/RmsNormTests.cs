@@ -74,6 +74,27 @@ public sealed class RmsNormTests
         Assert.Throws<ArgumentOutOfRangeException>(() => RmsNorm.Apply(device.DefaultStream, x, y, y, new(-1, 4, Epsilon)));
     }
 
+    [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void WhetherWordsOrElementsAreLoadedChangesNoBit(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        foreach (int width in new[] { 4, 128, 2048, 9000 })
+        {
+            using var x = GuardedBuffer<float>.Input(device, RandomData.Gaussian(width + 1, seed: 6));
+            using var shifted = GuardedBuffer<float>.Input(device, [0, .. x.ToArray()]);
+            using var gain = GuardedBuffer<BFloat16>.Input(device, RandomData.GaussianBf16(width, seed: 7));
+            using var words = GuardedBuffer<BFloat16>.Output(device, width);
+            using var elements = GuardedBuffer<BFloat16>.Output(device, width);
+            var shape = new RmsNormShape(1, width, Epsilon);
+
+            RmsNorm.Apply(device.DefaultStream, x.View, gain.View, words.View, shape);
+            RmsNorm.Apply(device.DefaultStream, shifted.View.SubView(1, width), gain.View, elements.View, shape);
+
+            Assert.Equal(words.ToArray(), elements.ToArray());
+        }
+    }
+
     private static double[] Oracle(float[] x, BFloat16[] gain, int rows, int width)
     {
         var y = new double[rows * width];

@@ -101,6 +101,34 @@ public sealed class RotaryTests
     }
 
     [Theory]
+    [CombinatorialDevices(64)]
+    [CombinatorialDevices(128)]
+    [CombinatorialDevices(256)]
+    public void WhetherWordsOrElementsAreLoadedChangesNoBit(TestDevice which, int headDim)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int Tokens = 3, Slots = 4;
+        BFloat16[] x = RandomData.GaussianBf16(Tokens * Slots * headDim, seed: headDim), gains = RandomData.GaussianBf16(headDim, seed: 1);
+        using var table = new RotaryTable(device, headDim, Tokens, Theta);
+        using var position = GuardedBuffer<int>.Input(device, [0]);
+        (BFloat16[] Queries, BFloat16[] Keys, BFloat16[] Values) Apply(int shift)
+        {
+            using var cache = new KvCache(device, 1, 1, headDim, Tokens);
+            using var qkv = GuardedBuffer<BFloat16>.Input(device, [.. new BFloat16[shift], .. x]);
+            using var gain = GuardedBuffer<BFloat16>.Input(device, gains);
+            using var q = GuardedBuffer<BFloat16>.Output(device, Tokens * 2 * headDim);
+            var options = new QkNormRotaryOptions(Tokens, 2, table) { Epsilon = 1e-6f, QueryGain = gain.View, KeyGain = gain.View };
+            QkNormRotary.Apply(device.DefaultStream, qkv.View.SubView(shift, x.Length), position.View, q.View, cache.Layer(0), options);
+            return (q.ToArray(), CacheContents.Read(cache.Keys(0)), CacheContents.Read(cache.Values(0)));
+        }
+        var words = Apply(0);
+        var elements = Apply(1);
+        Assert.Equal(words.Queries, elements.Queries);
+        Assert.Equal(words.Keys, elements.Keys);
+        Assert.Equal(words.Values, elements.Values);
+    }
+
+    [Theory]
     [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
     public void TokensPastTheCacheAreNotStored(TestDevice which)
     {
