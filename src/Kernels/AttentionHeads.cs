@@ -4,8 +4,8 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// One lane's columns of a head: lane and, in heads of 128, lane + 32 of its lower half, and the same of its upper half. Numbers of the head, or the gains of
-/// its norm.
+/// One lane's columns of a head: 2·lane and 2·lane + 1 of its lower half, and the same of its upper half; heads of 64 have them for half of the lanes. Numbers of
+/// the head, or the gains of its norm.
 /// </summary>
 internal struct HeadColumns
 {
@@ -25,36 +25,50 @@ internal static class AttentionHeads
     public static AttentionAngles Angles<THead>(DecodeAttentionArgs a, int position, int lane)
         where THead : struct, IHeadWidth
     {
-        long first = ((long)position * 32 * THead.Halves) + lane;
         AttentionAngles angles = default;
+        if (!HasColumns<THead>(lane))
+            return angles;
+        long first = ((long)position * 32 * THead.Halves) + (2 * lane);
         angles.Cos0 = a.Cos[first];
         angles.Sin0 = a.Sin[first];
-        if (THead.Halves == 2)
-        {
-            angles.Cos1 = a.Cos[first + 32];
-            angles.Sin1 = a.Sin[first + 32];
-        }
+        angles.Cos1 = a.Cos[first + 1];
+        angles.Sin1 = a.Sin[first + 1];
         if (a.HasGains != 0)
         {
-            angles.QueryGain = Columns<THead>(a.QueryGain, 0);
-            angles.KeyGain = Columns<THead>(a.KeyGain, 0);
+            angles.QueryGain = Gains<THead>(a.QueryGain, lane);
+            angles.KeyGain = Gains<THead>(a.KeyGain, lane);
         }
         return angles;
+    }
+
+    private static bool HasColumns<THead>(int lane)
+        where THead : struct, IHeadWidth => THead.Halves == 2 || lane < 16;
+
+    private static HeadColumns Gains<THead>(ArrayView<ushort> gains, int lane)
+        where THead : struct, IHeadWidth
+    {
+        int half = 32 * THead.Halves, at = 2 * lane;
+        HeadColumns columns;
+        columns.Low0 = Bf16.ToFloat(gains[at]);
+        columns.Low1 = Bf16.ToFloat(gains[at + 1]);
+        columns.High0 = Bf16.ToFloat(gains[at + half]);
+        columns.High1 = Bf16.ToFloat(gains[at + half + 1]);
+        return columns;
     }
 
     private static HeadColumns Columns<THead>(ArrayView<ushort> numbers, long first)
         where THead : struct, IHeadWidth
     {
-        int half = 32 * THead.Halves;
-        long at = first + (Group.IdxX & 31);
+        int lane = Group.IdxX & 31, halfWords = 16 * THead.Halves;
         HeadColumns columns = default;
-        columns.Low0 = Bf16.ToFloat(numbers[at]);
-        columns.High0 = Bf16.ToFloat(numbers[at + half]);
-        if (THead.Halves == 2)
-        {
-            columns.Low1 = Bf16.ToFloat(numbers[at + 32]);
-            columns.High1 = Bf16.ToFloat(numbers[at + 32 + half]);
-        }
+        if (!HasColumns<THead>(lane))
+            return columns;
+        ArrayView<uint> words = numbers.Cast<uint>();
+        uint low = Mem.LoadL2Word(ref words[(first >> 1) + lane]), high = Mem.LoadL2Word(ref words[(first >> 1) + halfWords + lane]);
+        columns.Low0 = Bf16.Low(low);
+        columns.Low1 = Bf16.High(low);
+        columns.High0 = Bf16.Low(high);
+        columns.High1 = Bf16.High(high);
         return columns;
     }
 
@@ -66,7 +80,6 @@ internal static class AttentionHeads
         where THead : struct, IHeadWidth
     {
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, headDim = 64 * THead.Halves;
-        ArrayView<ushort> halves = heads.Cast<ushort>();
         int queryHeads = a.KvHeads * a.GroupSize;
         // The last two warps have the key and the value besides: requested first, so that they are waited for together with the query.
         bool hasKey = hasNew && warp == warps - 1, hasValue = hasNew && warp == warps - 2;
@@ -85,7 +98,7 @@ internal static class AttentionHeads
         for (int head = warp; head < DecodeAttention.MostGroup; head += warps)
         {
             if (head < a.GroupSize)
-                Rotate<THead>(a, Columns<THead>(a.Qkv, (((long)Grid.IdxY * a.GroupSize) + head) * headDim), angles.QueryGain, angles, halves.SubView(head * 2 * AttentionTiles.HeadWords, headDim));
+                Rotate<THead>(a, Columns<THead>(a.Qkv, (((long)Grid.IdxY * a.GroupSize) + head) * headDim), angles.QueryGain, angles, heads.SubView(head * AttentionTiles.HeadWords, headDim / 2));
             else
                 for (int i = lane; i < AttentionTiles.HeadWords; i += 32)
                     heads[(head * AttentionTiles.HeadWords) + i] = 0;
@@ -93,7 +106,7 @@ internal static class AttentionHeads
         long target = ((((long)Grid.IdxY * a.Capacity) + position) * headDim) >> 1;
         if (hasKey)
         {
-            Rotate<THead>(a, key, angles.KeyGain, angles, halves.SubView(DecodeAttention.MostGroup * 2 * AttentionTiles.HeadWords, headDim));
+            Rotate<THead>(a, key, angles.KeyGain, angles, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, headDim / 2));
             WarpOps.Barrier(); // the warp has written the whole key
             for (int i = lane; i < headDim / 2; i += 32)
                 a.Keys[target + i] = heads[(DecodeAttention.MostGroup * AttentionTiles.HeadWords) + i];
@@ -111,28 +124,22 @@ internal static class AttentionHeads
         }
     }
 
-    private static void Rotate<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles, ArrayView<ushort> output)
+    private static void Rotate<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles, ArrayView<uint> output)
         where THead : struct, IHeadWidth
     {
-        const int Lanes = 32;
-        int lane = Group.IdxX & 31, half = Lanes * THead.Halves;
+        int lane = Group.IdxX & 31, halfWords = 16 * THead.Halves;
         if (a.HasGains != 0)
         {
-            float squares = Fast.Fma(x.High0, x.High0, Fast.Fma(x.Low0, x.Low0, 0));
-            if (THead.Halves == 2)
-                squares = Fast.Fma(x.High1, x.High1, Fast.Fma(x.Low1, x.Low1, squares));
-            float scale = Fast.Rsqrt((WarpOps.Sum(squares) / (half + half)) + a.Epsilon);
+            float squares = Fast.Fma(x.High1, x.High1, Fast.Fma(x.High0, x.High0, Fast.Fma(x.Low1, x.Low1, Fast.Fma(x.Low0, x.Low0, 0))));
+            float scale = Fast.Rsqrt((WarpOps.Sum(squares) / (4 * halfWords)) + a.Epsilon);
             x.Low0 = x.Low0 * scale * gain.Low0;
-            x.High0 = x.High0 * scale * gain.High0;
             x.Low1 = x.Low1 * scale * gain.Low1;
+            x.High0 = x.High0 * scale * gain.High0;
             x.High1 = x.High1 * scale * gain.High1;
         }
-        output[lane] = Bf16.FromFloat(Fast.Fma(x.Low0, angles.Cos0, -(x.High0 * angles.Sin0)));
-        output[lane + half] = Bf16.FromFloat(Fast.Fma(x.High0, angles.Cos0, x.Low0 * angles.Sin0));
-        if (THead.Halves == 2)
-        {
-            output[lane + Lanes] = Bf16.FromFloat(Fast.Fma(x.Low1, angles.Cos1, -(x.High1 * angles.Sin1)));
-            output[lane + Lanes + half] = Bf16.FromFloat(Fast.Fma(x.High1, angles.Cos1, x.Low1 * angles.Sin1));
-        }
+        if (!HasColumns<THead>(lane))
+            return;
+        output[lane] = Bf16.Pack(Fast.Fma(x.Low0, angles.Cos0, -(x.High0 * angles.Sin0)), Fast.Fma(x.Low1, angles.Cos1, -(x.High1 * angles.Sin1)));
+        output[lane + halfWords] = Bf16.Pack(Fast.Fma(x.High0, angles.Cos0, x.Low0 * angles.Sin0), Fast.Fma(x.High1, angles.Cos1, x.Low1 * angles.Sin1));
     }
 }

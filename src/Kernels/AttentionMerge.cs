@@ -25,27 +25,38 @@ internal static class AttentionMerge
             masses[second + at] = mass0;
             masses[second + at + 1] = mass1;
         }
-        int headDim = 64 * THead.Halves, start = ((warp * Group8) + head) * headDim, column = (lane >> 2) * 8;
-        Put(sums, start + column, headDim, state.First0);
-        Put(sums, start + column + 2, headDim, state.First1);
-        Put(sums, start + column + 4, headDim, state.First2);
-        Put(sums, start + column + 6, headDim, state.First3);
+        int row = RowWords(64 * THead.Halves), start = (((warp * Group8) + head) * row) + ((lane >> 2) * 8);
+        Put(sums, start, row, (state.First0, state.First1, state.First2, state.First3));
         if (THead.Halves == 2)
-        {
-            Put(sums, start + column + 64, headDim, state.Second0);
-            Put(sums, start + column + 66, headDim, state.Second1);
-            Put(sums, start + column + 68, headDim, state.Second2);
-            Put(sums, start + column + 70, headDim, state.Second3);
-        }
+            Put(sums, start + 64, row, (state.Second0, state.Second1, state.Second2, state.Second3));
     }
 
-    // X and Y are two heads' sums of a column, Z and W those of the next.
-    private static void Put(ArrayView<float> sums, int at, int headDim, F4 sum)
+    /// <summary>Numbers between the heads of a warp's sums: four more than a head has, so that what lanes store at once lies in different banks.</summary>
+    public static int RowWords(int headDim) => headDim + 4;
+
+    // Eight columns of two heads: of each sum X and Y are the heads' of a column, Z and W those of the next. Every second group of lanes begins with its upper four columns:
+    // eight lanes that store together then meet every bank once.
+    private static void Put(ArrayView<float> sums, int at, int row, (F4 C0, F4 C2, F4 C4, F4 C6) columns)
     {
-        sums[at] = sum.X;
-        sums[at + headDim] = sum.Y;
-        sums[at + 1] = sum.Z;
-        sums[at + headDim + 1] = sum.W;
+        ArrayView<uint> words = sums.Cast<uint>();
+        bool upperFirst = ((Group.IdxX >> 2) & 1) != 0;
+        int first = upperFirst ? 4 : 0, second = upperFirst ? 0 : 4;
+        F4 a0 = upperFirst ? columns.C4 : columns.C0, a1 = upperFirst ? columns.C6 : columns.C2;
+        F4 b0 = upperFirst ? columns.C0 : columns.C4, b1 = upperFirst ? columns.C2 : columns.C6;
+        Mem.StoreShared(ref words[at + first], Words(a0.X, a0.Z, a1.X, a1.Z));
+        Mem.StoreShared(ref words[at + second], Words(b0.X, b0.Z, b1.X, b1.Z));
+        Mem.StoreShared(ref words[at + row + first], Words(a0.Y, a0.W, a1.Y, a1.W));
+        Mem.StoreShared(ref words[at + row + second], Words(b0.Y, b0.W, b1.Y, b1.W));
+    }
+
+    private static U4 Words(float x, float y, float z, float w)
+    {
+        U4 words;
+        words.X = Interop.FloatAsInt(x);
+        words.Y = Interop.FloatAsInt(y);
+        words.Z = Interop.FloatAsInt(z);
+        words.W = Interop.FloatAsInt(w);
+        return words;
     }
 
     private static float OverPositions(float x)
@@ -68,28 +79,30 @@ internal static class AttentionMerge
         ArrayView<uint> words = sums.Cast<uint>(), partSums = a.Sums.Cast<uint>();
         for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += Group.DimX * 4)
         {
-            int head = i / headDim;
+            int head = i / headDim, column = i - (head * headDim), row = RowWords(headDim);
             F4 sum = default;
             for (int warp = 0; warp < Group.DimX >> 5; warp++)
-                sum = Add(Mem.LoadShared(ref words[(warp * Group8 * headDim) + i]), factors[(warp * Group8) + head], sum);
+                sum = Add(Mem.LoadShared(ref words[(((warp * Group8) + head) * row) + column]), factors[(warp * Group8) + head], sum);
             if (parts == 1)
                 Store<THead>(a, i, sum, totals[head]);
             else
-                Mem.StoreGlobal(ref partSums[((long)part * Group8 * headDim) + i], Bits(sum));
+                Mem.StoreGlobal(ref partSums[((long)part * Group8 * headDim) + i], Words(sum.X, sum.Y, sum.Z, sum.W));
         }
         // The same for the whole block.
         if (parts == 1)
             return;
         for (int i = Group.IdxX; i < 2 * Group8; i += Group.DimX)
             a.Masses[(part * 2 * Group8) + i] = totals[i];
-        MemoryFence.DeviceLevel(); // the part is there for every block before it counts
-        Group.Barrier(); // all of the block's threads have written it
+        Group.Barrier(); // all of the block's threads have written the part
         if (Group.IdxX == 0)
+        {
+            Fence.Device(); // the part is there for every block before it counts
             arrived[0] = Atomic.Add(ref a.Done[Grid.IdxY], 1);
+            Fence.Device(); // what the others wrote before they counted is seen from here on
+        }
         Group.Barrier(); // everyone knows which block this is
         if (arrived[0] < parts - 1)
             return;
-        MemoryFence.DeviceLevel(); // what the others wrote before they counted is seen from here on
         if (Group.IdxX == 0)
             a.Done[Grid.IdxY] = 0;
         FactorsOfParts(a, factors, totals, parts);
@@ -177,16 +190,6 @@ internal static class AttentionMerge
         long target = (((long)Grid.IdxY * a.GroupSize * 64 * THead.Halves) + i) >> 1;
         output[target] = Bf16.Pack(sum.X * inverse, sum.Y * inverse);
         output[target + 1] = Bf16.Pack(sum.Z * inverse, sum.W * inverse);
-    }
-
-    private static U4 Bits(F4 sum)
-    {
-        U4 bits;
-        bits.X = Interop.FloatAsInt(sum.X);
-        bits.Y = Interop.FloatAsInt(sum.Y);
-        bits.Z = Interop.FloatAsInt(sum.Z);
-        bits.W = Interop.FloatAsInt(sum.W);
-        return bits;
     }
 
     private static F4 Add(U4 part, float factor, F4 sum)

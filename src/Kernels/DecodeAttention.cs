@@ -100,7 +100,7 @@ internal static class DecodeAttention
     public const int TilePositions = 16;
 
     /// <summary>Dynamic shared memory of a block: each warp's sums.</summary>
-    public static int SharedBytes(int warps, int headDim) => warps * MostGroup * headDim * sizeof(float);
+    public static int SharedBytes(int warps, int headDim) => warps * MostGroup * AttentionMerge.RowWords(headDim) * sizeof(float);
 
     // What belongs to one sequence, moved to the start of each view.
     private static DecodeAttentionArgs Of<THead>(DecodeAttentionArgs a, int sequence)

@@ -95,7 +95,8 @@ internal static class DecodeAttention
         KvCache cache = Shape.RequireCache(stream, layer, options.QueryHeads, nameof(layer));
         QkNormRotary.RequireTable(stream, cache, options);
         int sequences = batch.Sequences;
-        if (options.Tokens != sequences || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) || !Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim))
+        if (options.Tokens != sequences || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) || !Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim)
+            || (Shape.Address(qkv) & 3) != 0)
             throw new NotSupportedException($"{options.Tokens} tokens of {sequences} sequences with {options.QueryHeads} query heads of {cache.HeadDim} over {cache.KvHeads} KV heads do not run in one launch on {stream.Device.Name}.");
         Shape.Require(stream, qkv, sequences * (options.QueryHeads + (2L * cache.KvHeads)), cache.HeadDim, nameof(qkv));
         Shape.Require(stream, output.Attended, (long)sequences * options.QueryHeads, cache.HeadDim, nameof(output));

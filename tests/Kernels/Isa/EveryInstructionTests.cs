@@ -49,6 +49,7 @@ public sealed partial class EveryInstructionTests
         shared[at + 28] = Mem.LoadStream1(ref a.Input[at + 28]);
         shared[at + 29] = first.X ^ first.W ^ Mem.LoadGlobal2(ref a.Input[at + 2]).Y ^ Mem.LoadStream2(ref a.Input[at + 6]).X ^ Mem.LoadGlobalHalf(ref a.Input.Cast<byte>()[(4 * at) + 6]) ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
         Mem.StoreSharedAt(ref shared[at + 28], 8, Interop.IntAsFloat(a.Input[at + 9] & 0x3FFFFFFF));
+        Fence.Device();
         Group.Barrier();
         for (int i = 0; i < 24; i += 4)
             Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));
