@@ -48,6 +48,27 @@ public sealed partial class ReliabilityDocumentTests
         Assert.All(rows, r => Assert.Matches(@"\| `\w+Tests\.\w+`", r));
     }
 
+    [Fact]
+    public void EveryPlantedBugStillApplies()
+    {
+        string[] patches = Directory.GetFiles(Path.Combine(Checkout(), "eng", "planted-bugs.d"), "*.patch");
+        Assert.NotEmpty(patches);
+        foreach (string patch in patches)
+        {
+            string source = "";
+            foreach (string hunk in Hunk().Split(File.ReadAllText(patch).ReplaceLineEndings("\n")).Where(part => part.Length > 0))
+            {
+                // What the change replaces, as it stands in the file.
+                string old = string.Concat(hunk.Split('\n').Where(line => line.Length > 0 && line[0] is ' ' or '-' && !line.StartsWith("--- ", StringComparison.Ordinal)).Select(line => line[1..] + "\n"));
+                if (source.Length > 0)
+                    Assert.True(source.Contains(old, StringComparison.Ordinal), $"{Path.GetFileName(patch)} does not apply any more.");
+                if (Target().Match(hunk) is { Success: true } file)
+                    source = File.ReadAllText(Path.Combine(Checkout(), file.Groups[1].Value)).ReplaceLineEndings("\n");
+            }
+            Assert.NotEmpty(source);
+        }
+    }
+
     private static string Document() => File.ReadAllText(Path.Combine(Checkout(), "docs", "reliability.md")).ReplaceLineEndings("\n");
 
     private static string Block(string marker)
@@ -69,4 +90,10 @@ public sealed partial class ReliabilityDocumentTests
 
     [GeneratedRegex(@"`(\w+Tests)(?:\.(\w+))?`")]
     private static partial Regex TestName();
+
+    [GeneratedRegex(@"^@@ .*\n", RegexOptions.Multiline)]
+    private static partial Regex Hunk();
+
+    [GeneratedRegex(@"^\+\+\+ b/(\S+)", RegexOptions.Multiline)]
+    private static partial Regex Target();
 }
