@@ -109,9 +109,10 @@ internal static class ExpertDown
         ExpertDownItem w2 = Load<TFormat>(a, table, place, ref next);
         GridDependency.Release();
         GridDependency.Wait();
-        table.LoadWeights(a);
+        uint weight = table.RequestWeight(a);
         if (TInputs.IsOneRow)
             TileRow.Copy(a.Activated.Cast<uint>(), rows);
+        table.StoreWeights(a, weight);
         w0 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w0);
         w1 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w1);
         w2 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w2);
@@ -286,12 +287,17 @@ internal struct ExpertTable
         Group.Barrier(); // the table is complete before it is read
     }
 
-    /// <summary>The pairs' weights, after waiting: the launch before may have made them.</summary>
-    public readonly void LoadWeights(ExpertArgs a)
+    /// <summary>The weight of a thread's first pair, after waiting: the launch before may have made it. Requested before it is needed, to be waited for together with the rows.</summary>
+    public readonly uint RequestWeight(ExpertArgs a) => Group.IdxX < a.Tokens * a.TopK ? Mem.LoadL2Word(ref a.PairWeights.Cast<uint>()[Group.IdxX]) : 0;
+
+    /// <summary>All pairs' weights, of which a thread has its first.</summary>
+    public readonly void StoreWeights(ExpertArgs a, uint first)
     {
-        ArrayView<uint> weights = a.PairWeights.Cast<uint>();
-        for (int p = Group.IdxX; p < a.Tokens * a.TopK; p += Group.DimX)
-            Weights[p] = Interop.IntAsFloat(Mem.LoadL2Word(ref weights[p]));
+        int pairs = a.Tokens * a.TopK;
+        if (Group.IdxX < pairs)
+            Weights[Group.IdxX] = Interop.IntAsFloat(first);
+        for (int p = Group.IdxX + Group.DimX; p < pairs; p += Group.DimX)
+            Weights[p] = Interop.IntAsFloat(Mem.LoadL2Word(ref a.PairWeights.Cast<uint>()[p]));
     }
 
     private readonly bool IsFirst(int pair)
