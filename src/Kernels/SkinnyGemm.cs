@@ -95,22 +95,21 @@ internal static class SkinnyGemm
         SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
         GridDependency.Release();
         GridDependency.Wait();
-        SkinnyInputPair x = Inputs<TFormat, TInput, TTiles>(a, place, c), next;
+        SkinnyInputPair x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
         for (; c + (2 * step) < count; c += 3 * step)
         {
-            next = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
+            x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            x = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, next.Tile0, next.Tile1, ref sums);
+            x2 = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1.Tile0, x1.Tile1, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
-            next = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x.Tile0, x.Tile1, ref sums);
+            x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2.Tile0, x2.Tile1, ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
-            x = next;
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
         if (c + step < count)
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
     }
