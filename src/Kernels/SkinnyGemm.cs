@@ -4,6 +4,12 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
+/// <summary>One lane's inputs of a chunk, of each tile of x.</summary>
+internal struct SkinnyInputPair
+{
+    public SkinnyInputs Tile0, Tile1;
+}
+
 /// <summary>
 /// Products with at most 16 rows of x at the speed of the memory: y[m, n] = Σ_k x[m, k] · W[n, k] through tensor cores, the
 /// weights as the 16-row operand and the rows of x as its 8 columns.
@@ -89,19 +95,36 @@ internal static class SkinnyGemm
         SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
         GridDependency.Release();
         GridDependency.Wait();
+        SkinnyInputPair x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
         for (; c + (2 * step) < count; c += 3 * step)
         {
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
+            x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
+            x2 = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1.Tile0, x1.Tile1, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
-            Multiply<TFormat, TInput, TTiles>(a, place, third, c + (2 * step), ref sums);
+            x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2.Tile0, x2.Tile1, ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
         if (c + step < count)
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
+    }
+
+    // Of both tiles of x.
+    private static SkinnyInputPair Inputs<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, int c)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        SkinnyInputPair inputs = default;
+        inputs.Tile0 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input0, c);
+        if (TTiles.Count == 2)
+            inputs.Tile1 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input1, c);
+        return inputs;
     }
 
     private static void StreamTwo<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
