@@ -88,16 +88,17 @@ internal static class ExpertGateUp
         where TInputs : struct, ITileInputs => TInputs.IsOneRow ? TileRow.ScratchBytes + (2 * k) : 0;
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes<TInputs, TTiles>(int warps, int k)
+    public static int SharedBytes<TFormat, TInputs, TTiles>(int warps, int k)
+        where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles => RowBytes<TInputs>(k) + (warps * WarpSums<TTiles>() * sizeof(float));
+        where TTiles : struct, ITiles => RowBytes<TInputs>(k) + (warps * ((WarpSums<TTiles>() * sizeof(float)) + ExpertRing.WarpBytes<TFormat>()));
 
     public static void Run<TFormat, TInputs, TTiles>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
-        ArrayView<int> found = SharedMemory.Allocate<int>(1);
+        ArrayView<int> found = SharedMemory.Allocate<int>(1 + MostTokens);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         ExpertRowParts parts = default;
         if (TInputs.IsNormed)
@@ -123,11 +124,11 @@ internal static class ExpertGateUp
             skip = skip | IsTaken(a, found, pair, expert);
         if (skip)
             return;
-        int row = RowBytes<TInputs>(a.Weights.K);
-        ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
+        int row = RowBytes<TInputs>(a.Weights.K), warps = Group.DimX >> 5, partialBytes = warps * WarpSums<TTiles>() * sizeof(float);
+        ArrayView<float> partials = shared.SubView(row, partialBytes).Cast<float>();
         ExpertSums sums = default;
         Stream<TFormat, TInputs, TTiles>(a, shared, expert, parts, ref sums);
-        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
+        int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, start = turn * WarpSums<TTiles>();
         TileStream.Publish(partials, start, lane, sums.Gate0);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
         if (TTiles.Count == 2)
@@ -144,30 +145,32 @@ internal static class ExpertGateUp
             factor *= norm;
             StoreRouting(a, choice, norm);
         }
-        Store<TInputs, TTiles>(a, partials, expert, factor);
+        Store<TTiles>(a, partials, found, factor);
     }
 
-    // Whether an earlier pair's block has the expert.
+    // Whether an earlier pair's block has the expert; else which of its pairs each token has, or −1.
     private static bool IsTaken(ExpertArgs a, ArrayView<int> found, int pair, int expert)
     {
-        if (Group.IdxX == 0)
-            found[0] = 0;
-        Group.Barrier(); // zero before anyone finds one
-        for (int q = Group.IdxX; q < pair; q += Group.DimX)
-            if ((int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[q]) == expert)
+        for (int i = Group.IdxX; i <= MostTokens; i += Group.DimX)
+            found[i] = i == 0 ? 0 : -1;
+        Group.Barrier(); // nobody has been found before anyone is
+        for (int q = Group.IdxX; q < a.Tokens * a.TopK; q += Group.DimX)
+        {
+            if ((int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[q]) != expert)
+                continue;
+            if (q < pair)
                 found[0] = 1;
+            found[1 + (q / a.TopK)] = q;
+        }
         Group.Barrier(); // everyone has looked
         return found[0] != 0;
     }
 
-    // Two chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
-    // again. No branch stands in the loop that the compiler would wait at. A third chunk would cost the registers in which the blocks of the next launch wait.
     private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ExpertRowParts parts, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
-        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertRows rows = default;
         rows.Expert = expert;
         // Columns beyond the tokens repeat the last one; their sums are not stored.
@@ -176,20 +179,66 @@ internal static class ExpertGateUp
         rows.Inputs1 = ((long)IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * (a.Weights.K >> 1)) + word;
         rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
-        ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
+        if (ExpertRing.Suits<TFormat>())
+            StreamRing<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+        else
+            StreamRegisters<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+    }
+
+    private static void StreamRing<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
+        int bytes = ExpertRing.WarpBytes<TFormat>(), first = RowBytes<TInputs>(a.Weights.K) + (step * WarpSums<TTiles>() * sizeof(float));
+        ArrayView<uint> ring = shared.SubView(first + (c * bytes), bytes).Cast<uint>();
+        for (int i = 0; i < ExpertRing.Stages; i++)
+            ExpertRing.Request<TFormat>(a, rows, ring, i, c + (i * step));
         ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
-        for (; c + step < count; c += 2 * step)
+        ExpertChunk inputs = LoadInputs<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last), default);
+        int stage = 0;
+        for (; c < count; c += step)
+        {
+            // The next chunk's inputs, from L2 or L1, are requested before this one is multiplied.
+            ExpertChunk next = LoadInputs<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last), default);
+            ExpertChunk w = ExpertRing.Take<TFormat>(ring, stage);
+            w.Inputs0 = inputs.Inputs0;
+            w.Inputs1 = inputs.Inputs1;
+            Multiply<TFormat, TInputs, TTiles>(x, w, c, ref sums);
+            // The lane has read its words: they are multiplied.
+            ExpertRing.Request<TFormat>(a, rows, ring, stage, c + (ExpertRing.Stages * step));
+            stage = stage + 1 == ExpertRing.Stages ? 0 : stage + 1;
+            inputs = next;
+        }
+    }
+
+    // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
+    // again. No branch stands in the loop that the compiler would wait at.
+    private static void StreamRegisters<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
+        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
+        ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
+        ExpertChunk w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
+        for (; c + (2 * step) < count; c += 3 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
-            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
             Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
-            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
+            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(x, w2, c + (2 * step), ref sums);
+            w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
+        if (c + step < count)
+            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
     }
 
-    // Loads return in the order of their requests: inputs that were asked for when they are multiplied would wait for all weights requested meanwhile.
     private static ExpertChunk Load<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertRows rows, int chunk)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
@@ -198,6 +247,15 @@ internal static class ExpertGateUp
         ExpertChunk loaded = default;
         loaded.Gate = TileStream.Load<TFormat>(a.Weights, rows.Gate, rows.Expert, chunk);
         loaded.Up = TileStream.Load<TFormat>(a.Weights, rows.Up, rows.Expert, chunk);
+        return LoadInputs<TFormat, TInputs, TTiles>(a, rows, chunk, loaded);
+    }
+
+    // Requested early: inputs that were asked for when they are multiplied would wait behind the weights requested meanwhile.
+    private static ExpertChunk LoadInputs<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertRows rows, int chunk, ExpertChunk loaded)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TTiles : struct, ITiles
+    {
         if (TInputs.IsOneRow)
             return loaded;
         loaded.Inputs0 = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs0, chunk);
@@ -250,8 +308,7 @@ internal static class ExpertGateUp
         }
     }
 
-    private static void Store<TInputs, TTiles>(ExpertArgs a, ArrayView<float> partials, int expert, float factor)
-        where TInputs : struct, ITileInputs
+    private static void Store<TTiles>(ExpertArgs a, ArrayView<float> partials, ArrayView<int> found, float factor)
         where TTiles : struct, ITiles
     {
         int warps = Group.DimX >> 5;
@@ -260,18 +317,13 @@ internal static class ExpertGateUp
             int tile = i >> 7, token = (tile * TileStream.Columns) + (i & 7), n = (Grid.IdxX * TileStream.Rows) + ((i >> 3) & 15);
             if (token >= a.Tokens || n >= a.Width)
                 continue;
+            int pair = a.Tokens == 1 ? Grid.IdxY : found[1 + token];
+            if (pair < 0)
+                continue;
             int place = (i & 127) + (2 * tile * TileStream.Sums);
             float gate = TileStream.Collect(partials, place, WarpSums<TTiles>(), warps) * factor;
             float up = TileStream.Collect(partials, place + TileStream.Sums, WarpSums<TTiles>(), warps) * factor;
-            ushort value = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
-            if (TInputs.IsNormed)
-            {
-                a.Activated[((long)Grid.IdxY * a.Width) + n] = value;
-                continue;
-            }
-            for (int pair = token * a.TopK; pair < (token + 1) * a.TopK; pair++)
-                if ((int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]) == expert)
-                    a.Activated[((long)pair * a.Width) + n] = value;
+            a.Activated[((long)pair * a.Width) + n] = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
         }
     }
 }

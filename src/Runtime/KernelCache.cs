@@ -125,7 +125,15 @@ internal sealed class KernelCache(GpuDevice device)
     {
         Accelerator accelerator = device.Accelerator;
         device.Bind();
-        CompiledKernel compiled = PtxCompiler.Compile(accelerator.GetBackend(), definition);
+        CompiledKernel compiled;
+        try
+        {
+            compiled = PtxCompiler.Compile(accelerator.GetBackend(), definition);
+        }
+        catch (GpuException e) when (e.Fault == GpuFault.Compilation && device.Target is not null)
+        {
+            compiled = PtxCompiler.CompileAlone(definition, device.Target.Value);
+        }
         if (compiled is not PTXCompiledKernel ptx)
             return accelerator.LoadKernel(compiled);
         string text = PtxCompiler.ReplaceText(ptx, device.Target!.Value, definition.Traits.ClusterBlocks);

@@ -1,3 +1,6 @@
+using ILGPU.Runtime;
+using ILGPU.Backends.PTX;
+using GpuKit.Ilgpu.Runtime.Ptx;
 using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
@@ -33,6 +36,23 @@ public sealed class LaunchTests
 
     private static readonly KernelDefinition<Args> ReverseKernel = new(Reverse, new KernelTraits(256));
     private static readonly KernelDefinition<Args> IncrementKernel = new(Increment, new KernelTraits(256));
+
+    [Fact]
+    public void AKernelThatWasCompiledInAContextOfItsOwnRunsOnADevice()
+    {
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        PTXCompiledKernel compiled = PtxCompiler.CompileAlone(DeviceCounter.Add, device.Target!.Value);
+        PtxCompiler.ReplaceText(compiled, device.Target!.Value, DeviceCounter.Add.Traits.ClusterBlocks);
+        using DeviceBuffer<int> counter = device.Upload<int>([40]);
+        device.Synchronize();
+        using (Kernel kernel = device.Accelerator.LoadKernel(compiled))
+        {
+            var args = new GpuKit.Ilgpu.Kernels.DeviceCounter.Args { Counter = counter, Step = 2 };
+            KernelDefinition<GpuKit.Ilgpu.Kernels.DeviceCounter.Args>.CreateLauncher(kernel)(device.DefaultStream.Accelerator, new KernelConfig(new Index3D(1, 1, 1), new Index3D(1, 1, 1)), args);
+            device.DefaultStream.Synchronize();
+        }
+        Assert.Equal(42, counter.ToArray(device.DefaultStream)[0]);
+    }
 
     [Theory]
     [CombinatorialDevices(1_000)]

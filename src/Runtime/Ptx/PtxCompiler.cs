@@ -46,10 +46,44 @@ internal static unsafe class PtxCompiler
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
         IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets)
     {
+        Context context = CreateContext(static _ => { });
+        try
+        {
+            foreach (KernelDefinition definition in definitions)
+            {
+                foreach (PtxTarget target in targets.Where(definition.Traits.RunsOn))
+                {
+                    string text;
+                    try
+                    {
+                        text = Compile(context, definition, target);
+                    }
+                    catch (GpuException e) when (e.Fault == GpuFault.Compilation)
+                    {
+                        // As in CompileAlone.
+                        context.Dispose();
+                        context = CreateContext(static _ => { });
+                        text = Compile(context, definition, target);
+                    }
+                    yield return (definition, target, text);
+                }
+            }
+        }
+        finally
+        {
+            context.Dispose();
+        }
+    }
+
+    /// <summary>
+    /// A kernel in a context of its own. ILGPU may take one composed type for another that it has seen in the same context before, depending on the order of the kernels, and
+    /// then calls the second kernel's code invalid; a context that has seen nothing compiles it.
+    /// </summary>
+    public static PTXCompiledKernel CompileAlone(KernelDefinition definition, PtxTarget target)
+    {
         using Context context = CreateContext(static _ => { });
-        foreach (KernelDefinition definition in definitions)
-            foreach (PtxTarget target in targets.Where(definition.Traits.RunsOn))
-                yield return (definition, target, Compile(context, definition, target));
+        using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
+        return (PTXCompiledKernel)Compile(backend, definition);
     }
 
     private static string Compile(Context context, KernelDefinition definition, PtxTarget target)
