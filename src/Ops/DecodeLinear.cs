@@ -18,7 +18,7 @@ internal readonly record struct RouterFeed(QuantizedMatrix Weights, InputNorm No
 internal static class DecodeLinear
 {
     // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
-    private const int LeastWarps = 4, WarpsWanted = 1024;
+    private const int LeastWarps = 4, WarpsWanted = 2048;
 
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
