@@ -79,7 +79,7 @@ internal readonly struct Head128 : IHeadWidth
 /// key and value into the cache. A block takes all query heads of a KV head of a sequence, so each key is read once.
 /// </summary>
 /// <remarks>
-/// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (Parts·warps)-th. Keys are the 16-row operand of
+/// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (parts·warps)-th; up to two tiles a warp one block takes them all. Keys are the 16-row operand of
 /// an mma whose columns are up to eight query heads; values, transposed by byte permutation, the 16-row operand of one whose columns are the
 /// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
 /// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run and not on other sequences. In a graph the
@@ -132,8 +132,10 @@ internal static class DecodeAttention
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         int position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
         bool inside = position >= 0 && position < a.Capacity;
-        int tiles = inside ? (position >> 4) + 1 : 0, stride = Grid.DimX * warps, tile = (Grid.IdxX * warps) + warp;
-        int parts = IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
+        int tiles = inside ? (position >> 4) + 1 : 0;
+        // Two tiles a warp cost less than a second block, whose part must be waited for.
+        int parts = tiles <= 2 * warps ? IntrinsicMath.Min(1, tiles) : IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
+        int stride = parts * warps, tile = Grid.IdxX < parts ? (Grid.IdxX * warps) + warp : tiles;
         var angles = AttentionHeads.Angles<THead>(a, inside ? position : 0, lane);
         AttentionKeys keys = default;
         AttentionValues values = default;
@@ -151,7 +153,7 @@ internal static class DecodeAttention
                 AttentionMerge.StoreNaN<THead>(a);
             return;
         }
-        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % Grid.DimX == Grid.IdxX);
+        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % parts == Grid.IdxX);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
