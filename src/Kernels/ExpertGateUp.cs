@@ -88,10 +88,9 @@ internal static class ExpertGateUp
         where TInputs : struct, ITileInputs => TInputs.IsOneRow ? TileRow.ScratchBytes + (2 * k) : 0;
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes<TFormat, TInputs, TTiles>(int warps, int k)
-        where TFormat : struct, IStreamedFormat
+    public static int SharedBytes<TInputs, TTiles>(int warps, int k)
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles => RowBytes<TInputs>(k) + (warps * ((WarpSums<TTiles>() * sizeof(float)) + ExpertRing.WarpBytes<TFormat>()));
+        where TTiles : struct, ITiles => RowBytes<TInputs>(k) + (warps * WarpSums<TTiles>() * sizeof(float));
 
     public static void Run<TFormat, TInputs, TTiles>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
@@ -124,11 +123,11 @@ internal static class ExpertGateUp
             skip = skip | IsTaken(a, found, pair, expert);
         if (skip)
             return;
-        int row = RowBytes<TInputs>(a.Weights.K), warps = Group.DimX >> 5, partialBytes = warps * WarpSums<TTiles>() * sizeof(float);
-        ArrayView<float> partials = shared.SubView(row, partialBytes).Cast<float>();
+        int row = RowBytes<TInputs>(a.Weights.K);
+        ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
         ExpertSums sums = default;
         Stream<TFormat, TInputs, TTiles>(a, shared, expert, parts, ref sums);
-        int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, start = turn * WarpSums<TTiles>();
+        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
         TileStream.Publish(partials, start, lane, sums.Gate0);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
         if (TTiles.Count == 2)
@@ -179,43 +178,35 @@ internal static class ExpertGateUp
         rows.Inputs1 = ((long)IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * (a.Weights.K >> 1)) + word;
         rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
-        if (ExpertRing.Suits<TFormat>())
-            StreamRing<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+        // With a second tile of inputs a third chunk would cost more registers than it hides.
+        if (TTiles.Count == 2)
+            StreamTwo<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
         else
-            StreamRegisters<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+            StreamThree<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
     }
 
-    private static void StreamRing<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static void StreamTwo<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
-        int bytes = ExpertRing.WarpBytes<TFormat>(), first = RowBytes<TInputs>(a.Weights.K) + (step * WarpSums<TTiles>() * sizeof(float));
-        ArrayView<uint> ring = shared.SubView(first + (c * bytes), bytes).Cast<uint>();
-        for (int i = 0; i < ExpertRing.Stages; i++)
-            ExpertRing.Request<TFormat>(a, rows, ring, i, c + (i * step));
+        ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
         ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
-        ExpertChunk inputs = LoadInputs<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last), default);
-        int stage = 0;
-        for (; c < count; c += step)
+        for (; c + step < count; c += 2 * step)
         {
-            // The next chunk's inputs, from L2 or L1, are requested before this one is multiplied.
-            ExpertChunk next = LoadInputs<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last), default);
-            ExpertChunk w = ExpertRing.Take<TFormat>(ring, stage);
-            w.Inputs0 = inputs.Inputs0;
-            w.Inputs1 = inputs.Inputs1;
-            Multiply<TFormat, TInputs, TTiles>(x, w, c, ref sums);
-            // The lane has read its words: they are multiplied.
-            ExpertRing.Request<TFormat>(a, rows, ring, stage, c + (ExpertRing.Stages * step));
-            stage = stage + 1 == ExpertRing.Stages ? 0 : stage + 1;
-            inputs = next;
+            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
+            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
+            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
         }
+        if (c < count)
+            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
     }
 
     // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
     // again. No branch stands in the loop that the compiler would wait at.
-    private static void StreamRegisters<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static void StreamThree<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
@@ -239,6 +230,7 @@ internal static class ExpertGateUp
             Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
     }
 
+    // Inputs come with the weights: requested when they are multiplied, they would be waited for behind the weights requested meanwhile.
     private static ExpertChunk Load<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertRows rows, int chunk)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
@@ -247,15 +239,6 @@ internal static class ExpertGateUp
         ExpertChunk loaded = default;
         loaded.Gate = TileStream.Load<TFormat>(a.Weights, rows.Gate, rows.Expert, chunk);
         loaded.Up = TileStream.Load<TFormat>(a.Weights, rows.Up, rows.Expert, chunk);
-        return LoadInputs<TFormat, TInputs, TTiles>(a, rows, chunk, loaded);
-    }
-
-    // Requested early: inputs that were asked for when they are multiplied would wait behind the weights requested meanwhile.
-    private static ExpertChunk LoadInputs<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertRows rows, int chunk, ExpertChunk loaded)
-        where TFormat : struct, IStreamedFormat
-        where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
-    {
         if (TInputs.IsOneRow)
             return loaded;
         loaded.Inputs0 = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs0, chunk);

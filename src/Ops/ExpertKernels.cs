@@ -26,8 +26,6 @@ internal static class ExpertKernels
     private static readonly Dictionary<(WeightFormat Format, ExpertInputs Inputs), KernelDefinition<ExpertArgs>> GateUpByKey = [];
     private static readonly Dictionary<(WeightFormat Format, ExpertInputs Inputs), KernelDefinition<ExpertArgs>> DownByKey = [];
 
-    private static readonly Dictionary<(WeightFormat Format, ExpertInputs Inputs), Func<int, int, int>> SharedByKey = [];
-
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
 
@@ -38,7 +36,12 @@ internal static class ExpertKernels
     public static KernelDefinition<ExpertArgs> Down(WeightFormat format, ExpertInputs inputs) => DownByKey[(format, inputs)];
 
     /// <summary>Dynamic shared memory of a block of gate and up.</summary>
-    public static int GateUpShared(WeightFormat format, ExpertInputs inputs, int warps, int k) => SharedByKey[(format, inputs)](warps, k);
+    public static int GateUpShared(ExpertInputs inputs, int warps, int k) => inputs switch
+    {
+        ExpertInputs.One or ExpertInputs.Normed => ExpertGateUp.SharedBytes<RowCopied, OneTile>(warps, k),
+        ExpertInputs.Eight => ExpertGateUp.SharedBytes<RowsInDevice, OneTile>(warps, k),
+        _ => ExpertGateUp.SharedBytes<RowsInDevice, TwoTiles>(warps, k),
+    };
 
     /// <summary>Dynamic shared memory of a block of down.</summary>
     public static int DownShared(ExpertInputs inputs, int warps, (int Pairs, int Tokens) size, int k) => inputs switch
@@ -58,29 +61,19 @@ internal static class ExpertKernels
         return [.. GateUpByKey.Values, .. DownByKey.Values];
     }
 
+    // The bound of 512 threads holds the compiler to 128 registers a thread: with four warps a block, four blocks a multiprocessor. With two tiles of inputs three are enough.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        AddGateUp<TFormat, RowCopied, OneTile>(format, ExpertInputs.One, 5);
-        AddGateUp<TFormat, RowNormed, OneTile>(format, ExpertInputs.Normed, 5);
-        AddGateUp<TFormat, RowsInDevice, OneTile>(format, ExpertInputs.Eight, 5);
-        AddGateUp<TFormat, RowsInDevice, TwoTiles>(format, ExpertInputs.Sixteen, 4);
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        var three = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 3);
+        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, traits));
+        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, traits));
+        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, traits));
+        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, three));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Normed), new(ExpertDown.Run<TFormat, RowNormed, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Eight), new(ExpertDown.Run<TFormat, RowsInDevice, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Sixteen), new(ExpertDown.Run<TFormat, RowsInDevice, TwoTiles>, traits));
-    }
-
-    // Through the ring few registers are needed, so that beside three blocks a multiprocessor has room for the next launch's. What is in registers
-    // needs more: four blocks a multiprocessor.
-    private static void AddGateUp<TFormat, TInputs, TTiles>(WeightFormat format, ExpertInputs inputs, int ringBlocks)
-        where TFormat : struct, IStreamedFormat
-        where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
-    {
-        var traits = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: ExpertRing.Suits<TFormat>() ? ringBlocks : 4);
-        GateUpByKey.Add((format, inputs), new(ExpertGateUp.Run<TFormat, TInputs, TTiles>, traits));
-        SharedByKey.Add((format, inputs), ExpertGateUp.SharedBytes<TFormat, TInputs, TTiles>);
     }
 }

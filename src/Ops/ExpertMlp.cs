@@ -137,7 +137,7 @@ public static class ExpertMlp
         args.Activated = args.Activated.SubView(0, (long)pairs * down.K);
         args.Weights = Streamed(gateUp);
         int warps = Math.Min(GateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format, inputs), stream, (tiles, pairs, 1), 32 * warps, ExpertKernels.GateUpShared(gateUp.Format, inputs, warps, gateUp.K), args);
+        stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format, inputs), stream, (tiles, pairs, 1), 32 * warps, ExpertKernels.GateUpShared(inputs, warps, gateUp.K), args);
         args.Weights = Streamed(down);
         warps = ExpertDown.Warps((int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes), most);
         tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
