@@ -1,9 +1,9 @@
-using ILGPU.Runtime;
-using ILGPU.Backends.PTX;
-using GpuKit.Ilgpu.Runtime.Ptx;
 using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Runtime.Ptx;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
+using ILGPU.Backends.PTX;
+using ILGPU.Runtime;
 using Xunit;
 
 namespace GpuKit.Ilgpu.Tests.Runtime;
