@@ -37,6 +37,9 @@ internal sealed record BenchOptions
     /// <summary>The same of products of many rows.</summary>
     public IReadOnlyList<int> GemmRows => GivenRows ?? [16, 32, 64, 128, 256, 512, 1024, 2048, 8192];
 
+    /// <summary>Tokens that a layer of experts is timed with.</summary>
+    public IReadOnlyList<int> MoeRows => GivenRows ?? [1, 8, 64, 2048];
+
     /// <summary>Columns and rows of the weights that products are timed with.</summary>
     public IReadOnlyList<(int K, int N)> Shapes => GivenShapes ??
     [
@@ -60,6 +63,9 @@ internal sealed record BenchOptions
     public bool Check { get; private init; }
 
     private string? ModelFolder { get; init; }
+
+    /// <summary>The model that was named, or another one than the repository's.</summary>
+    public string ModelOr(string other) => ModelFolder ?? other;
 
     private IReadOnlyList<int>? GivenRows { get; init; }
 

@@ -8,6 +8,7 @@ const string Usage = """
     host      cost of the host side: operator call, plan, kernel look-up, tokenizer, opening a checkpoint
     gemv      products of few rows: formats × shapes, beside cuBLAS and the card's read bandwidth; needs a card, no model
     gemm      products of many rows: formats × shapes × rows, beside cuBLAS; needs a card, no model
+    moe       a Mixture-of-Experts layer by itself: router, choice, experts, weighted sum; each result is checked
     decode    tokens a second of a model, greedy
     prefill   time to the first token of prompts of random tokens, batch 1, greedy
     load      a folder's weights onto the device: GB/s, seconds, and the most memory that the process had resident
@@ -16,7 +17,7 @@ const string Usage = """
 
     --device auto|cuda|cpu   default auto
     --ordinal N              which card, default 0
-    --model DIR              default: models/tiny-moe-fp8 of the repository; decode and prefill also take
+    --model DIR              default: models/tiny-moe-fp8 of the repository; decode, prefill and moe also take
                              synth:NAME[,layers=N][,seed=S], random weights in the shape of a published model ({SHAPES})
     --context C[,C…]         decode: positions already in the cache (random keys and values), in place of a prompt
     --batch B[,B…]           decode: so many sequences together (1 to 16), with different prompts; default one by itself
@@ -26,7 +27,7 @@ const string Usage = """
     --tokens N               decode: tokens a run, default 256
     --formats F[,F…]         gemv, gemm: weights, or weights+activations (gemm: Fp8Block+Fp8Group128); default {FORMATS}
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
-    --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192)
+    --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192); moe: tokens, default 1,8,64,2048
     --tiles all|plan         gemm: every tile of each product, or the plan's, default plan
     --runs N                 decode, prefill: runs after a warm-up, default 5; load: runs after the first
     --minutes N              soak: how long, default 9
@@ -52,6 +53,7 @@ try
         "host" => HostBench.Run(options),
         "gemv" => GemvBench.Run(options, out wrong),
         "gemm" => GemmBench.Run(options, out wrong),
+        "moe" => MoeBench.Run(options, out wrong),
         "decode" => DecodeBench.Run(options),
         "prefill" => PrefillBench.Run(options),
         "load" => LoadBench.Run(options),

@@ -19,7 +19,7 @@ internal static class Report
         {
             Between(root, "docs/kernels/gemv.md", ("gemv", ReportGemv.Render(gemv, [.. records.Where(r => r.Bench == "quantize-activations")]))),
             Between(root, "docs/kernels/gemm.md", ("gemm", ReportGemm.Render(gemm))),
-            Between(root, "docs/kernels/moe.md", ("prefill", ReportPrefill.Render([.. records.Where(r => r.Bench == "prefill")])), ("batch", ReportBatch.Render(decode))),
+            Between(root, "docs/kernels/moe.md", ("moe", ReportMoe.Render([.. records.Where(r => r.Bench == "moe")])), ("prefill", ReportPrefill.Render([.. records.Where(r => r.Bench == "prefill")])), ("batch", ReportBatch.Render(decode))),
             Between(root, "docs/numerics.md", ("error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")]))),
             Between(root, "README.md", ("figures", ReportTables.Summary(gemv, gemm, decode))),
         };

@@ -57,12 +57,21 @@ public sealed class ReportTests
     }
 
     [Fact]
+    public void ALayerOfExpertsStandsBesideItsFloor()
+    {
+        var record = new ResultRecord { Bench = "moe", Path = "ExpertMlp", Model = "synth:x", Format = "Fp8Block", M = 8, Us = 100, FloorUs = 54.1, DistinctExperts = 51.5, Tflops = 0.75, Device = Device };
+        Assert.Contains("| synth:x | 8 | ExpertMlp | 100.0 | 54.1 | 54 % | 51.5 | 0.8 |\n", ReportMoe.Render([record]), StringComparison.Ordinal);
+        Assert.Equal("", ReportMoe.Render([]));
+        Assert.Equal([1, 64], BenchOptions.Parse(["--rows", "1,64"]).MoeRows);
+    }
+
+    [Fact]
     public void OfEachThingTheLatestRecordIsRendered()
     {
         using var root = new TemporaryFolder();
         string results = Path.Combine(root.Path, "docs", "results");
         Directory.CreateDirectory(Path.Combine(root.Path, "docs", "kernels"));
-        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/kernels/moe.md", "prefill"), ("docs/kernels/moe.md", "batch"), ("docs/numerics.md", "error"), ("README.md", "figures") })
+        foreach ((string path, string marker) in new[] { ("docs/kernels/gemv.md", "gemv"), ("docs/kernels/gemm.md", "gemm"), ("docs/kernels/moe.md", "moe"), ("docs/kernels/moe.md", "prefill"), ("docs/kernels/moe.md", "batch"), ("docs/numerics.md", "error"), ("README.md", "figures") })
             File.AppendAllText(Path.Combine(root.Path, path), $"before\n<!-- {marker} -->\nold\n<!-- /{marker} -->\nafter\n");
         ResultRecord first = Product("Bf16", us: 11) with { Date = "2026-01-01T00:00:00Z" };
         var prompt = new ResultRecord { Bench = "prefill", Path = "Qwen3Session", Model = "synth:x", M = 32, Batch = 1, Us = 5600, TokensPerS = 5766, Tflops = 12.34, Device = Device };

@@ -2,6 +2,19 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Models;
 
+/// <summary>The operator that multiplies the experts of a layer.</summary>
+internal enum ExpertPath
+{
+    /// <summary>A few tokens: two launches.</summary>
+    ExpertMlp,
+
+    /// <summary>Many tokens on Hopper, sorted by expert.</summary>
+    HopperMixedLinear,
+
+    /// <summary>Anything else.</summary>
+    GroupedLinear,
+}
+
 /// <summary>
 /// One pass of the network: tokens in, final hidden states out. Everything that changes between decoded tokens is read from
 /// device memory, so a pass over one token can be recorded once and replayed.
@@ -103,25 +116,33 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         layer.Down.Multiply(stream, workspace.Activated, workspace.Projected, count);
     }
 
-    private void RunExperts(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    /// <summary>How a sparse layer's experts are multiplied with so many tokens.</summary>
+    internal ExpertPath PathOf(Qwen3Layer layer, int count) => layer.Experts is not { } experts ? ExpertPath.GroupedLinear
+        : count <= ExpertMlp.MostTokens && ExpertMlp.Exists(model.Device, experts) ? ExpertPath.ExpertMlp
+        // In a batch a row's bits must not follow from the number of rows: dot products by warps.
+        : !IsBatch && HopperMixedLinear.Exists(model.Device, experts.GateUp) && HopperMixedLinear.Exists(model.Device, experts.Down) ? ExpertPath.HopperMixedLinear
+        : ExpertPath.GroupedLinear;
+
+    /// <summary>The router, its choice, the experts and their weighted sum: normed states in, added to the residual stream.</summary>
+    internal void RunExperts(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
     {
+        ExpertPath path = PathOf(layer, count);
         int k = config.ExpertsPerToken, pairs = count * k;
         Linear.Multiply(stream, layer.Router!, workspace.Normed, workspace.RouterLogits, count);
         RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
         var options = new RouterOptions(config.Experts, k, config.NormTopkProb);
         Router.SelectExperts(stream, workspace.RouterLogits, (workspace.Experts, workspace.ExpertWeights), count, options, IsBatch ? position : default);
-        if (count <= ExpertMlp.MostTokens && layer.Experts is { } stack && ExpertMlp.Exists(stream.Device, stack))
+        if (path == ExpertPath.ExpertMlp)
         {
             var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
-            ExpertMlp.Apply(stream, stack, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
+            ExpertMlp.Apply(stream, layer.Experts!.Value, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
             return;
         }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);
         var routing = new ExpertRouting(workspace.Experts, workspace.Order, workspace.Offsets);
-        // In a batch a row's bits must not follow from the number of rows: dot products by warps.
-        if (!IsBatch && layer.Experts is { } experts && HopperMixedLinear.Exists(stream.Device, experts.GateUp) && HopperMixedLinear.Exists(stream.Device, experts.Down))
+        if (path == ExpertPath.HopperMixedLinear)
         {
-            RunSorted(stream, experts, routing, count);
+            RunSorted(stream, layer.Experts!.Value, routing, count);
             return;
         }
         layer.GateUp.Multiply(stream, routing, workspace.Normed, workspace.GateUp, new GroupedSize(pairs, k));
