@@ -64,3 +64,32 @@ internal struct FlashQueryBoth<TFirst, TSecond> : IFlashQueries<FlashQueryBoth<T
         TSecond.Score(queries.Second, ref scores, keys, bytes + (TFirst.Columns * sizeof(ushort)), headDim);
     }
 }
+
+/// <summary>
+/// The columns of three alike. Both of <see cref="FlashQueryBoth{TFirst, TSecond}"/> must be alike as well: with different ones ILGPU, in some orders of kernels, takes
+/// the one's type for the other's.
+/// </summary>
+internal struct FlashQueryThree<TPart> : IFlashQueries<FlashQueryThree<TPart>>
+    where TPart : struct, IFlashQueries<TPart>
+{
+    public TPart First, Second, Third;
+
+    public static int Columns => 3 * TPart.Columns;
+
+    public static FlashQueryThree<TPart> Load(ArrayView<uint> source, long upper, long lower)
+    {
+        FlashQueryThree<TPart> queries;
+        queries.First = TPart.Load(source, upper, lower);
+        queries.Second = TPart.Load(source, upper + (TPart.Columns / 2), lower + (TPart.Columns / 2));
+        queries.Third = TPart.Load(source, upper + TPart.Columns, lower + TPart.Columns);
+        return queries;
+    }
+
+    public static void Score<TScores>(FlashQueryThree<TPart> queries, ref TScores scores, ArrayView<ushort> keys, int bytes, int headDim)
+        where TScores : struct, IFlashSums<TScores>
+    {
+        TPart.Score(queries.First, ref scores, keys, bytes, headDim);
+        TPart.Score(queries.Second, ref scores, keys, bytes + (TPart.Columns * sizeof(ushort)), headDim);
+        TPart.Score(queries.Third, ref scores, keys, bytes + (2 * TPart.Columns * sizeof(ushort)), headDim);
+    }
+}

@@ -43,7 +43,7 @@ internal static class FlashAttention
 
     private static int Tiles(int rows, int warps) => (rows + (warps * Kernel.WarpRows) - 1) / (warps * Kernel.WarpRows);
 
-    // 96 columns are twice 48: as 64 and 32 ILGPU compiles them for the CPU, but not for CUDA.
+    // 96 columns are twice three times 16, so that all parts of a composition are alike (FlashQueryThree).
     // With 256 columns a lane has 128 sums and 64 words of queries: scores of 32 positions are what registers have room for.
     private static Dictionary<int, Variant> Create<TQueries, TSums>()
         where TQueries : struct, IFlashQueries<TQueries>
@@ -51,7 +51,7 @@ internal static class FlashAttention
     {
         var variants = new Dictionary<int, Variant>();
         Add<FlashQueryBoth<TQueries, TQueries>, FlashBoth<TSums, TSums>, FlashBoth<TSums, TSums>>(variants);
-        AddTwice<FlashQueryBoth<TQueries, FlashQuery>, FlashBoth<TSums, TSums>, FlashBoth<TSums, FlashUnit>>(variants);
+        AddTwice<FlashQueryThree<FlashQuery>, FlashBoth<TSums, TSums>, FlashThree<FlashUnit>>(variants);
         AddTwice<FlashQueryBoth<TQueries, TQueries>, FlashBoth<TSums, TSums>, FlashBoth<TSums, TSums>>(variants);
         AddTwice<FlashQueryBoth<FlashQueryBoth<TQueries, TQueries>, FlashQueryBoth<TQueries, TQueries>>, TSums, FlashBoth<FlashBoth<TSums, TSums>, FlashBoth<TSums, TSums>>>(variants);
         return variants;

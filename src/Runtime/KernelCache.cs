@@ -23,6 +23,7 @@ internal sealed class KernelCache(GpuDevice device)
     private readonly Dictionary<int, (Kernel Kernel, int DynamicShared)> byId = [];
     private readonly HashSet<nint> overlapping = [];
     private nint[] functions = new nint[64];
+    private bool contextFailed;
 
     /// <summary>Number of kernels compiled so far.</summary>
     public int CompiledCount
@@ -125,15 +126,7 @@ internal sealed class KernelCache(GpuDevice device)
     {
         Accelerator accelerator = device.Accelerator;
         device.Bind();
-        CompiledKernel compiled;
-        try
-        {
-            compiled = PtxCompiler.Compile(accelerator.GetBackend(), definition);
-        }
-        catch (GpuException e) when (e.Fault == GpuFault.Compilation && device.Target is not null)
-        {
-            compiled = PtxCompiler.CompileAlone(definition, device.Target.Value);
-        }
+        CompiledKernel compiled = Compile(accelerator, definition);
         if (compiled is not PTXCompiledKernel ptx)
             return accelerator.LoadKernel(compiled);
         string text = PtxCompiler.ReplaceText(ptx, device.Target!.Value, definition.Traits.ClusterBlocks);
@@ -145,6 +138,25 @@ internal sealed class KernelCache(GpuDevice device)
         {
             throw new GpuException(GpuFault.Compilation, $"The driver refused {definition.Name} for {device.Target}: {PtxCompiler.DriverLog(text) ?? e.Message}", e);
         }
+    }
+
+    // A failed compilation leaves its context's caches inconsistent: from then on every kernel has a context of its own.
+    private CompiledKernel Compile(Accelerator accelerator, KernelDefinition definition)
+    {
+        if (device.Target is not { } target)
+            return PtxCompiler.Compile(accelerator.GetBackend(), definition);
+        if (!contextFailed)
+        {
+            try
+            {
+                return PtxCompiler.Compile(accelerator.GetBackend(), definition);
+            }
+            catch (GpuException e) when (e.Fault == GpuFault.Compilation)
+            {
+                contextFailed = true;
+            }
+        }
+        return PtxCompiler.CompileAlone(definition, target);
     }
 
     /// <summary>Unloads everything. No launch may be in flight.</summary>
