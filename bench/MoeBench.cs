@@ -30,10 +30,11 @@ internal static class MoeBench
         foreach (int tokens in options.MoeRows)
         {
             ResultRecord record = Measure(model, tokens, read) with { Model = name };
-            wrong += record.RelError <= MostError ? 0 : 1;
+            bool right = record.RelError <= MostError;
+            wrong += right ? 0 : 1;
             results.Add(record);
             Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $"{tokens} tokens: {record.Us:F1} us, floor {record.FloorUs:F1} us, {record.DistinctExperts:F1} experts, {record.Tflops:F1} TFLOPS, error {record.RelError:E1}{(record.RelError <= MostError ? "" : " WRONG")}"));
+                $"{tokens} tokens: {record.Us:F1} us, floor {record.FloorUs:F1} us, {record.DistinctExperts:F1} experts, {record.Tflops:F1} TFLOPS, error {record.RelError:E1}{(right ? "" : " WRONG")}"));
         }
         return results;
     }
@@ -80,7 +81,8 @@ internal static class MoeBench
             ReadGbps = read is { } rate ? Math.Round(rate, 1) : null,
             FloorUs = read is { } floor ? Math.Round(bytes / floor / 1000, 2) : null,
             DistinctExperts = Math.Round(distinct, 2),
-            RelError = error,
+            // NaN has no place in JSON.
+            RelError = double.IsFinite(error) ? error : double.MaxValue,
             Device = device.Name,
             Driver = ResultRecord.DriverOf(device),
         };

@@ -52,8 +52,8 @@ internal static class MoeCheck
         double least = logits.OrderDescending().ElementAt(config.ExpertsPerToken - 1), most = logits.Max();
         double mass = config.NormTopkProb ? 0 : logits.Sum(l => Math.Exp(l - most));
         var kept = new List<int>();
-        foreach (int expert in chosen)
-            if (logits[expert] >= least - (1e-4 * (1 + Math.Abs(least))))
+        foreach (int expert in chosen.ToArray().Distinct())
+            if ((uint)expert < (uint)logits.Length && logits[expert] >= least - (1e-4 * (1 + Math.Abs(least))))
                 kept.Add(expert);
         if (config.NormTopkProb)
             mass = kept.Sum(e => Math.Exp(logits[e] - most));

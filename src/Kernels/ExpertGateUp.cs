@@ -73,7 +73,7 @@ internal struct ExpertRowParts
 /// A block has 16 gate rows and the 16 up rows beside them of one expert, for all tokens that chose it: block (i, p) takes the expert of pair
 /// p unless an earlier pair has it too. Its warps take turns along K and add up in shared memory, in warp order. A token's column of an mma
 /// does not see the other columns, so its bits do not depend on who else is in the batch. Which expert it is comes from the launch before, so
-/// nothing can be requested earlier; the launch after this one is released only when all blocks have waited, and may read early what is older.
+/// no weights of it can be requested earlier; the launch after this one is released only when all blocks have waited, and may read early what is older.
 /// </remarks>
 internal static class ExpertGateUp
 {

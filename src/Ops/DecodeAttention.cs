@@ -65,7 +65,7 @@ internal static class DecodeAttention
     /// positions of the cache and <paramref name="position"/> must be older than the launch before this one in a graph.
     /// </summary>
     /// <param name="stream">Stream to launch on.</param>
-    /// <param name="qkv"><c>[queryHeads + 2·kvHeads, headDim]</c> BF16.</param>
+    /// <param name="qkv"><c>[queryHeads + 2·kvHeads, headDim]</c> BF16, on a 4-byte boundary.</param>
     /// <param name="position"><c>[1]</c> on the device.</param>
     /// <param name="layer">Layer of the cache: read, and written at the position.</param>
     /// <param name="output"><c>[queryHeads, headDim]</c> BF16 and a workspace for the cache's heads.</param>
@@ -79,7 +79,7 @@ internal static class DecodeAttention
     /// next to nothing. A row's bits do not depend on the other sequences.
     /// </summary>
     /// <param name="stream">Stream to launch on.</param>
-    /// <param name="qkv"><c>[sequences, queryHeads + 2·kvHeads, headDim]</c> BF16.</param>
+    /// <param name="qkv"><c>[sequences, queryHeads + 2·kvHeads, headDim]</c> BF16, on a 4-byte boundary.</param>
     /// <param name="positions"><c>[sequences]</c> on the device.</param>
     /// <param name="layer">Layer of the caches: read, and written at the positions.</param>
     /// <param name="output"><c>[sequences, queryHeads, headDim]</c> BF16 and a workspace for as many sequences.</param>

@@ -24,7 +24,8 @@ public sealed class GpuGraph : IDisposable
 
     /// <summary>
     /// Records everything that <paramref name="record"/> launches on the stream. Nothing runs yet. Kernels must have been
-    /// loaded before (run the sequence once), since loading a module is not possible while recording.
+    /// loaded before (run the sequence once), since loading a module is not possible while recording. Nothing that is called may wait for another thread that waits for
+    /// the device.
     /// </summary>
     /// <exception cref="GpuException">The device has no graphs (<see cref="GpuFault.NotSupported"/>), the stream is the default one, or the sequence cannot be recorded.</exception>
     public static GpuGraph Capture(GpuStream stream, Action record) => Capture(stream, record, overlap: true);

@@ -151,6 +151,11 @@ internal sealed class KernelCache(GpuDevice device)
             {
                 return PtxCompiler.Compile(accelerator.GetBackend(), definition);
             }
+            catch (PtxInstructionNotSupportedException)
+            {
+                contextFailed = true;
+                throw;
+            }
             catch (GpuException e) when (e.Fault == GpuFault.Compilation)
             {
                 contextFailed = true;

@@ -2,13 +2,15 @@ namespace GpuKit.Ilgpu.Runtime;
 
 /// <summary>
 /// Keeps recording graphs and waiting for the whole device apart: the driver refuses to wait for a context while one of its streams is
-/// recorded, and gives the recording up as well. Threads may record at the same time.
+/// recorded, and gives the recording up as well. Threads may record at the same time. A recording comes first: it is short, and whoever polls the device
+/// must not keep it from beginning.
 /// </summary>
 internal sealed class RecordingGate
 {
     private readonly object gate = new();
     private readonly ThreadLocal<int> own = new();
     private int recordings;
+    private int queuedRecordings;
     private int waits;
 
     /// <summary>Waits until nobody waits for the device, unless this thread records already.</summary>
@@ -16,8 +18,10 @@ internal sealed class RecordingGate
     {
         lock (gate)
         {
+            queuedRecordings++;
             while (waits > 0 && own.Value == 0)
                 Monitor.Wait(gate);
+            queuedRecordings--;
             recordings++;
         }
         own.Value++;
@@ -42,9 +46,9 @@ internal sealed class RecordingGate
             throw new InvalidOperationException("The device cannot be waited for while this thread records a graph: nothing runs before the graph is replayed.");
         lock (gate)
         {
-            waits++;
-            while (recordings > 0)
+            while (recordings + queuedRecordings > 0)
                 Monitor.Wait(gate);
+            waits++;
         }
         try
         {

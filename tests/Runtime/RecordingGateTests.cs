@@ -54,6 +54,27 @@ public sealed class RecordingGateTests
         Assert.True(waited);
     }
 
+    [Fact]
+    public async Task WhoeverPollsTheDeviceDoesNotKeepARecordingFromBeginning()
+    {
+        var gate = new RecordingGate();
+        using var stop = new CancellationTokenSource();
+        Task[] polling = [.. Enumerable.Range(0, 3).Select(_ => Task.Run(
+            () =>
+            {
+                while (!stop.IsCancellationRequested)
+                    gate.Wait(static () => Thread.SpinWait(100));
+            },
+            CancellationToken.None))];
+        for (int i = 0; i < 200; i++)
+        {
+            gate.BeginRecording();
+            gate.EndRecording();
+        }
+        await stop.CancelAsync();
+        await Task.WhenAll(polling);
+    }
+
     private static void InterlockedMax(ref int target, int value)
     {
         for (int seen = Volatile.Read(ref target); value > seen; seen = Volatile.Read(ref target))
