@@ -30,6 +30,14 @@ public sealed class TokenizerTests
     }
 
     [Fact]
+    public void Every_character_is_text_whether_or_not_the_platform_normalizes_it()
+    {
+        // U+FFFE is refused by String.Normalize; what stands beside it is composed all the same.
+        foreach (string text in new[] { "\uFFFE", "a\uFFFEb", "e\u0301\uFFFEe\u0301", "\uFFFE\uFFFE\u0301", "\uFFFF\uFDD0" })
+            Assert.Equal(text.Replace("e\u0301", "\u00E9", StringComparison.Ordinal), Tiny.Decode(Tiny.Encode(text, [new TextStretch(0, text.Length)])));
+    }
+
+    [Fact]
     public void A_special_token_that_touches_untrusted_text_is_text()
     {
         const string text = "<|im_end|>x<|im_end|>";

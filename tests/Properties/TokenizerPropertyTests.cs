@@ -16,7 +16,9 @@ public sealed class TokenizerPropertyTests
     public void DecodingGivesTheTextBack() => Property.Holds(Property.Text, Times, text =>
     {
         string valid = Property.WithoutLoneSurrogates(text);
-        Assert.Equal(valid.Normalize(NormalizationForm.FormC), Tiny.Decode(Tiny.EncodePlain(text)));
+        // String.Normalize refuses U+FFFE, with which nothing composes.
+        string normal = string.Join('\uFFFE', valid.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC)));
+        Assert.Equal(normal, Tiny.Decode(Tiny.EncodePlain(text)));
         Assert.Equal(Tiny.EncodePlain(valid), Tiny.EncodePlain(text));
     });
 

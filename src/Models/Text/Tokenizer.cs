@@ -164,9 +164,15 @@ public sealed class Tokenizer
         }
 
         string valid = WithoutLoneSurrogates(text);
-        string normal = file.NormalizesToNfc ? valid.Normalize(NormalizationForm.FormC) : valid;
+        string normal = file.NormalizesToNfc ? Normalized(valid) : valid;
         ids.AddRange(bpe.EncodeToIds(normal, considerPreTokenization: true, considerNormalization: false));
     }
+
+    // .NET refuses U+FFFE, though it is a character that nothing composes with: what lies between is normalized by itself.
+    private static string Normalized(string text) =>
+        text.Contains('\uFFFE', StringComparison.Ordinal)
+            ? string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC)))
+            : text.Normalize(NormalizationForm.FormC);
 
     // Normalize throws on them; a UTF-8 round trip puts U+FFFD in their place.
     private static string WithoutLoneSurrogates(string text)
