@@ -1,7 +1,6 @@
 using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
-using ILGPU.Algorithms;
 
 namespace GpuKit.Ilgpu.Kernels;
 
@@ -63,10 +62,16 @@ internal static class DecodeStep
     /// <summary>Counters: one a phase, and the blocks that have ended.</summary>
     public const int Flags = 6;
 
-    private const int AfterQueryKeyValue = 0, AfterAttention = 1, AfterOutput = 2, AfterGateUp = 3, AfterDown = 4, Ended = 5;
+    /// <summary>Clocks a layer and block: four of each phase (it comes, it has waited, it has its inputs, it has multiplied), and the end.</summary>
+    public const int Stamps = 21;
 
-    // Where the multiplying warps meet; attention has the first point.
-    private const uint MeetingPoint = 2;
+    /// <summary>The products of a layer, and the counters of the blocks that have ended them.</summary>
+    public const int QueryKeyValue = 0, Output = 1, GateUp = 2, Down = 3, Products = 4;
+
+    private const int Attention = 4, Ended = 5;
+
+    /// <summary>Where the multiplying warps meet; attention has the first point.</summary>
+    public const uint MeetingPoint = 2;
 
     /// <summary>Warps that multiply.</summary>
     public static int Multipliers => (Group.DimX >> 5) - Producers;
@@ -152,20 +157,45 @@ internal static class DecodeStep
         return shared;
     }
 
+    // One loop over the products of all layers, so that there is one copy of the code that multiplies: it must stay in the instruction cache, which a copy a phase would not.
     private static void RunLayers<TFormat, THead>(DecodeStepArgs a, DecodeStepShared shared, DecodeStepRing dense, DecodeStepRing experts)
         where TFormat : struct, IStreamedFormat
         where THead : struct, IHeadWidth
     {
-        for (int layer = 0; layer < a.LayerCount; layer++)
+        for (int turn = 0; turn < a.LayerCount * Products; turn++)
         {
-            int blocks = Grid.DimX * layer, now = blocks + Grid.DimX;
-            QueryKeyValue<TFormat>(a, shared, layer, ref dense, blocks);
-            Attend<THead>(a, shared, layer, now);
-            Output<TFormat>(a, shared, layer, ref dense);
-            GateUp<TFormat>(a, shared, layer, ref experts, now);
-            Down<TFormat>(a, shared, ref experts, now);
+            int layer = turn >> 2, product = turn & 3, stamp = product == QueryKeyValue ? 0 : 4 + (4 * product);
+            if (product == Output)
+                Attend<THead>(a, shared, layer);
+            DecodeStepAhead ahead = DecodeStepAhead.Request(a, layer, product);
+            Stamp(a, layer, stamp);
+            Await(a, product, layer);
+            Stamp(a, layer, stamp + 1);
+            DecodeStepInputs.Prepare<TFormat>(a, shared, product, ahead);
+            Meet(); // the inputs are there before anyone multiplies by them
+            float factor = 1;
+            if (product == QueryKeyValue || product == GateUp)
+                factor = DecodeStepInputs.Factor(a, shared);
+            if (product == GateUp)
+                DecodeStepRouting.Weigh(a, shared, layer, factor);
+            Stamp(a, layer, stamp + 2);
+            DecodeStepRing ring = experts;
+            if (product < GateUp)
+                ring = dense;
+            DecodeStepProducts.Run<TFormat>(ref ring, DecodeStepProduct.Of(a, product), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
+            if (product < GateUp)
+                dense = ring;
+            else
+                experts = ring;
+            Meet(); // all warps' sums are there before they are added
+            Stamp(a, layer, stamp + 3);
+            DecodeStepOutputs.Store(a, shared, layer, product, ahead, factor);
+            Meet(); // the block has written all that it counts for
+            if (Group.IdxX == 0)
+                GridFlag.Add(ref a.Flags[product], 1);
+            if (product == Down)
+                Stamp(a, layer, Stamps - 1);
         }
-        Meet(); // nobody of the block waits any more
         if (Group.IdxX > 0 || Atomic.Add(ref a.Flags[Ended], 1) < Grid.DimX - 1)
             return;
         // The last block: nobody waits for a count.
@@ -173,17 +203,23 @@ internal static class DecodeStep
             a.Flags[i] = 0;
     }
 
-    private static void Meet() => SomeWarps.Meet(MeetingPoint, MultiplyingThreads);
-
-    // One thread tells and asks for the block: the meeting orders the others' writes before, their reads after.
-    private static void Signal(DecodeStepArgs a, int flag)
+    private static void Stamp(DecodeStepArgs a, int layer, int point)
     {
-        Meet();
-        if (Group.IdxX == 0)
-            GridFlag.Add(ref a.Flags[flag], 1);
+        if (a.Trace.Length > 0 && Group.IdxX == 0)
+            a.Trace[(((long)layer * Grid.DimX) + Grid.IdxX) * Stamps + point] = Clock.Now();
     }
 
-    private static void Await(DecodeStepArgs a, int flag, int count)
+    private static void Meet() => SomeWarps.Meet(MeetingPoint, MultiplyingThreads);
+
+    // What a product waits for: the one before it, or attention. One thread asks for the block; the meeting orders the others' reads after.
+    private static void Await(DecodeStepArgs a, int product, int layer)
+    {
+        int flag = product == Output ? Attention : (product + Products - 1) & 3;
+        int count = product == Output ? (layer + 1) * a.KvHeads : (product == QueryKeyValue ? layer : layer + 1) * Grid.DimX;
+        AwaitCount(a, flag, count);
+    }
+
+    private static void AwaitCount(DecodeStepArgs a, int flag, int count)
     {
         if (Group.IdxX == 0)
             while (GridFlag.Read(ref a.Flags[flag]) < count)
@@ -191,39 +227,13 @@ internal static class DecodeStep
         Meet();
     }
 
-    private static void QueryKeyValue<TFormat>(DecodeStepArgs a, DecodeStepShared shared, int layer, ref DecodeStepRing ring, int blocks)
-        where TFormat : struct, IStreamedFormat
-    {
-        U4 gains = DecodeStepInputs.RequestGains(a, Address(a, layer, DecodeLayerField.InputGain));
-        Await(a, AfterDown, blocks);
-        DecodeStepInputs.Norm<TFormat>(a, shared, Address(a, layer, DecodeLayerField.InputGain), gains);
-        Meet(); // the inputs are there before anyone multiplies by them
-        DecodeStepShare share = DecodeStepShare.Of((int)(a.QueryKeyValue.Length >> 3));
-        DecodeStepProducts.Run<TFormat>(ref ring, Product(share.Count, 1, a.Hidden), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
-        Meet(); // all warps' sums are there before they are added
-        float factor = DecodeStepInputs.Factor(a, shared);
-        for (int r = Group.IdxX; r < share.Count * DecodeStepRing.GroupRows; r += MultiplyingThreads)
-            a.QueryKeyValue[(share.First * DecodeStepRing.GroupRows) + r] = Bf16.FromFloat(DecodeStepProducts.Collect(shared.Partials, r, a.MostRows) * factor);
-        Signal(a, AfterQueryKeyValue);
-    }
-
-    private static long Address(DecodeStepArgs a, int layer, DecodeLayerField field) => a.Layers[((long)layer * (int)DecodeLayerField.Count) + (int)field];
-
-    private static DecodeStepProduct Product(int groups, int matrices, int columns)
-    {
-        DecodeStepProduct product;
-        product.Groups = groups;
-        product.Matrices = matrices;
-        product.Columns = columns;
-        return product;
-    }
-
     // Blocks without a part of a head go on and wait for the outputs of all heads.
-    private static void Attend<THead>(DecodeStepArgs a, DecodeStepShared shared, int layer, int queryKeyValueCount)
+    private static void Attend<THead>(DecodeStepArgs a, DecodeStepShared shared, int layer)
         where THead : struct, IHeadWidth
     {
         int parts = IntrinsicMath.Clamp(Grid.DimX / a.KvHeads, 1, DecodeAttention.MostParts), warps = IntrinsicMath.Min(Multipliers, DecodeAttention.MostWarps);
         DecodeAttentionArgs attention = DecodeStepInputs.Attention<THead>(a, layer, parts, warps);
+        Stamp(a, layer, 4);
         for (int item = Grid.IdxX; item < a.KvHeads * parts; item += Grid.DimX)
         {
             attention.Part = item / a.KvHeads;
@@ -236,88 +246,15 @@ internal static class DecodeStep
             AttentionAhead ahead = default;
             if (takesPart)
                 ahead = DecodeAttention.Request<THead>(attention, span);
-            Await(a, AfterQueryKeyValue, queryKeyValueCount);
+            AwaitCount(a, QueryKeyValue, (layer + 1) * Grid.DimX);
+            Stamp(a, layer, 5);
             if (!takesPart || !DecodeAttention.Attend<THead>(attention, span, ahead, shared.Attention))
                 continue;
             SomeWarps.Meet(DecodeAttention.MeetingPoint, 32 * warps); // the head's output is there before it is counted
+            Stamp(a, layer, 6);
             if (Group.IdxX == 0)
-                GridFlag.Add(ref a.Flags[AfterAttention], 1);
+                GridFlag.Add(ref a.Flags[Attention], 1);
+            Stamp(a, layer, 7);
         }
-    }
-
-    private static void Output<TFormat>(DecodeStepArgs a, DecodeStepShared shared, int layer, ref DecodeStepRing ring)
-        where TFormat : struct, IStreamedFormat
-    {
-        DecodeStepShare share = DecodeStepShare.Of(a.Hidden >> 3);
-        U4 router = DecodeStepRouting.Request(a, layer, share);
-        float old = DecodeStepInputs.RequestResidual(a, share), gain = DecodeStepInputs.RequestGain(a, Address(a, layer, DecodeLayerField.ExpertGain), share);
-        Await(a, AfterAttention, (layer + 1) * a.KvHeads);
-        DecodeStepInputs.Copy<TFormat>(a.Attended, shared.InputWords);
-        Meet(); // the inputs are there before anyone multiplies by them
-        DecodeStepProducts.Run<TFormat>(ref ring, Product(share.Count, 1, (int)a.Attended.Length), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
-        Meet(); // all warps' sums are there before they are added
-        for (int r = Group.IdxX; r < share.Count * DecodeStepRing.GroupRows; r += MultiplyingThreads)
-        {
-            int n = (share.First * DecodeStepRing.GroupRows) + r;
-            if (r != Group.IdxX)
-            {
-                old = a.Residual[n];
-                gain = DecodeStepInputs.GainOf(Address(a, layer, DecodeLayerField.ExpertGain), n);
-            }
-            float value = old + DecodeStepProducts.Collect(shared.Partials, r, a.MostRows);
-            a.Residual[n] = value;
-            shared.Columns[r] = value * gain;
-        }
-        Meet(); // the block's columns are there before the router multiplies them
-        DecodeStepRouting.Add(a, shared, layer, share, router);
-        Signal(a, AfterOutput);
-    }
-
-    private static void GateUp<TFormat>(DecodeStepArgs a, DecodeStepShared shared, int layer, ref DecodeStepRing ring, int count)
-        where TFormat : struct, IStreamedFormat
-    {
-        U4 gains = DecodeStepInputs.RequestGains(a, Address(a, layer, DecodeLayerField.ExpertGain));
-        Await(a, AfterOutput, count);
-        DecodeStepRouting.Choose(a, shared);
-        DecodeStepInputs.Norm<TFormat>(a, shared, Address(a, layer, DecodeLayerField.ExpertGain), gains);
-        Meet(); // the inputs are there before anyone multiplies by them
-        float factor = DecodeStepInputs.Factor(a, shared);
-        DecodeStepRouting.Weigh(a, shared, layer, factor);
-        DecodeStepShare units = DecodeStepShare.Of(a.TopK * (a.Width >> 3));
-        DecodeStepProducts.Run<TFormat>(ref ring, Product(2 * units.Count, 1, a.Hidden), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
-        Meet(); // all warps' sums are there before they are added
-        for (int r = Group.IdxX; r < units.Count * DecodeStepRing.GroupRows; r += MultiplyingThreads)
-        {
-            // A unit's eight gate rows, then its eight up rows.
-            int place = (2 * (r & ~7)) + (r & 7);
-            float gate = DecodeStepProducts.Collect(shared.Partials, place, a.MostRows) * factor;
-            float up = DecodeStepProducts.Collect(shared.Partials, place + DecodeStepRing.GroupRows, a.MostRows) * factor;
-            a.Activated[(units.First * DecodeStepRing.GroupRows) + r] = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
-        }
-        Signal(a, AfterGateUp);
-    }
-
-    private static void Down<TFormat>(DecodeStepArgs a, DecodeStepShared shared, ref DecodeStepRing ring, int count)
-        where TFormat : struct, IStreamedFormat
-    {
-        DecodeStepShare share = DecodeStepShare.Of(a.Hidden >> 3);
-        float old = DecodeStepInputs.RequestResidual(a, share);
-        Await(a, AfterGateUp, count);
-        // Everyone has chosen: the sums are empty for the next layer, before which there is another wait.
-        if (Grid.IdxX == 0)
-            for (int i = Group.IdxX; i < a.Experts; i += MultiplyingThreads)
-                a.RouterSums[i] = 0;
-        DecodeStepInputs.Copy<TFormat>(a.Activated, shared.InputWords);
-        Meet(); // the inputs are there before anyone multiplies by them
-        DecodeStepProducts.Run<TFormat>(ref ring, Product(share.Count, a.TopK, a.Width), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
-        Meet(); // all warps' sums are there before they are added
-        for (int r = Group.IdxX; r < share.Count * DecodeStepRing.GroupRows; r += MultiplyingThreads)
-        {
-            int n = (share.First * DecodeStepRing.GroupRows) + r;
-            if (r != Group.IdxX)
-                old = a.Residual[n];
-            a.Residual[n] = old + DecodeStepProducts.Collect(shared.Partials, r, a.MostRows);
-        }
-        Signal(a, AfterDown);
     }
 }

@@ -82,6 +82,9 @@ internal struct DecodeStepArgs
     /// <summary>[DecodeStep.Flags] workspace, zero between launches: how many blocks have ended a phase.</summary>
     public ArrayView<int> Flags;
 
+    /// <summary>[LayerCount, blocks, DecodeStep.Stamps] multiprocessor clocks, or empty: when a block passed which point, for measurements.</summary>
+    public ArrayView<long> Trace;
+
     public int LayerCount;
     public int Hidden;
     public int KvHeads;

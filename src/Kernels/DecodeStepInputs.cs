@@ -4,48 +4,87 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
+/// <summary>What a thread asks for before it waits for other blocks: weights, and what its own block has written.</summary>
+internal struct DecodeStepAhead
+{
+    /// <summary>Before a norm its first eight gains; before the router eight columns of an expert's row.</summary>
+    public U4 Weights;
+
+    /// <summary>Of the gains.</summary>
+    public long Address;
+
+    /// <summary>The thread's first number of the residual stream, and its gain before the experts.</summary>
+    public float Residual, Gain;
+
+    public static DecodeStepAhead Request(DecodeStepArgs a, int layer, int product)
+    {
+        DecodeStepAhead ahead = default;
+        DecodeStepShare share = DecodeStepShare.OfProduct(a, product);
+        ahead.Address = a.Layers[((long)layer * (int)DecodeLayerField.Count) + (int)(product == DecodeStep.QueryKeyValue ? DecodeLayerField.InputGain : DecodeLayerField.ExpertGain)];
+        if (product == DecodeStep.QueryKeyValue || product == DecodeStep.GateUp)
+        {
+            ahead.Weights = Mem.LoadReadOnlyFrom(ahead.Address + (IntrinsicMath.Min(Group.IdxX * 8, a.Hidden - 8) * sizeof(ushort)));
+            return ahead;
+        }
+        // Threads without a row take another's.
+        int own = IntrinsicMath.Min((share.First * DecodeStepRing.GroupRows) + Group.IdxX, a.Hidden - 1);
+        ahead.Residual = a.Residual[own];
+        if (product == DecodeStep.Output)
+        {
+            ahead.Gain = DecodeStepInputs.GainOf(ahead.Address, own);
+            ahead.Weights = DecodeStepRouting.Request(a, layer, share);
+        }
+        return ahead;
+    }
+}
+
 /// <summary>What the multiplying warps of <see cref="DecodeStep"/> read before a product: its inputs, in the order and scale in which the format multiplies them, as BF16 in shared memory.</summary>
 internal static class DecodeStepInputs
 {
     private static int Threads => 32 * DecodeStep.Multipliers;
 
-    /// <summary>A thread's first eight gains of a norm; they are weights and may be asked for early.</summary>
-    public static U4 RequestGains(DecodeStepArgs a, long gains) =>
-        Mem.LoadReadOnlyFrom(gains + (IntrinsicMath.Min(Group.IdxX * 8, a.Hidden - 8) * sizeof(ushort)));
-
-    /// <summary>A thread's own number of the residual stream: the block itself has written it, or an earlier launch. Threads without one take another.</summary>
-    public static float RequestResidual(DecodeStepArgs a, DecodeStepShare share) => a.Residual[Own(a, share)];
-
-    private static int Own(DecodeStepArgs a, DecodeStepShare share) => IntrinsicMath.Min((share.First * DecodeStepRing.GroupRows) + Group.IdxX, a.Hidden - 1);
-
-    /// <summary>The gain beside it.</summary>
-    public static float RequestGain(DecodeStepArgs a, long gains, DecodeStepShare share) =>
-        GainOf(gains, Own(a, share));
-
-    /// <summary>One gain: from the 16 bytes that hold it.</summary>
-    public static float GainOf(long gains, int n)
+    /// <summary>Inputs of one of a layer's products; before gate and up the choice of experts as well. A meeting must follow.</summary>
+    public static void Prepare<TFormat>(DecodeStepArgs a, DecodeStepShared shared, int product, DecodeStepAhead ahead)
+        where TFormat : struct, IStreamedFormat
     {
-        U4 eight = Mem.LoadReadOnlyFrom(gains + ((n & ~7) * sizeof(ushort)));
-        uint upper = (n & 4) != 0 ? ((n & 2) != 0 ? eight.W : eight.Z) : ((n & 2) != 0 ? eight.Y : eight.X);
-        return (n & 1) != 0 ? Bf16.High(upper) : Bf16.Low(upper);
+        if (product == DecodeStep.QueryKeyValue || product == DecodeStep.GateUp)
+        {
+            ArrayView<uint> residual = a.Residual.Cast<uint>();
+            int own = IntrinsicMath.Min(Group.IdxX * 8, a.Hidden - 8);
+            U4 low = Mem.LoadL2(ref residual[own]), high = Mem.LoadL2(ref residual[own + 4]);
+            // Between the request and its use: the sums of the router come with it.
+            if (product == DecodeStep.GateUp)
+                DecodeStepRouting.Choose(a, shared);
+            Norm<TFormat>(a, shared, ahead, low, high);
+            return;
+        }
+        // Everyone has chosen: the sums are empty for the next layer, before which there is another wait.
+        if (product == DecodeStep.Down && Grid.IdxX == Grid.DimX - 1)
+            for (int i = Group.IdxX; i < a.Experts; i += Threads)
+                a.RouterSums[i] = 0;
+        Copy<TFormat>(product == DecodeStep.Output ? a.Attended : a.Activated, shared.InputWords);
     }
 
-    /// <summary>The residual stream times the gains; the norm's factor multiplies the sums later. Leaves each warp's sum of squares. A meeting must follow.</summary>
-    public static void Norm<TFormat>(DecodeStepArgs a, DecodeStepShared shared, long gains, U4 firstGains)
+    // The residual stream times the gains; the norm's factor multiplies the sums later. Leaves each warp's sum of squares.
+    private static void Norm<TFormat>(DecodeStepArgs a, DecodeStepShared shared, DecodeStepAhead ahead, U4 low, U4 high)
         where TFormat : struct, IStreamedFormat
     {
         ArrayView<uint> residual = a.Residual.Cast<uint>();
         float squares = 0;
+        U4 gains = ahead.Weights;
         for (int i = Group.IdxX * 8; i < a.Hidden; i += Threads * 8)
         {
-            U4 low = Mem.LoadL2(ref residual[i]), high = Mem.LoadL2(ref residual[i + 4]);
             if (i != Group.IdxX * 8)
-                firstGains = Mem.LoadReadOnlyFrom(gains + (i * sizeof(ushort)));
+            {
+                low = Mem.LoadL2(ref residual[i]);
+                high = Mem.LoadL2(ref residual[i + 4]);
+                gains = Mem.LoadReadOnlyFrom(ahead.Address + (i * sizeof(ushort)));
+            }
             U4 x;
-            x.X = Pair(low.X, low.Y, firstGains.X);
-            x.Y = Pair(low.Z, low.W, firstGains.Y);
-            x.Z = Pair(high.X, high.Y, firstGains.Z);
-            x.W = Pair(high.Z, high.W, firstGains.W);
+            x.X = Pair(low.X, low.Y, gains.X);
+            x.Y = Pair(low.Z, low.W, gains.Y);
+            x.Z = Pair(high.X, high.Y, gains.Z);
+            x.W = Pair(high.Z, high.W, gains.W);
             squares = Squares(high, Squares(low, squares));
             Mem.StoreShared(ref shared.InputWords[i >> 1], TFormat.Arrange(x));
         }
@@ -71,8 +110,16 @@ internal static class DecodeStepInputs
         return Fast.Rsqrt((squares / a.Hidden) + a.Epsilon);
     }
 
-    /// <summary>Another block's BF16 numbers, a multiple of eight. A meeting must follow.</summary>
-    public static void Copy<TFormat>(ArrayView<ushort> source, ArrayView<uint> inputs)
+    /// <summary>One gain: from the 16 bytes that hold it.</summary>
+    public static float GainOf(long gains, int n)
+    {
+        U4 eight = Mem.LoadReadOnlyFrom(gains + ((n & ~7) * sizeof(ushort)));
+        uint upper = (n & 4) != 0 ? ((n & 2) != 0 ? eight.W : eight.Z) : ((n & 2) != 0 ? eight.Y : eight.X);
+        return (n & 1) != 0 ? Bf16.High(upper) : Bf16.Low(upper);
+    }
+
+    // Other blocks' BF16 numbers, a multiple of eight.
+    private static void Copy<TFormat>(ArrayView<ushort> source, ArrayView<uint> inputs)
         where TFormat : struct, IStreamedFormat
     {
         ArrayView<uint> words = source.Cast<uint>();

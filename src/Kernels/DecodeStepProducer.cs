@@ -19,38 +19,41 @@ internal static class DecodeStepProducer
 {
     public static void RunDense(DecodeStepArgs a, DecodeStepRing ring)
     {
-        int heads = a.KvHeads * a.GroupSize;
-        int headDim = (int)(a.Attended.Length / heads);
-        for (int layer = 0; layer < a.LayerCount; layer++)
+        for (int turn = 0; turn < 2 * a.LayerCount; turn++)
         {
-            DecodeStepMatrix matrix = Matrix(a, layer, (int)DecodeLayerField.QueryKeyValue, (heads + (2 * a.KvHeads)) * headDim, a.Hidden);
-            LoadRows(a, ref ring, matrix, DecodeStepShare.Of(matrix.Rows >> 3));
-            matrix = Matrix(a, layer, (int)DecodeLayerField.Output, a.Hidden, heads * headDim);
-            LoadRows(a, ref ring, matrix, DecodeStepShare.Of(matrix.Rows >> 3));
+            bool isOutput = (turn & 1) != 0;
+            int rows = isOutput ? a.Hidden : (int)a.QueryKeyValue.Length, columns = isOutput ? (int)a.Attended.Length : a.Hidden;
+            DecodeStepMatrix matrix = Matrix(a, turn >> 1, (int)(isOutput ? DecodeLayerField.Output : DecodeLayerField.QueryKeyValue), rows, columns);
+            DecodeStepShare groups = DecodeStepShare.OfProduct(a, isOutput ? DecodeStep.Output : DecodeStep.QueryKeyValue);
+            for (int group = 0; group < groups.Count; group += 2)
+                LoadRows(a, ref ring, matrix, 0, Rows(groups, group));
         }
     }
 
     public static void RunExperts(DecodeStepArgs a, DecodeStepRing ring, ArrayView<int> chosen, uint routed)
     {
         int perExpert = a.Width >> 3;
-        DecodeStepShare units = DecodeStepShare.Of(a.TopK * perExpert), groups = DecodeStepShare.Of(a.Hidden >> 3);
+        DecodeStepShare units = DecodeStepShare.OfProduct(a, DecodeStep.GateUp), groups = DecodeStepShare.OfProduct(a, DecodeStep.Down);
+        int all = units.Count + (((groups.Count + 1) >> 1) * a.TopK);
         for (int layer = 0; layer < a.LayerCount; layer++)
         {
+            // Before the wait, behind which nothing should wait for memory but the weights.
+            DecodeStepMatrix gateUp = Matrix(a, layer, (int)DecodeLayerField.GateUp, 2 * a.Width, a.Hidden), down = Matrix(a, layer, (int)DecodeLayerField.Down, a.Hidden, a.Width);
             Mbarrier.Wait(routed, (uint)(layer & 1));
-            DecodeStepMatrix matrix = Matrix(a, layer, (int)DecodeLayerField.GateUp, 2 * a.Width, a.Hidden);
-            for (int unit = units.First; unit < units.First + units.Count; unit++)
+            // Units of gate and up, then pairs of groups of down, each of all experts.
+            for (int i = 0; i < all; i++)
             {
-                int slot = unit / perExpert, row = (unit - (slot * perExpert)) * DecodeStepRing.GroupRows;
-                for (int s = 0; s * DecodeStepSegment.MostCodes < matrix.Columns; s++)
-                    Load(a, ref ring, matrix, chosen[slot], (row, a.Width + row), DecodeStepSegment.Of(matrix.Columns, s));
-            }
-            matrix = Matrix(a, layer, (int)DecodeLayerField.Down, a.Hidden, a.Width);
-            for (int group = 0; group < groups.Count; group += 2)
-            {
-                (int upper, int lower) = Rows(groups, group);
-                for (int slot = 0; slot < a.TopK; slot++)
-                    for (int s = 0; s * DecodeStepSegment.MostCodes < matrix.Columns; s++)
-                        Load(a, ref ring, matrix, chosen[slot], (upper, lower), DecodeStepSegment.Of(matrix.Columns, s));
+                bool isDown = i >= units.Count;
+                int down2 = i - units.Count, pair = down2 / a.TopK, unit = units.First + i;
+                int slot = isDown ? down2 - (pair * a.TopK) : unit / perExpert, row = (unit - (slot * perExpert)) * DecodeStepRing.GroupRows;
+                (int upper, int lower) = (row, a.Width + row);
+                DecodeStepMatrix matrix = gateUp;
+                if (isDown)
+                {
+                    matrix = down;
+                    (upper, lower) = Rows(groups, 2 * pair);
+                }
+                LoadRows(a, ref ring, matrix, chosen[slot], (upper, lower));
             }
         }
     }
@@ -73,19 +76,17 @@ internal static class DecodeStepProducer
         return (upper, group + 1 < groups.Count ? upper + DecodeStepRing.GroupRows : -1);
     }
 
-    private static void LoadRows(DecodeStepArgs a, ref DecodeStepRing ring, DecodeStepMatrix matrix, DecodeStepShare groups)
+    // All segments of two groups of rows, in a slot together or in one each.
+    private static void LoadRows(DecodeStepArgs a, ref DecodeStepRing ring, DecodeStepMatrix matrix, int slab, (int Upper, int Lower) rows)
     {
-        for (int group = 0; group < groups.Count; group += 2)
-            for (int s = 0; s * DecodeStepSegment.MostCodes < matrix.Columns; s++)
-                Load(a, ref ring, matrix, 0, Rows(groups, group), DecodeStepSegment.Of(matrix.Columns, s));
-    }
-
-    private static void Load(DecodeStepArgs a, ref DecodeStepRing ring, DecodeStepMatrix matrix, int slab, (int Upper, int Lower) rows, DecodeStepSegment segment)
-    {
-        bool pairs = rows.Lower >= 0 && segment.IsPaired;
-        LoadSlot(a, ref ring, matrix, slab, (rows.Upper, pairs ? rows.Lower : -1), segment);
-        if (rows.Lower >= 0 && !pairs)
-            LoadSlot(a, ref ring, matrix, slab, (rows.Lower, -1), segment);
+        for (int s = 0; s * DecodeStepSegment.MostCodes < matrix.Columns; s++)
+        {
+            DecodeStepSegment segment = DecodeStepSegment.Of(matrix.Columns, s);
+            bool pairs = rows.Lower >= 0 && segment.IsPaired;
+            int slots = rows.Lower < 0 || pairs ? 1 : 2;
+            for (int slot = 0; slot < slots; slot++)
+                LoadSlot(a, ref ring, matrix, slab, (slot == 0 ? rows.Upper : rows.Lower, pairs ? rows.Lower : -1), segment);
+        }
     }
 
     // Lanes ask for a row each; multipliers come by copies of four bytes, since a table's rows need not lie on 16. The barrier expects all lanes and, once, the bytes.

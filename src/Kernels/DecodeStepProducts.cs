@@ -14,11 +14,21 @@ internal struct DecodeStepSums
 internal struct DecodeStepProduct
 {
     public int Groups, Matrices, Columns;
+
+    /// <summary>A block's share of one of a layer's products. Units of gate and up are two groups: eight gate rows and the eight up rows beside them.</summary>
+    public static DecodeStepProduct Of(DecodeStepArgs a, int product)
+    {
+        DecodeStepProduct p;
+        p.Groups = DecodeStepShare.OfProduct(a, product).Count * (product == DecodeStep.GateUp ? 2 : 1);
+        p.Matrices = product == DecodeStep.Down ? a.TopK : 1;
+        p.Columns = product == DecodeStep.Output ? (int)a.Attended.Length : product == DecodeStep.Down ? a.Width : a.Hidden;
+        return p;
+    }
 }
 
 /// <summary>
 /// The products of <see cref="DecodeStep"/>. Rows of weights are the 16-row operand of an mma, x all of its eight columns alike. The warps share the columns of a
-/// segment in whole chunks of 64, so each slot is emptied by all of them at once, and add up in warp order at the end.
+/// segment in pairs of chunks of 64, so each slot is emptied by all of them at once, and add up in warp order at the end.
 /// </summary>
 internal static class DecodeStepProducts
 {
@@ -72,8 +82,8 @@ internal static class DecodeStepProducts
             Mbarrier.Wait(ring.Full, ring.Parity);
             ring.Advance();
         }
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = DecodeStep.Multipliers, chunks = segment.Codes >> 6;
-        int chunk = warp * chunks / warps, end = (warp + 1) * chunks / warps;
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = DecodeStep.Multipliers, pairs = segment.Codes >> 7;
+        int pair = warp * pairs / warps, end = (warp + 1) * pairs / warps;
         uint row = (uint)(((lane >> 2) * segment.Pitch) + ((lane & 3) * 16)), own = x + (uint)((segment.Start * sizeof(ushort)) + ((lane & 3) * 32));
         DecodeStepLane place;
         place.Upper = upper + row;
@@ -82,17 +92,11 @@ internal static class DecodeStepProducts
         place.LowerScales = lower + (uint)segment.ScaleOffset;
         place.Inputs = own;
         place.Shift = part.Shift;
-        for (; chunk + 1 < end; chunk += 2)
+        for (; pair < end; pair++)
         {
-            DecodeStepSums first = Multiply<TFormat>(place, chunk), second = Multiply<TFormat>(place, chunk + 1);
+            DecodeStepSums first = Multiply<TFormat>(place, 2 * pair), second = Multiply<TFormat>(place, (2 * pair) + 1);
             sums.Upper = Fast.Fma(first.Upper + second.Upper, weight, sums.Upper);
             sums.Lower = Fast.Fma(first.Lower + second.Lower, weight, sums.Lower);
-        }
-        if (chunk < end)
-        {
-            DecodeStepSums last = Multiply<TFormat>(place, chunk);
-            sums.Upper = Fast.Fma(last.Upper, weight, sums.Upper);
-            sums.Lower = Fast.Fma(last.Lower, weight, sums.Lower);
         }
         WarpOps.Barrier(); // the warp has read the slots before they are given back
         if (lane > 0)
@@ -121,15 +125,6 @@ internal static class DecodeStepProducts
         U4 first = TFormat.Decode(upper, step, 0), second = TFormat.Decode(lower, step, 0);
         F4 part = SkinnyProducts.Multiply<TFormat>(first.X, second.X, first.Y, second.Y, x.X, x.Y, default);
         return SkinnyProducts.Multiply<TFormat>(first.Z, second.Z, first.W, second.W, x.Z, x.W, part);
-    }
-
-    /// <summary>A row's sum over the warps, in their order.</summary>
-    public static float Collect(ArrayView<float> partials, int row, int rows)
-    {
-        float sum = 0;
-        for (int warp = 0; warp < DecodeStep.Multipliers; warp++)
-            sum += partials[(warp * rows) + row];
-        return sum;
     }
 }
 

@@ -67,7 +67,11 @@ internal struct DecodeStepShare
 {
     public int First, Count;
 
-    public static DecodeStepShare Of(int groups)
+    /// <summary>Groups of one of a layer's products; units of gate and up.</summary>
+    public static DecodeStepShare OfProduct(DecodeStepArgs a, int product) => Of(
+        product == DecodeStep.QueryKeyValue ? (int)(a.QueryKeyValue.Length >> 3) : product == DecodeStep.GateUp ? a.TopK * (a.Width >> 3) : a.Hidden >> 3);
+
+    private static DecodeStepShare Of(int groups)
     {
         DecodeStepShare share;
         share.First = Grid.IdxX * groups / Grid.DimX;

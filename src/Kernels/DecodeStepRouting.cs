@@ -70,29 +70,33 @@ internal static class DecodeStepRouting
             }
             shared.Scores[expert] = score;
         }
-        SomeWarps.Meet(2, threads); // all scores are there before they are compared
+        SomeWarps.Meet(DecodeStep.MeetingPoint, threads); // all scores are there before they are compared
         ArrayView<uint> words = shared.Scores.Cast<uint>();
-        for (int expert = Group.IdxX; expert < a.Experts; expert += threads)
+        // Two threads an expert, which compare with every second four.
+        for (int first = 0; first < a.Experts; first += threads >> 1)
         {
+            int expert = IntrinsicMath.Min(first + (Group.IdxX >> 1), a.Experts - 1), rank = 0;
             float own = shared.Scores[expert];
-            int rank = 0;
-            for (int other = 0; other < a.Experts; other += 4)
+            for (int other = 4 * (Group.IdxX & 1); other < a.Experts; other += 16)
             {
-                U4 four = Mem.LoadShared(ref words[other]);
+                U4 four = Mem.LoadShared(ref words[other]), more = Mem.LoadShared(ref words[other + 8]);
                 rank += Before(four.X, other, own, expert) + Before(four.Y, other + 1, own, expert) + Before(four.Z, other + 2, own, expert) + Before(four.W, other + 3, own, expert);
+                rank += Before(more.X, other + 8, own, expert) + Before(more.Y, other + 9, own, expert) + Before(more.Z, other + 10, own, expert) + Before(more.W, other + 11, own, expert);
             }
+            rank += (int)WarpOps.Shuffle((uint)rank, (Group.IdxX & 31) ^ 1);
+            // Both threads of an expert write the same.
             if (rank < a.TopK)
             {
                 shared.Chosen[rank] = expert;
                 shared.ChosenScores[rank] = own;
             }
         }
-        SomeWarps.Meet(2, threads); // the choice is there before the producer hears of it
+        SomeWarps.Meet(DecodeStep.MeetingPoint, threads); // the choice is there before the producer hears of it
         if (Group.IdxX == 0)
             Mbarrier.Arrive(shared.Routed);
     }
 
-    // Beyond the last expert scores are −∞, and indices are higher than any expert's.
+    // Beyond the last expert scores are −∞, and indices are higher than any expert's. There are as many as a multiple of 16.
     private static int Before(uint score, int index, float own, int expert)
     {
         float other = Interop.IntAsFloat(score);

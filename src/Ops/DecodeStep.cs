@@ -100,6 +100,12 @@ internal sealed class DecodeStep : IDisposable
     /// <summary><c>[layers, experts]</c> float32: the routers' logits of the last call.</summary>
     public DeviceBuffer<float> Logits { get; } = null!;
 
+    /// <summary><c>[layers, blocks, DecodeStep.Stamps]</c> clocks that launches write while it is set.</summary>
+    internal DeviceBuffer<long>? Trace { get; set; }
+
+    /// <summary>How it runs.</summary>
+    internal DecodeStepPlan ChosenPlan => plan;
+
     /// <summary>Whether such layers run here.</summary>
     public static bool Exists(GpuDevice device, in DecodeStepShape shape, IReadOnlyList<DecodeStepLayer> layers)
     {
@@ -122,6 +128,8 @@ internal sealed class DecodeStep : IDisposable
         Shape.Require(stream, residual, 1, shape.Hidden, nameof(residual));
         Shape.Require(stream, position, 1, 1, nameof(position));
         DecodeStepArgs now = args;
+        if (Trace is not null)
+            now.Trace = Trace;
         now.Residual = residual.SubView(0, shape.Hidden);
         now.Position = position.SubView(0, 1);
         stream.Device.Launch(shape.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (plan.Blocks, 1, 1), plan.Threads, plan.SharedBytes, now);

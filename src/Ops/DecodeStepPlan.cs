@@ -41,7 +41,9 @@ internal readonly record struct DecodeStepPlan(int Blocks, int Multipliers, int 
         if (warps < 1 || !Fits(s))
             return null;
         int blocks = multiprocessors;
-        int rows = new[] { s.QueryKeyValueRows / Group, s.Hidden / Group, 2 * s.TopK * (s.Width / Group) }.Max(groups => GroupsOfBlock(groups, blocks)) * Group;
+        // A unit of gate and up is two groups.
+        int groups = Math.Max(Share(s.QueryKeyValueRows / Group, blocks), Math.Max(Share(s.Hidden / Group, blocks), 2 * Share(s.TopK * (s.Width / Group), blocks)));
+        int rows = groups * Group;
         int columns = new[] { s.Hidden, s.AttentionWidth, s.TopK * s.Width }.Max();
         int without = Kernel.SharedBytes(0, warps, rows, columns, s.HeadDim);
         int slots = Math.Min(MostSlots, (maxShared - StaticBytes - without - 512) / DecodeStepRing.SlotBytes);
@@ -52,12 +54,11 @@ internal readonly record struct DecodeStepPlan(int Blocks, int Multipliers, int 
         return new DecodeStepPlan(blocks, warps, dense, slots - dense, rows, Kernel.SharedBytes(slots, warps, rows, columns, s.HeadDim));
     }
 
-    // Gate and up are counted as pairs of groups: a share of theirs is even.
-    private static int GroupsOfBlock(int groups, int blocks) => 2 * ((((groups + 1) / 2) + blocks - 1) / blocks) is int even && groups > 2 * blocks ? even : (groups + blocks - 1) / blocks;
+    private static int Share(int count, int blocks) => (count + blocks - 1) / blocks;
 
     private static bool Fits(in DecodeStepShape s) =>
         s.HeadDim is 64 or 128 && s.QueryHeads % s.KvHeads == 0 && s.QueryHeads / s.KvHeads <= Kernels.DecodeAttention.MostGroup
         && s.Experts <= Kernel.MostExperts && s.TopK <= Math.Min(Kernel.MostTopK, s.Experts)
-        // Chunks of 64 columns; groups of eight rows.
-        && s.Hidden % 64 == 0 && s.AttentionWidth % 64 == 0 && s.Width % 64 == 0;
+        // Pairs of chunks of 64 columns; groups of eight rows.
+        && s.Hidden % 128 == 0 && s.AttentionWidth % 128 == 0 && s.Width % 128 == 0;
 }

@@ -29,6 +29,9 @@ public sealed partial class Qwen3Session
     /// <summary>Puts the position that kernels read where it was at an earlier token, so that its launches can be repeated; the next <see cref="Prefill"/> puts it right.</summary>
     internal void Rewind(int first) => position.CopyFrom(stream, [first]);
 
+    /// <summary>All layers over a token in one launch, where the session has that.</summary>
+    internal DecodeStep? OneLaunch => step;
+
     /// <summary>The stream of the session's work.</summary>
     internal GpuStream Stream => stream;
 

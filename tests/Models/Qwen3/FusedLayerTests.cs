@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Tests.Models.Qwen3;
 /// <summary>Layers over one token in few launches, which the CPU device for use does not have.</summary>
 public sealed class FusedLayerTests
 {
-    private static readonly CheckpointShape Shape = new() { Hidden = 128, QueryHeads = 4, KeyValueHeads = 2, HeadDim = 64, Experts = 5, ExpertsPerToken = 2, ExpertWidth = 64, Layers = 2, Vocabulary = 40, Block = (32, 64) };
+    private static readonly CheckpointShape Shape = new() { Hidden = 128, QueryHeads = 4, KeyValueHeads = 2, HeadDim = 64, Experts = 5, ExpertsPerToken = 2, ExpertWidth = 128, Layers = 2, Vocabulary = 40, Block = (32, 64) };
 
     public static TheoryData<TestDevice, bool, bool, bool> Cases => new()
     {
