@@ -36,6 +36,9 @@ internal struct DecodeStepShared
     public ArrayView<float> ChosenScores;
     public ArrayView<float> Weights;
 
+    /// <summary>The block's rows.</summary>
+    public DecodeStepShares Shares;
+
     /// <summary>Barrier by which the experts' producer learns of the choice.</summary>
     public uint Routed;
 }
@@ -116,11 +119,12 @@ internal static class DecodeStep
         Group.Barrier(); // the barriers are there before anyone waits at them
         DecodeStepShared shared = Carve(a, bytes.SubView(small, bytes.Length - small), start + (uint)small);
         shared.Routed = routed;
+        shared.Shares = DecodeStepShares.Of(a);
         int warp = Group.IdxX >> 5;
         if (warp == Multipliers)
-            DecodeStepProducer.RunDense(a, dense);
+            DecodeStepProducer.RunDense(a, shared.Shares, dense);
         else if (warp > Multipliers)
-            DecodeStepProducer.RunExperts(a, experts, shared.Chosen, routed);
+            DecodeStepProducer.RunExperts(a, shared.Shares, experts, shared.Chosen, routed);
         else
             RunLayers<TFormat, THead>(a, shared, dense, experts);
     }
@@ -167,7 +171,7 @@ internal static class DecodeStep
             int layer = turn >> 2, product = turn & 3, stamp = product == QueryKeyValue ? 0 : 4 + (4 * product);
             if (product == Output)
                 Attend<THead>(a, shared, layer);
-            DecodeStepAhead ahead = DecodeStepAhead.Request(a, layer, product);
+            DecodeStepAhead ahead = DecodeStepAhead.Request(a, shared.Shares, layer, product);
             Stamp(a, layer, stamp);
             Await(a, product, layer);
             Stamp(a, layer, stamp + 1);
@@ -182,7 +186,7 @@ internal static class DecodeStep
             DecodeStepRing ring = experts;
             if (product < GateUp)
                 ring = dense;
-            DecodeStepProducts.Run<TFormat>(ref ring, DecodeStepProduct.Of(a, product), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
+            DecodeStepProducts.Run<TFormat>(ref ring, DecodeStepProduct.Of(a, shared.Shares, product), shared.Inputs, shared.Weights, a.ColumnShift, shared.OwnPartials);
             if (product < GateUp)
                 dense = ring;
             else

@@ -16,10 +16,10 @@ internal struct DecodeStepAhead
     /// <summary>The thread's first number of the residual stream, and its gain before the experts.</summary>
     public float Residual, Gain;
 
-    public static DecodeStepAhead Request(DecodeStepArgs a, int layer, int product)
+    public static DecodeStepAhead Request(DecodeStepArgs a, DecodeStepShares shares, int layer, int product)
     {
         DecodeStepAhead ahead = default;
-        DecodeStepShare share = DecodeStepShare.OfProduct(a, product);
+        DecodeStepShare share = shares.OfProduct(product);
         ahead.Address = a.Layers[((long)layer * (int)DecodeLayerField.Count) + (int)(product == DecodeStep.QueryKeyValue ? DecodeLayerField.InputGain : DecodeLayerField.ExpertGain)];
         if (product == DecodeStep.QueryKeyValue || product == DecodeStep.GateUp)
         {

@@ -8,6 +8,9 @@ internal struct DecodeStepMatrix
 {
     public long Codes, Scales;
     public int Rows, Columns;
+
+    /// <summary>log2 of the rows that a slot holds.</summary>
+    public int RowShift;
 }
 
 /// <summary>
@@ -17,23 +20,23 @@ internal struct DecodeStepMatrix
 /// </summary>
 internal static class DecodeStepProducer
 {
-    public static void RunDense(DecodeStepArgs a, DecodeStepRing ring)
+    public static void RunDense(DecodeStepArgs a, DecodeStepShares shares, DecodeStepRing ring)
     {
         for (int turn = 0; turn < 2 * a.LayerCount; turn++)
         {
             bool isOutput = (turn & 1) != 0;
             int rows = isOutput ? a.Hidden : (int)a.QueryKeyValue.Length, columns = isOutput ? (int)a.Attended.Length : a.Hidden;
             DecodeStepMatrix matrix = Matrix(a, turn >> 1, (int)(isOutput ? DecodeLayerField.Output : DecodeLayerField.QueryKeyValue), rows, columns);
-            DecodeStepShare groups = DecodeStepShare.OfProduct(a, isOutput ? DecodeStep.Output : DecodeStep.QueryKeyValue);
+            DecodeStepShare groups = shares.OfProduct(isOutput ? DecodeStep.Output : DecodeStep.QueryKeyValue);
             for (int group = 0; group < groups.Count; group += 2)
                 LoadRows(a, ref ring, matrix, 0, Rows(groups, group));
         }
     }
 
-    public static void RunExperts(DecodeStepArgs a, DecodeStepRing ring, ArrayView<int> chosen, uint routed)
+    public static void RunExperts(DecodeStepArgs a, DecodeStepShares shares, DecodeStepRing ring, ArrayView<int> chosen, uint routed)
     {
         int perExpert = a.Width >> 3;
-        DecodeStepShare units = DecodeStepShare.OfProduct(a, DecodeStep.GateUp), groups = DecodeStepShare.OfProduct(a, DecodeStep.Down);
+        DecodeStepShare units = shares.OfProduct(DecodeStep.GateUp), groups = shares.OfProduct(DecodeStep.Down);
         int all = units.Count + (((groups.Count + 1) >> 1) * a.TopK);
         for (int layer = 0; layer < a.LayerCount; layer++)
         {
@@ -66,6 +69,7 @@ internal static class DecodeStepProducer
         matrix.Scales = a.Layers[entry + 1];
         matrix.Rows = rows;
         matrix.Columns = columns;
+        matrix.RowShift = DecodeStepTile.RowShiftOf(columns);
         return matrix;
     }
 
@@ -76,43 +80,37 @@ internal static class DecodeStepProducer
         return (upper, group + 1 < groups.Count ? upper + DecodeStepRing.GroupRows : -1);
     }
 
-    // All segments of two groups of rows, in a slot together or in one each.
+    // Two groups of rows, or one: a copy a slot. Multipliers come by copies of four bytes, since a table's rows need not lie on 16. The barrier expects all lanes and,
+    // once, the bytes.
     private static void LoadRows(DecodeStepArgs a, ref DecodeStepRing ring, DecodeStepMatrix matrix, int slab, (int Upper, int Lower) rows)
     {
-        for (int s = 0; s * DecodeStepSegment.MostCodes < matrix.Columns; s++)
+        int lane = Group.IdxX & 31, columns = matrix.Columns, blocks = (columns + (1 << a.ColumnShift) - 1) >> a.ColumnShift;
+        DecodeStepTile tile = DecodeStepTile.Of(columns, matrix.RowShift, rows.Lower >= 0);
+        long slabCodes = matrix.Codes + ((long)slab * matrix.Rows * columns), table = (long)slab * ((matrix.Rows + (1 << a.RowShift) - 1) >> a.RowShift);
+        for (int s = 0; s < tile.Slots; s++)
         {
-            DecodeStepSegment segment = DecodeStepSegment.Of(matrix.Columns, s);
-            bool pairs = rows.Lower >= 0 && segment.IsPaired;
-            int slots = rows.Lower < 0 || pairs ? 1 : 2;
-            for (int slot = 0; slot < slots; slot++)
-                LoadSlot(a, ref ring, matrix, slab, (slot == 0 ? rows.Upper : rows.Lower, pairs ? rows.Lower : -1), segment);
+            int first = s << tile.RowShift, row = first < DecodeStepRing.GroupRows ? rows.Upper + first : rows.Lower + first - DecodeStepRing.GroupRows;
+            bool hasBoth = tile.IsPaired && rows.Lower >= 0;
+            // Of a pair that is not neighbours two copies.
+            int bytes = columns << IntrinsicMath.Min(tile.RowShift, 3);
+            Mbarrier.Wait(ring.Empty, ring.Parity ^ 1);
+            uint slot = ring.Address, full = ring.Full;
+            if (lane == 0)
+            {
+                Mbarrier.ArriveExpecting(full, hasBoth ? 2 * bytes : bytes);
+                Bulk.Load(slot, slabCodes + ((long)row * columns), bytes, full);
+                if (hasBoth)
+                    Bulk.Load(slot + (uint)bytes, slabCodes + ((long)rows.Lower * columns), bytes, full);
+            }
+            int half = tile.IsPaired ? DecodeStepRing.MostScales / 2 : DecodeStepRing.MostScales, block = lane >= half ? lane - half : lane;
+            bool isLower = lane >= half;
+            if (block < blocks && (first & (DecodeStepRing.GroupRows - 1)) == 0 && (!isLower || hasBoth))
+            {
+                long index = ((table + ((isLower ? rows.Lower : row) >> a.RowShift)) * blocks) + block;
+                CpAsync.Copy4To(slot + DecodeStepRing.WeightBytes + (uint)(lane * sizeof(float)), matrix.Scales + (index * sizeof(float)));
+            }
+            CpAsync.ArriveWhenDone(full);
+            ring.Advance();
         }
-    }
-
-    // Lanes ask for a row each; multipliers come by copies of four bytes, since a table's rows need not lie on 16. The barrier expects all lanes and, once, the bytes.
-    private static void LoadSlot(DecodeStepArgs a, ref DecodeStepRing ring, DecodeStepMatrix matrix, int slab, (int Upper, int Lower) rows, DecodeStepSegment segment)
-    {
-        int lane = Group.IdxX & 31, groups = rows.Lower < 0 ? 1 : 2;
-        Mbarrier.Wait(ring.Empty, ring.Parity ^ 1);
-        uint slot = ring.Address, full = ring.Full;
-        if (lane == 0)
-            Mbarrier.ArriveExpecting(full, groups * DecodeStepRing.GroupRows * segment.Codes);
-        if (lane < groups * DecodeStepRing.GroupRows)
-        {
-            int row = lane < DecodeStepRing.GroupRows ? rows.Upper + lane : rows.Lower + lane - DecodeStepRing.GroupRows;
-            Bulk.Load(slot + (uint)(lane * segment.Pitch), matrix.Codes + ((((long)slab * matrix.Rows) + row) * matrix.Columns) + segment.Start, segment.Codes, full);
-        }
-        int blocks = (segment.Codes + (1 << a.ColumnShift) - 1) >> a.ColumnShift, columns = (matrix.Columns + (1 << a.ColumnShift) - 1) >> a.ColumnShift;
-        long table = (long)slab * ((matrix.Rows + (1 << a.RowShift) - 1) >> a.RowShift);
-        for (int i = lane; i < groups * blocks; i += 32)
-        {
-            bool isLower = i >= blocks;
-            int block = isLower ? i - blocks : i, row = isLower ? rows.Lower : rows.Upper;
-            long index = ((table + (row >> a.RowShift)) * columns) + (segment.Start >> a.ColumnShift) + block;
-            uint place = slot + (uint)((isLower ? DecodeStepRing.GroupRows * segment.Pitch : 0) + segment.ScaleOffset + (block * sizeof(float)));
-            CpAsync.Copy4To(place, matrix.Scales + (index * sizeof(float)));
-        }
-        CpAsync.ArriveWhenDone(full);
-        ring.Advance();
     }
 }

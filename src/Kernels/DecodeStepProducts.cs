@@ -16,10 +16,10 @@ internal struct DecodeStepProduct
     public int Groups, Matrices, Columns;
 
     /// <summary>A block's share of one of a layer's products. Units of gate and up are two groups: eight gate rows and the eight up rows beside them.</summary>
-    public static DecodeStepProduct Of(DecodeStepArgs a, int product)
+    public static DecodeStepProduct Of(DecodeStepArgs a, DecodeStepShares shares, int product)
     {
         DecodeStepProduct p;
-        p.Groups = DecodeStepShare.OfProduct(a, product).Count * (product == DecodeStep.GateUp ? 2 : 1);
+        p.Groups = shares.OfProduct(product).Count * (product == DecodeStep.GateUp ? 2 : 1);
         p.Matrices = product == DecodeStep.Down ? a.TopK : 1;
         p.Columns = product == DecodeStep.Output ? (int)a.Attended.Length : product == DecodeStep.Down ? a.Width : a.Hidden;
         return p;
@@ -27,9 +27,13 @@ internal struct DecodeStepProduct
 }
 
 /// <summary>
-/// The products of <see cref="DecodeStep"/>. Rows of weights are the 16-row operand of an mma, x all of its eight columns alike. The warps share the columns of a
-/// segment in pairs of chunks of 64, so each slot is emptied by all of them at once, and add up in warp order at the end.
+/// The products of <see cref="DecodeStep"/>. Rows of weights are the 16-row operand of an mma, x all of its eight columns alike. The warps take turns along a row, 128
+/// columns at a time, so each slot is emptied by all of them at once, and add up in warp order at the end.
 /// </summary>
+/// <remarks>
+/// Rows in a slot lie as in memory, mostly a multiple of 128 bytes apart, so that two rows that are read at once meet the same banks: each load takes twice as long. Rows moved apart would
+/// need a copy each, and a copy costs the producer more than the conflict costs here.
+/// </remarks>
 internal static class DecodeStepProducts
 {
     private const int ChunkCodes = 64;
@@ -44,17 +48,16 @@ internal static class DecodeStepProducts
     public static void Run<TFormat>(ref DecodeStepRing ring, DecodeStepProduct product, uint x, ArrayView<float> weights, int columnShift, ArrayView<float> partials)
         where TFormat : struct, IStreamedFormat
     {
-        int lane = Group.IdxX & 31;
+        int lane = Group.IdxX & 31, rowShift = DecodeStepTile.RowShiftOf(product.Columns);
         for (int group = 0; group < product.Groups; group += 2)
         {
             bool hasLower = group + 1 < product.Groups;
+            DecodeStepTile tile = DecodeStepTile.Of(product.Columns, rowShift, hasLower);
             DecodeStepSums sums = default;
             for (int matrix = 0; matrix < product.Matrices; matrix++)
             {
                 float weight = product.Matrices > 1 ? weights[matrix] * TFormat.Correction : TFormat.Correction;
-                uint inputs = x + (uint)(matrix * product.Columns * sizeof(ushort));
-                for (int s = 0; s * DecodeStepSegment.MostCodes < product.Columns; s++)
-                    Segment<TFormat>(ref ring, (DecodeStepSegment.Of(product.Columns, s), columnShift, hasLower), inputs, weight, ref sums);
+                Multiply<TFormat>(ref ring, (tile, columnShift, hasLower), x + (uint)(matrix * product.Columns * sizeof(ushort)), weight, ref sums);
             }
             if ((lane & 3) > 0)
                 continue;
@@ -65,49 +68,42 @@ internal static class DecodeStepProducts
         }
     }
 
-    private static void Segment<TFormat>(ref DecodeStepRing ring, (DecodeStepSegment Columns, int Shift, bool HasLower) part, uint x, float weight, ref DecodeStepSums sums)
+    private static void Multiply<TFormat>(ref DecodeStepRing ring, (DecodeStepTile Tile, int Shift, bool HasLower) part, uint x, float weight, ref DecodeStepSums sums)
         where TFormat : struct, IStreamedFormat
     {
-        DecodeStepSegment segment = part.Columns;
-        uint upper = ring.Address, empty = ring.Empty, lower = upper, secondEmpty = empty;
-        bool hasSecond = part.HasLower && !segment.IsPaired;
-        Mbarrier.Wait(ring.Full, ring.Parity);
-        ring.Advance();
-        if (part.HasLower)
-            lower = upper + (uint)(DecodeStepRing.GroupRows * segment.Pitch);
-        if (hasSecond)
+        DecodeStepRing first = ring;
+        for (int s = 0; s < part.Tile.Slots; s++)
         {
-            lower = ring.Address;
-            secondEmpty = ring.Empty;
             Mbarrier.Wait(ring.Full, ring.Parity);
             ring.Advance();
         }
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = DecodeStep.Multipliers, pairs = segment.Codes >> 7;
-        int pair = warp * pairs / warps, end = (warp + 1) * pairs / warps;
-        uint row = (uint)(((lane >> 2) * segment.Pitch) + ((lane & 3) * 16)), own = x + (uint)((segment.Start * sizeof(ushort)) + ((lane & 3) * 32));
+        int lane = Group.IdxX & 31, row = lane >> 2;
+        uint own = (uint)((lane & 3) * 16);
         DecodeStepLane place;
-        place.Upper = upper + row;
-        place.Lower = lower + row;
-        place.UpperScales = upper + (uint)segment.ScaleOffset;
-        place.LowerScales = lower + (uint)segment.ScaleOffset;
-        place.Inputs = own;
+        place.Upper = part.Tile.RowAddress(first, row) + own;
+        place.Lower = part.Tile.RowAddress(first, part.HasLower ? row + DecodeStepRing.GroupRows : row) + own;
+        place.UpperScales = part.Tile.ScaleAddress(first, false);
+        place.LowerScales = part.Tile.ScaleAddress(first, part.HasLower);
+        place.Inputs = x + (uint)((lane & 3) * 32);
         place.Shift = part.Shift;
-        for (; pair < end; pair++)
+        for (int pair = Group.IdxX >> 5; pair < part.Tile.Columns >> 7; pair += DecodeStep.Multipliers)
         {
-            DecodeStepSums first = Multiply<TFormat>(place, 2 * pair), second = Multiply<TFormat>(place, (2 * pair) + 1);
-            sums.Upper = Fast.Fma(first.Upper + second.Upper, weight, sums.Upper);
-            sums.Lower = Fast.Fma(first.Lower + second.Lower, weight, sums.Lower);
+            DecodeStepSums even = Chunk<TFormat>(place, 2 * pair), odd = Chunk<TFormat>(place, (2 * pair) + 1);
+            sums.Upper = Fast.Fma(even.Upper + odd.Upper, weight, sums.Upper);
+            sums.Lower = Fast.Fma(even.Lower + odd.Lower, weight, sums.Lower);
         }
         WarpOps.Barrier(); // the warp has read the slots before they are given back
         if (lane > 0)
             return;
-        Mbarrier.Arrive(empty);
-        if (hasSecond)
-            Mbarrier.Arrive(secondEmpty);
+        for (int s = 0; s < part.Tile.Slots; s++)
+        {
+            Mbarrier.Arrive(first.Empty);
+            first.Advance();
+        }
     }
 
     // 16 rows by 64 columns.
-    private static DecodeStepSums Multiply<TFormat>(DecodeStepLane place, int chunk)
+    private static DecodeStepSums Chunk<TFormat>(DecodeStepLane place, int chunk)
         where TFormat : struct, IStreamedFormat
     {
         U4 upper = SharedWindow.Load(place.Upper + (uint)(chunk * ChunkCodes)), lower = SharedWindow.Load(place.Lower + (uint)(chunk * ChunkCodes));

@@ -6,11 +6,16 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>A ring of slots for weights in shared memory, and where a thread stands in it. Two barriers a slot say "full" and "empty".</summary>
 internal struct DecodeStepRing
 {
-    /// <summary>Rows of a slot that holds whole segments: half of an mma's.</summary>
+    /// <summary>Rows of a group: half of an mma's.</summary>
     public const int GroupRows = 8;
 
-    /// <summary>Bytes of a slot: eight rows of a segment, with their multipliers.</summary>
-    public const int SlotBytes = GroupRows * (DecodeStepSegment.MostCodes + DecodeStepSegment.ScaleBytes);
+    /// <summary>Bytes of a slot's weights: rows as they lie in memory, one copy of neighbouring bytes.</summary>
+    public const int WeightBytes = 16 * 1024;
+
+    /// <summary>Room for the multipliers of a slot's rows behind them.</summary>
+    public const int MostScales = 32;
+
+    public const int SlotBytes = WeightBytes + (MostScales * sizeof(float));
 
     public uint Slots, Barriers;
     public int Count, Slot;
@@ -21,6 +26,13 @@ internal struct DecodeStepRing
     public readonly uint Full => Barriers + (uint)(Slot * HopperGemm.BarrierBytes);
 
     public readonly uint Empty => Full + (uint)(Count * HopperGemm.BarrierBytes);
+
+    /// <summary>The address of a slot further on.</summary>
+    public readonly uint AddressOf(int further)
+    {
+        int slot = Slot + further;
+        return Slots + (uint)((slot >= Count ? slot - Count : slot) * SlotBytes);
+    }
 
     public void Advance()
     {
@@ -33,33 +45,47 @@ internal struct DecodeStepRing
     }
 }
 
-/// <summary>A part of the columns of a matrix: what a slot holds of a row.</summary>
-internal struct DecodeStepSegment
+/// <summary>How the 16 rows of an mma, or the eight of a group without another, lie in slots.</summary>
+internal struct DecodeStepTile
 {
-    /// <summary>Most codes of a row in a slot.</summary>
-    public const int MostCodes = 2048;
+    // Two groups.
+    private const int PairShift = 4;
 
-    /// <summary>Room behind a row's codes: the first row of a group has the group's multipliers there. Rows are an odd number of 64 bytes apart, so that eight of them meet every bank.</summary>
-    public const int ScaleBytes = 64;
+    /// <summary>log2 of the rows in a slot: as many as fit, at most 16.</summary>
+    public int RowShift;
 
-    public int Start, Codes;
+    /// <summary>Slots of the tile.</summary>
+    public int Slots;
 
-    public static DecodeStepSegment Of(int k, int index)
+    public int Columns;
+
+    /// <summary>Whether a slot holds both groups.</summary>
+    public readonly bool IsPaired => RowShift == PairShift;
+
+    public static int RowShiftOf(int columns)
     {
-        DecodeStepSegment segment;
-        segment.Start = index * MostCodes;
-        segment.Codes = IntrinsicMath.Min(MostCodes, k - segment.Start);
-        return segment;
+        int shift = PairShift;
+        while (shift > 0 && (columns << shift) > DecodeStepRing.WeightBytes)
+            shift--;
+        return shift;
     }
 
-    /// <summary>From a row's start to its multipliers.</summary>
-    public readonly int ScaleOffset => (Codes + 127) & ~127;
+    public static DecodeStepTile Of(int columns, int rowShift, bool hasLower)
+    {
+        DecodeStepTile tile;
+        tile.RowShift = rowShift;
+        tile.Slots = IntrinsicMath.Max((hasLower ? 16 : 8) >> rowShift, 1);
+        tile.Columns = columns;
+        return tile;
+    }
 
-    /// <summary>From a row to the next.</summary>
-    public readonly int Pitch => ScaleOffset + ScaleBytes;
+    /// <summary>Where a row of the tile begins.</summary>
+    public readonly uint RowAddress(DecodeStepRing first, int row) =>
+        first.AddressOf(row >> RowShift) + (uint)((row & ((1 << RowShift) - 1)) * Columns);
 
-    /// <summary>Whether a slot holds two groups of rows.</summary>
-    public readonly bool IsPaired => 2 * DecodeStepRing.GroupRows * Pitch <= DecodeStepRing.SlotBytes;
+    /// <summary>Where the multipliers of the upper or lower group begin: behind the rows of its first slot.</summary>
+    public readonly uint ScaleAddress(DecodeStepRing first, bool lower) =>
+        first.AddressOf(lower ? 8 >> RowShift : 0) + DecodeStepRing.WeightBytes + (uint)(lower && IsPaired ? DecodeStepRing.MostScales / 2 * sizeof(float) : 0);
 }
 
 /// <summary>A block's share of something that is counted in groups of eight rows.</summary>
@@ -67,15 +93,37 @@ internal struct DecodeStepShare
 {
     public int First, Count;
 
-    /// <summary>Groups of one of a layer's products; units of gate and up.</summary>
-    public static DecodeStepShare OfProduct(DecodeStepArgs a, int product) => Of(
-        product == DecodeStep.QueryKeyValue ? (int)(a.QueryKeyValue.Length >> 3) : product == DecodeStep.GateUp ? a.TopK * (a.Width >> 3) : a.Hidden >> 3);
-
-    private static DecodeStepShare Of(int groups)
+    public static DecodeStepShare Of(int groups)
     {
         DecodeStepShare share;
         share.First = Grid.IdxX * groups / Grid.DimX;
         share.Count = ((Grid.IdxX + 1) * groups / Grid.DimX) - share.First;
+        return share;
+    }
+}
+
+/// <summary>A block's shares of a layer's products.</summary>
+internal struct DecodeStepShares
+{
+    public DecodeStepShare QueryKeyValue, Hidden, Units;
+
+    public static DecodeStepShares Of(DecodeStepArgs a)
+    {
+        DecodeStepShares shares;
+        shares.QueryKeyValue = DecodeStepShare.Of((int)(a.QueryKeyValue.Length >> 3));
+        shares.Hidden = DecodeStepShare.Of(a.Hidden >> 3);
+        shares.Units = DecodeStepShare.Of(a.TopK * (a.Width >> 3));
+        return shares;
+    }
+
+    /// <summary>Groups of one of a layer's products; units of gate and up.</summary>
+    public readonly DecodeStepShare OfProduct(int product)
+    {
+        DecodeStepShare share = Hidden;
+        if (product == DecodeStep.QueryKeyValue)
+            share = QueryKeyValue;
+        if (product == DecodeStep.GateUp)
+            share = Units;
         return share;
     }
 }

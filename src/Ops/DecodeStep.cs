@@ -146,8 +146,8 @@ internal sealed class DecodeStep : IDisposable
         DecodeStepPlan.Choose(shape, device.MultiprocessorCount, device.MaxThreadsPerBlock, device.MaxSharedBytesPerBlock);
 
     private static bool CanStream(QuantizedMatrix matrix, ScaleBlock block) =>
-        matrix.Format == WeightFormat.Fp8Block && matrix.Block == block && block.Rows >= DecodeStepRing.GroupRows && block.Columns >= 64
-        && Math.Min(matrix.K, DecodeStepSegment.MostCodes) / block.Columns * sizeof(float) <= DecodeStepSegment.ScaleBytes;
+matrix.Format == WeightFormat.Fp8Block && matrix.Block == block && block.Rows >= DecodeStepRing.GroupRows && block.Columns >= 64
+        && block.ColumnBlocks(matrix.K) <= DecodeStepRing.MostScales / (DecodeStepTile.Of(matrix.K, DecodeStepTile.RowShiftOf(matrix.K), true).IsPaired ? 2 : 1);
 
     private static long[] Addresses(IReadOnlyList<DecodeStepLayer> layers)
     {

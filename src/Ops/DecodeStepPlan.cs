@@ -26,8 +26,8 @@ internal readonly record struct DecodeStepPlan(int Blocks, int Multipliers, int 
     // What attention declares besides: heads, weights, factors (Kernels/DecodeAttention.cs, AttentionMerge.cs).
     private const int StaticBytes = 8 * 1024;
 
-    // A pair of groups takes two slots at once; more than these hold no more than a layer's share of any block.
-    private const int LeastSlots = 2, MostSlots = 24;
+    // More hold no more than a layer's share of any block.
+    private const int MostSlots = 24;
 
     // An mma's 16 rows in two groups.
     private const int Group = DecodeStepRing.GroupRows;
@@ -48,11 +48,14 @@ internal readonly record struct DecodeStepPlan(int Blocks, int Multipliers, int 
         int without = Kernel.SharedBytes(0, warps, rows, columns, s.HeadDim);
         int slots = Math.Min(MostSlots, (maxShared - StaticBytes - without - 512) / DecodeStepRing.SlotBytes);
         // The share of attention's weights in a layer's slots of the published model: 5 of 11.
-        int dense = Math.Max(LeastSlots, slots * 5 / 11);
-        if (slots - dense < LeastSlots)
+        int denseLeast = Math.Max(SlotsOfTile(s.Hidden), SlotsOfTile(s.AttentionWidth)), dense = Math.Max(denseLeast, slots * 5 / 11);
+        if (slots - dense < Math.Max(SlotsOfTile(s.Hidden), SlotsOfTile(s.Width)))
             return null;
         return new DecodeStepPlan(blocks, warps, dense, slots - dense, rows, Kernel.SharedBytes(slots, warps, rows, columns, s.HeadDim));
     }
+
+    // A tile's slots are multiplied together.
+    private static int SlotsOfTile(int columns) => DecodeStepTile.Of(columns, DecodeStepTile.RowShiftOf(columns), true).Slots;
 
     private static int Share(int count, int blocks) => (count + blocks - 1) / blocks;
 
@@ -60,5 +63,6 @@ internal readonly record struct DecodeStepPlan(int Blocks, int Multipliers, int 
         s.HeadDim is 64 or 128 && s.QueryHeads % s.KvHeads == 0 && s.QueryHeads / s.KvHeads <= Kernels.DecodeAttention.MostGroup
         && s.Experts <= Kernel.MostExperts && s.TopK <= Math.Min(Kernel.MostTopK, s.Experts)
         // Pairs of chunks of 64 columns; groups of eight rows.
+        && Math.Max(s.Hidden, Math.Max(s.AttentionWidth, s.Width)) <= DecodeStepRing.WeightBytes
         && s.Hidden % 128 == 0 && s.AttentionWidth % 128 == 0 && s.Width % 128 == 0;
 }
