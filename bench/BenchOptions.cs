@@ -26,6 +26,9 @@ internal sealed record BenchOptions
     /// <summary>Whether every kernel of a step, or of a prompt, is timed by itself.</summary>
     public bool Kernels { get; private init; }
 
+    /// <summary>Whether all tokens are decoded in one run that is watched for growth.</summary>
+    public bool Long { get; private init; }
+
     public int Runs { get; private init; } = 5;
 
     /// <summary>How long a soak runs.</summary>
@@ -92,6 +95,11 @@ internal sealed record BenchOptions
             if (option == "--kernels")
             {
                 options = options with { Kernels = true };
+                continue;
+            }
+            if (option == "--long")
+            {
+                options = options with { Long = true };
                 continue;
             }
             string value = ++i < args.Length ? args[i] : throw new ArgumentException($"{option} needs a value.");

@@ -106,8 +106,8 @@ internal static class DecodeContexts
         return template with { Path = "replays", Us = Math.Round(median, 2), UsMin = Math.Round(times[0], 2), UsMax = Math.Round(times[^1], 2), TokensPerS = Math.Round(1e6 / median, 1) };
     }
 
-    // Two draws: the first from the prompt's logits, the second records the step.
-    private static void Begin(Qwen3Session session, int context)
+    /// <summary>Two draws: the first from the prompt's logits, the second records the step.</summary>
+    public static void Begin(Qwen3Session session, int context)
     {
         session.Pretend(context - 1);
         session.Prefill([1]);

@@ -49,6 +49,13 @@ internal sealed record ResultRecord
 
     public double? UsMax { get; init; }
 
+    /// <summary>A token of the first thousand of a long run, of the last, and at the last one's positions in a sequence that begins there.</summary>
+    public double? UsFirst { get; init; }
+
+    public double? UsLast { get; init; }
+
+    public double? UsFresh { get; init; }
+
     public double? Gbps { get; init; }
 
     /// <summary>10¹² operations a second, a multiplication and an addition two.</summary>

@@ -24,24 +24,49 @@ public static class ReferenceEvaluator
         ArgumentNullException.ThrowIfNull(model);
         options ??= new ReferenceOptions();
         using ReferenceFile reference = ReferenceFile.Open(file, model.Config);
+        IReadOnlyList<PromptEvaluation> results = options.Path == EvaluationPath.Batch
+            ? BatchEvaluation.Run(model, reference, options, cancellation)
+            : RunAlone(model, reference, options, cancellation);
+        return new ReferenceReport(options.MinCosine, results);
+    }
+
+    /// <summary>What a prompt's comparison gave.</summary>
+    internal static PromptEvaluation Result(ReferencePrompt prompt, LogitComparison logits) => new()
+    {
+        Prompt = prompt.Number,
+        Tokens = prompt.Ids.Length,
+        RelativeError = logits.RelativeError,
+        Cosine = logits.Cosine,
+        WorstCosine = logits.WorstCosine,
+        WorstPosition = logits.WorstPosition,
+        TopOneAgreement = logits.TopOneAgreement,
+    };
+
+    private static List<PromptEvaluation> RunAlone(Qwen3Moe model, ReferenceFile reference, ReferenceOptions options, CancellationToken cancellation)
+    {
         IReadOnlySet<int> stops = options.StopTokenIds ?? model.Config.EosTokenIds.ToHashSet();
         using var session = new Qwen3Session(model, reference.Prompts.Max(p => p.Positions));
         var results = new List<PromptEvaluation>();
         foreach (ReferencePrompt prompt in reference.Prompts)
         {
-            PromptEvaluation result = Compare(session, reference, prompt, cancellation);
+            PromptEvaluation result = Compare(session, reference, prompt, options, cancellation);
             results.Add(result with { Greedy = prompt.Greedy is null ? null : Continue(session, prompt, stops, cancellation) });
             options.Progress?.Report(new EvaluationProgress(results.Count, reference.Prompts.Count, $"prompt {prompt.Number}"));
         }
-        return new ReferenceReport(options.MinCosine, results);
+        return results;
     }
 
-    private static PromptEvaluation Compare(Qwen3Session session, ReferenceFile reference, ReferencePrompt prompt, CancellationToken cancellation)
+    private static PromptEvaluation Compare(Qwen3Session session, ReferenceFile reference, ReferencePrompt prompt, ReferenceOptions options, CancellationToken cancellation)
     {
         int vocabulary = session.Model.Config.VocabSize;
         var logits = new LogitComparison();
-        var routers = new RouterComparison(reference, prompt, session.Model.Config);
         session.Truncate(0);
+        if (options.Path == EvaluationPath.Decode)
+        {
+            session.StepWithLogits(prompt.Ids, Add, cancellation);
+            return Result(prompt, logits);
+        }
+        var routers = new RouterComparison(reference, prompt, session.Model.Config, options.RouterMargin);
         session.ObserveRouters((layer, part) => routers.Add(layer, session.Tokens.Count, part));
         try
         {
@@ -51,17 +76,7 @@ public static class ReferenceEvaluator
         {
             session.ObserveRouters(null);
         }
-        return new PromptEvaluation
-        {
-            Prompt = prompt.Number,
-            Tokens = prompt.Ids.Length,
-            RelativeError = logits.RelativeError,
-            Cosine = logits.Cosine,
-            WorstCosine = logits.WorstCosine,
-            WorstPosition = logits.WorstPosition,
-            TopOneAgreement = logits.TopOneAgreement,
-            RouterAgreement = routers.Agreement,
-        };
+        return Result(prompt, logits) with { RouterAgreement = routers.Agreement, RouterMisses = routers.Misses, RouterFollowers = routers.Followers, WorstRouterGap = routers.WorstGap };
 
         void Add(ReadOnlyMemory<float> part)
         {

@@ -6,8 +6,20 @@ public sealed record ReferenceOptions
     /// <summary>What BF16 activations reach on any correct implementation; FP8 activations or an FP8 cache reach 0.997.</summary>
     public const double DefaultMinCosine = 0.999;
 
+    /// <summary>The default of <see cref="RouterMargin"/>.</summary>
+    public const double DefaultRouterMargin = 0.01;
+
     /// <summary>The least cosine between a prompt's logits and the reference's, over all positions together.</summary>
     public double MinCosine { get; init; } = DefaultMinCosine;
+
+    /// <summary>
+    /// An expert may be chosen in another's place where the other's probability, in the reference, is larger by no more than this share: what rounding decides
+    /// differs between correct implementations. Infinity allows every choice.
+    /// </summary>
+    public double RouterMargin { get; init; } = DefaultRouterMargin;
+
+    /// <summary>What computes the logits.</summary>
+    public EvaluationPath Path { get; init; }
 
     /// <summary>Ids that end a greedy continuation; null takes those of <c>config.json</c>.</summary>
     public IReadOnlySet<int>? StopTokenIds { get; init; }

@@ -5,7 +5,7 @@ namespace GpuKit.Ilgpu.Models;
 /// <param name="Prompts">One result a prompt of the reference, in the order of their numbers.</param>
 public sealed record ReferenceReport(double MinCosine, IReadOnlyList<PromptEvaluation> Prompts)
 {
-    /// <summary>Whether every prompt reached <see cref="MinCosine"/> and every greedy continuation is the reference's.</summary>
+    /// <summary>Whether every prompt reached <see cref="MinCosine"/>, every choice of experts is the reference's but for near ties, and so is every greedy continuation.</summary>
     public bool Passed => Misses.Count == 0;
 
     /// <summary>What was missed, one sentence each; empty when the model passed.</summary>
@@ -16,6 +16,8 @@ public sealed record ReferenceReport(double MinCosine, IReadOnlyList<PromptEvalu
         // Not "less than": a NaN must miss.
         if (!(prompt.Cosine >= MinCosine))
             yield return FormattableString.Invariant($"prompt {prompt.Prompt}: cosine {prompt.Cosine:F6} is under {MinCosine}");
+        if (prompt.RouterMisses is > 0 and { } misses)
+            yield return FormattableString.Invariant($"prompt {prompt.Prompt}: {misses} choices of experts differ from the reference's where probabilities do so by more than the margin, by {prompt.WorstRouterGap:P1} at most");
         if (prompt.Greedy is { Matches: false } greedy)
             yield return $"prompt {prompt.Prompt}: the greedy continuation differs from token {greedy.FirstDifference} on";
     }
@@ -45,8 +47,19 @@ public sealed record PromptEvaluation
     /// <summary>Share of positions whose most likely token is the reference's.</summary>
     public required double TopOneAgreement { get; init; }
 
-    /// <summary>Share of (token, layer) pairs whose set of chosen experts is the reference's; null when the file holds no router logits.</summary>
+    /// <summary>Share of (token, layer) pairs whose set of chosen experts is the reference's; null when the file holds no router logits or the path shows none.</summary>
     public double? RouterAgreement { get; init; }
+
+    /// <summary>
+    /// (Token, layer) pairs behind a choice of the same token that differs: it goes on with other states, so that they are not judged; null when routers were not compared.
+    /// </summary>
+    public int? RouterFollowers { get; init; }
+
+    /// <summary>Judged (token, layer) pairs that chose an expert in place of one that is more likely by more than <see cref="ReferenceOptions.RouterMargin"/>; null when routers were not compared.</summary>
+    public int? RouterMisses { get; init; }
+
+    /// <summary>By how much more likely, as a share, an expert was than the one chosen in its place: the largest of all judged pairs, 0 when all sets are equal.</summary>
+    public double? WorstRouterGap { get; init; }
 
     /// <summary>The greedy continuation against the reference's; null when the file holds none.</summary>
     public GreedyComparison? Greedy { get; init; }

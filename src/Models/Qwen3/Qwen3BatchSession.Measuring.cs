@@ -26,6 +26,29 @@ public sealed partial class Qwen3BatchSession
         own.Cached = length;
     }
 
+    /// <summary>
+    /// Appends one given token to each of some sequences by the step that decoding takes (on a card the recorded one), without counting what it draws; their logits are
+    /// <see cref="LastLogits"/>. No sequence runs afterwards.
+    /// </summary>
+    /// <param name="ids">[sequences] the tokens; <see cref="NoToken"/> where a sequence has none.</param>
+    internal void StepOver(ReadOnlySpan<int> ids)
+    {
+        for (int s = 0; s < Sequences; s++)
+        {
+            Halt(sequences[s]);
+            (nextTokens[s], nextPositions[s]) = ids[s] == NoToken ? (0, NoToken) : (ids[s], sequences[s].Cached);
+        }
+        decoder.Set(nextTokens, nextPositions);
+        _ = decoder.Step(mayRunAhead: false);
+        for (int s = 0; s < Sequences; s++)
+        {
+            if (ids[s] == NoToken)
+                continue;
+            sequences[s].Tokens.Add(ids[s]);
+            sequences[s].Cached++;
+        }
+    }
+
     /// <summary>Runs one step launch by launch, whatever is recorded, for measurements of its parts.</summary>
     internal void StepDirectly() => decoder.StepDirectly();
 

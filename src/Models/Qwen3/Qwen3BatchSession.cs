@@ -201,7 +201,7 @@ public sealed partial class Qwen3BatchSession : IDisposable
     }
 
     // Beyond 15 rows products that do not stream run in tiles on a card, with other bits than those of fewer rows.
-    private static int MostFor(Qwen3Moe model) =>
+    internal static int MostFor(Qwen3Moe model) =>
         !model.Device.IsCuda || (Linear.Streams(model.Head) && model.Layers.All(Streams)) ? MostSequences : MostSequences - 1;
 
     private static bool Streams(Qwen3Layer layer)

@@ -23,6 +23,29 @@ public sealed partial class Qwen3Session
     /// <summary>Runs one step launch by launch, whatever is recorded, for measurements of its parts.</summary>
     internal void StepDirectly() => decoder.StepDirectly();
 
+    /// <summary>
+    /// Appends tokens one by one, each by the step that decoding takes (on a card the recorded one), and hands out the logits after each:
+    /// what a comparison of that step with a reference needs.
+    /// </summary>
+    internal void StepWithLogits(ReadOnlySpan<int> ids, Action<ReadOnlyMemory<float>> receive, CancellationToken cancellation = default)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        RequireIds(ids);
+        pendingToken = null;
+        decoder.Abandon();
+        position.CopyFrom(stream, [tokens.Count]);
+        var row = new float[Model.Config.VocabSize];
+        foreach (int id in ids)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            decoder.StepOver(id);
+            logits.CopyTo(stream, row);
+            tokens.Add(id);
+            receive(row);
+        }
+        hasLogits = true;
+    }
+
     /// <summary>Prompt tokens that run at once.</summary>
     internal int TokensAtOnce => workspace.MaxTokens;
 
