@@ -22,7 +22,7 @@ internal static class DecodeLong
     {
         using Qwen3Moe model = DecodeContexts.Load(device, options.Model, out string name);
         int context = options.Contexts.FirstOrDefault(DecodeContexts.DefaultContext), window = Math.Clamp(options.Tokens / 4, 1, MostWindow);
-        using var session = new Qwen3Session(model, context + options.Tokens + 8);
+        using var session = new Qwen3Session(model, context + options.Tokens + 8, options.KvCache);
         DecodeContexts.Begin(session, context);
         (long deviceBytes, long heap, long most) = (device.Ledger.LiveBytes, Heap(), 0);
         var times = new List<double>();
@@ -46,6 +46,7 @@ internal static class DecodeLong
             new ResultRecord
             {
                 Bench = "decode",
+                KvCache = ResultRecord.NameOf(options.KvCache),
                 Path = "long run",
                 Model = name,
                 Batch = 1,

@@ -33,6 +33,9 @@ internal sealed record ResultRecord
 
     public int? Batch { get; init; }
 
+    /// <summary>How keys and values were stored; null for BF16.</summary>
+    public string? KvCache { get; init; }
+
     /// <summary>Launches of a kernel in one step.</summary>
     public int? Launches { get; init; }
 
@@ -161,6 +164,9 @@ internal sealed record ResultRecord
             throw new IOException($"No result: {line}: {e.Message}", e);
         }
     }
+
+    /// <summary>A cache's format as a record has it.</summary>
+    public static string? NameOf(KvCacheFormat format) => format == KvCacheFormat.Bf16 ? null : format.ToString().ToLowerInvariant();
 
     /// <summary>The driver's CUDA version, or null on the CPU.</summary>
     public static string? DriverOf(GpuDevice device) => device.IsCuda ? DeviceCatalog.DriverVersion?.ToString() : null;

@@ -9,7 +9,7 @@ internal struct DecodeAttentionArgs
     /// <summary>[QueryHeads + 2·KvHeads, HeadDim] BF16: queries, keys, values.</summary>
     public ArrayView<ushort> Qkv;
 
-    /// <summary>[KvHeads, Capacity, HeadDim] BF16 of one layer, two a word.</summary>
+    /// <summary>[KvHeads, Capacity, HeadDim] of one layer: BF16, two a word, or codes, four a word.</summary>
     public ArrayView<uint> Keys;
 
     /// <summary>As Keys.</summary>
@@ -53,6 +53,15 @@ internal struct DecodeAttentionArgs
 
     /// <summary>Of scores, log₂ e included.</summary>
     public float Scale;
+
+    /// <summary>[KvHeads, Capacity] float32, where the cache has codes.</summary>
+    public ArrayView<float> KeyScales;
+
+    /// <summary>As KeyScales.</summary>
+    public ArrayView<float> ValueScales;
+
+    /// <summary>Scales between a sequence and the next.</summary>
+    public long ScaleStride;
 }
 
 /// <summary>The width of a head as a type argument.</summary>
@@ -84,7 +93,7 @@ internal readonly struct Head128 : IHeadWidth
 /// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
 /// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run and not on other sequences. In a graph the
 /// first tiles are requested before the kernel waits: what the cache holds of earlier tokens is older than the launch before this one, and the
-/// new token's key and value come from that launch's output.
+/// new token's key and value come from that launch's output. How the cache stores them is a type argument (<see cref="IAttentionTiles{TTiles}"/>).
 /// </remarks>
 internal static class DecodeAttention
 {
@@ -103,8 +112,9 @@ internal static class DecodeAttention
     public static int SharedBytes(int warps, int headDim) => warps * MostGroup * AttentionMerge.RowWords(headDim) * sizeof(float);
 
     // What belongs to one sequence, moved to the start of each view.
-    private static DecodeAttentionArgs Of<THead>(DecodeAttentionArgs a, int sequence)
+    private static DecodeAttentionArgs Of<THead, TTiles>(DecodeAttentionArgs a, int sequence)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
         int headDim = 64 * THead.Halves, heads = a.KvHeads * a.GroupSize, parts = a.KvHeads * Grid.DimX;
         a.Qkv = From(a.Qkv, (long)sequence * (heads + a.KvHeads + a.KvHeads) * headDim);
@@ -115,16 +125,22 @@ internal static class DecodeAttention
         a.Sums = From(a.Sums, (long)sequence * parts * MostGroup * headDim);
         a.Masses = From(a.Masses, (long)sequence * parts * 2 * MostGroup);
         a.Done = From(a.Done, (long)sequence * a.KvHeads);
+        if (TTiles.HasScales)
+        {
+            a.KeyScales = From(a.KeyScales, sequence * a.ScaleStride);
+            a.ValueScales = From(a.ValueScales, sequence * a.ScaleStride);
+        }
         return a;
     }
 
     private static ArrayView<T> From<T>(ArrayView<T> view, long start)
         where T : unmanaged => view.SubView(start, view.Length - start);
 
-    public static void Run<THead>(DecodeAttentionArgs a)
+    public static void Run<THead, TTiles>(DecodeAttentionArgs a)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
-        a = Of<THead>(a, Grid.IdxZ);
+        a = Of<THead, TTiles>(a, Grid.IdxZ);
         ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * 16).Cast<uint>();
         ArrayView<uint> weights = SharedMemory.Allocate<U4>(MostWarps * MostGroup * 2).Cast<uint>();
         ArrayView<float> masses = SharedMemory.Allocate<float>(2 * MostWarps * MostGroup);
@@ -137,12 +153,11 @@ internal static class DecodeAttention
         int parts = tiles <= 2 * warps ? IntrinsicMath.Min(1, tiles) : IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
         int stride = parts * warps, tile = Grid.IdxX < parts ? (Grid.IdxX * warps) + warp : tiles;
         var angles = AttentionHeads.Angles<THead>(a, inside ? position : 0, lane);
-        AttentionKeys keys = default;
-        AttentionValues values = default;
+        TTiles own = default;
         if (tile < tiles)
         {
-            keys = AttentionTiles.LoadKeys<THead>(a, tile, position, lane);
-            values = AttentionTiles.LoadValues<THead>(a, tile, position, lane);
+            TTiles.LoadKeys<THead>(ref own, a, tile, position, lane);
+            TTiles.LoadValues<THead>(ref own, a, tile, position, lane);
         }
         GridDependency.Release();
         GridDependency.Wait();
@@ -153,23 +168,21 @@ internal static class DecodeAttention
                 AttentionMerge.StoreNaN<THead>(a);
             return;
         }
-        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % parts == Grid.IdxX);
+        AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, (tiles - 1) / warps % parts == Grid.IdxX);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
         state.Largest1 = float.NegativeInfinity;
-        AttentionQueries queries = AttentionTiles.LoadQueries<THead>(heads, lane);
-        ArrayView<uint> own = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
+        AttentionQueries queries = TTiles.LoadQueries<THead>(heads, lane);
+        ArrayView<uint> ownWeights = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
         for (; tile < tiles; tile += stride)
         {
             int next = IntrinsicMath.Min(tile + stride, tiles - 1);
-            keys = AttentionTiles.WithNewKey<THead>(heads, keys, tile, position, lane);
-            F4 scores = AttentionTiles.Scores<THead>(keys, queries);
-            keys = AttentionTiles.LoadKeys<THead>(a, next, position, lane);
-            AttentionTiles.Weigh<THead>(own, scores, a.Scale, position - (tile * TilePositions), ref state);
-            values = AttentionTiles.WithNewValue<THead>(heads, values, tile, position, lane);
-            AttentionTiles.Add<THead>(own, values, ref state);
-            values = AttentionTiles.LoadValues<THead>(a, next, position, lane);
+            F4 scores = TTiles.Scores<THead>(ref own, heads, queries, tile, position, lane);
+            TTiles.LoadKeys<THead>(ref own, a, next, position, lane);
+            AttentionTiles.Weigh<THead, TTiles>(own, ownWeights, scores, a.Scale, position - (tile * TilePositions), ref state);
+            TTiles.Add<THead>(ref own, heads, ownWeights, tile, position, lane, ref state);
+            TTiles.LoadValues<THead>(ref own, a, next, position, lane);
         }
         AttentionMerge.Publish<THead>(sums, masses, state);
         Group.Barrier(); // all warps' sums are there before they are added

@@ -8,7 +8,7 @@ internal static class BatchEvaluation
     {
         var results = new List<PromptEvaluation>();
         int sequences = Math.Min(reference.Prompts.Count, Qwen3BatchSession.MostFor(model));
-        using var session = new Qwen3BatchSession(model, sequences, reference.Prompts.Max(p => p.Ids.Length));
+        using var session = new Qwen3BatchSession(model, sequences, reference.Prompts.Max(p => p.Ids.Length), options.KvCache);
         foreach (ReferencePrompt[] together in reference.Prompts.Chunk(sequences))
         {
             results.AddRange(RunTogether(session, reference, together, cancellation));

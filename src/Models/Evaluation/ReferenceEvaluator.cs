@@ -45,7 +45,7 @@ public static class ReferenceEvaluator
     private static List<PromptEvaluation> RunAlone(Qwen3Moe model, ReferenceFile reference, ReferenceOptions options, CancellationToken cancellation)
     {
         IReadOnlySet<int> stops = options.StopTokenIds ?? model.Config.EosTokenIds.ToHashSet();
-        using var session = new Qwen3Session(model, reference.Prompts.Max(p => p.Positions));
+        using var session = new Qwen3Session(model, reference.Prompts.Max(p => p.Positions), options.KvCache);
         var results = new List<PromptEvaluation>();
         foreach (ReferencePrompt prompt in reference.Prompts)
         {

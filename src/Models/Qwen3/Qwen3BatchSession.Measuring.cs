@@ -17,8 +17,7 @@ public sealed partial class Qwen3BatchSession
         for (int layer = 0; layer < cache.Layers; layer++)
         {
             ulong seed = 2 * (((ulong)sequence * (ulong)cache.Layers) + (ulong)layer);
-            RandomFill.Gaussian(stream, cache.Keys(layer), seed, 0, 1);
-            RandomFill.Gaussian(stream, cache.Values(layer), seed + 1, 0, 1);
+            RandomFill.Cache(stream, cache.Layer(layer), seed);
         }
         BatchSequence own = sequences[sequence];
         for (int i = 0; i < length; i++)

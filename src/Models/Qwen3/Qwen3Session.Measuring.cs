@@ -13,8 +13,7 @@ public sealed partial class Qwen3Session
         Truncate(0);
         for (int layer = 0; layer < cache.Layers; layer++)
         {
-            RandomFill.Gaussian(stream, cache.Keys(layer), 2 * (ulong)layer, 0, 1);
-            RandomFill.Gaussian(stream, cache.Values(layer), (2 * (ulong)layer) + 1, 0, 1);
+            RandomFill.Cache(stream, cache.Layer(layer), 2 * (ulong)layer);
         }
         for (int i = 0; i < length; i++)
             tokens.Add(i % Model.Config.VocabSize);
