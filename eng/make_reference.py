@@ -17,6 +17,7 @@ import random
 import sys
 
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -138,6 +139,7 @@ def main():
     else:
         with safe_open(options.ids_from, "pt") as file:
             prompts = {int(n[len("prompt"):-len(".input_ids")]): file.get_tensor(n).tolist() for n in file.keys() if n.endswith(".input_ids")}
+    print(f"PyTorch {torch.__version__}, transformers {transformers.__version__}, {options.device}", file=sys.stderr)
     torch.backends.cuda.matmul.allow_tf32 = False
     model = load(options.model, options.device)
     # The generation config is the file's; a model made from a config has none of its own.

@@ -66,17 +66,12 @@ public static class ReferenceEvaluator
             session.StepWithLogits(prompt.Ids, Add, cancellation);
             return Result(prompt, logits);
         }
+        session.PrefillWithLogits(prompt.Ids, Add, cancellation);
+        // Once more for the routers: what they choose by a hair is settled as the reference has it, which must not help the logits.
         var routers = new RouterComparison(reference, prompt, session.Model.Config, options.RouterMargin);
-        session.ObserveRouters((layer, part) => routers.Add(layer, session.Tokens.Count, part));
-        try
-        {
-            session.PrefillWithLogits(prompt.Ids, Add, cancellation);
-        }
-        finally
-        {
-            session.ObserveRouters(null);
-        }
-        return Result(prompt, logits) with { RouterAgreement = routers.Agreement, RouterMisses = routers.Misses, RouterFollowers = routers.Followers, WorstRouterGap = routers.WorstGap };
+        if (prompt.Routers.Count > 0)
+            session.PrefillAdjusting(prompt.Ids, routers.Settle, cancellation);
+        return Result(prompt, logits) with { RouterAgreement = routers.Agreement, RouterMisses = routers.Misses, WorstRouterGap = routers.WorstGap };
 
         void Add(ReadOnlyMemory<float> part)
         {

@@ -20,7 +20,8 @@ public sealed record ReferenceOptions
 
     /// <summary>
     /// An expert may be chosen in another's place where the other's probability, in the reference, is larger by no more than this share: what rounding decides
-    /// differs between correct implementations. Infinity allows every choice.
+    /// differs between correct implementations. Routers are compared in a pass of their own, in which what differs by no more is settled as the reference has it, so that later layers and tokens
+    /// are compared with the same experts. Infinity allows every choice.
     /// </summary>
     public double RouterMargin { get; init; } = DefaultRouterMargin;
 

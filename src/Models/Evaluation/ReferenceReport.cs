@@ -50,15 +50,10 @@ public sealed record PromptEvaluation
     /// <summary>Share of (token, layer) pairs whose set of chosen experts is the reference's; null when the file holds no router logits or the path shows none.</summary>
     public double? RouterAgreement { get; init; }
 
-    /// <summary>
-    /// (Token, layer) pairs behind a choice of the same token that differs: it goes on with other states, so that they are not judged; null when routers were not compared.
-    /// </summary>
-    public int? RouterFollowers { get; init; }
-
-    /// <summary>Judged (token, layer) pairs that chose an expert in place of one that is more likely by more than <see cref="ReferenceOptions.RouterMargin"/>; null when routers were not compared.</summary>
+    /// <summary>(Token, layer) pairs that chose an expert in place of one that is more likely by more than <see cref="ReferenceOptions.RouterMargin"/>, where earlier near ties were settled as the reference has them; null when routers were not compared.</summary>
     public int? RouterMisses { get; init; }
 
-    /// <summary>By how much more likely, as a share, an expert was than the one chosen in its place: the largest of all judged pairs, 0 when all sets are equal.</summary>
+    /// <summary>By how much more likely, as a share, an expert was than the one chosen in its place: the largest of all pairs, 0 when all sets are equal.</summary>
     public double? WorstRouterGap { get; init; }
 
     /// <summary>The greedy continuation against the reference's; null when the file holds none.</summary>

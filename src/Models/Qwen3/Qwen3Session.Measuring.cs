@@ -45,6 +45,36 @@ public sealed partial class Qwen3Session
         hasLogits = true;
     }
 
+    /// <summary>What is told, and may change, a sparse layer's router logits of a part of a prompt before experts are chosen.</summary>
+    /// <param name="layer">The layer.</param>
+    /// <param name="first">Position of the first token.</param>
+    /// <param name="logits"><c>[tokens, experts]</c>.</param>
+    /// <returns>Whether it changed them.</returns>
+    internal delegate bool RouterAdjuster(int layer, int first, Span<float> logits);
+
+    /// <summary>
+    /// A prompt alone in the cache, whose choices of experts may be changed. A part of one token is not changed where a layer runs in few launches, which have chosen by then.
+    /// </summary>
+    internal void PrefillAdjusting(ReadOnlySpan<int> ids, RouterAdjuster adjust, CancellationToken cancellation = default)
+    {
+        Truncate(0);
+        forward.RouterObserver = (layer, view) =>
+        {
+            var copy = new float[view.Length];
+            workspace.RouterLogits.CopyTo(stream, copy);
+            if (adjust(layer, tokens.Count, copy))
+                workspace.RouterLogits.CopyFrom(stream, copy);
+        };
+        try
+        {
+            Prefill(ids, cancellation);
+        }
+        finally
+        {
+            forward.RouterObserver = null;
+        }
+    }
+
     /// <summary>Prompt tokens that run at once.</summary>
     internal int TokensAtOnce => workspace.MaxTokens;
 
