@@ -52,6 +52,9 @@ internal sealed class KvMemory : IDisposable
         }
     }
 
+    /// <summary>Device memory held.</summary>
+    public long Bytes { get; private set; }
+
     /// <summary>Numbers of a BF16 cache; empty in FP8.</summary>
     public ArrayView<BFloat16> Keys => keys?.View ?? default;
 
@@ -77,7 +80,4 @@ internal sealed class KvMemory : IDisposable
         Bytes += buffer.Length * Unsafe.SizeOf<T>();
         return buffer;
     }
-
-    /// <summary>Device memory held.</summary>
-    public long Bytes { get; private set; }
 }

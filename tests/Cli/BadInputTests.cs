@@ -25,6 +25,7 @@ public sealed class BadInputTests
         { ["eval", "--reference", "a", "--take", "2"], "--take" },
         { ["eval", "--verses", "a", "--path", "batch"], "--path" },
         { ["eval", "--reference", "a", "--path", "graph"], "--path" },
+        { ["generate", "a", "--kv-cache", "fp16"], "--kv-cache" },
         { ["ptx", "--arch", "sm_70", "--out", "x"], "sm_90a" },
     };
 

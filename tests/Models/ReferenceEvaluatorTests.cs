@@ -109,6 +109,27 @@ public sealed class ReferenceEvaluatorTests : IDisposable
         Assert.Equal(6, wrong.WorstPosition);
     }
 
+    [Theory]
+    [InlineData(EvaluationPath.Prefill)]
+    [InlineData(EvaluationPath.Decode)]
+    [InlineData(EvaluationPath.Batch)]
+    public void An_FP8_cache_reaches_its_own_bar_and_is_not_a_BF16_one(EvaluationPath path)
+    {
+        var options = new ReferenceOptions
+        {
+            Path = path,
+            KvCache = KvCacheFormat.Fp8,
+            MinCosine = ReferenceOptions.DefaultMinCosineFp8Cache,
+            RouterMargin = ReferenceOptions.DefaultRouterMarginFp8Cache,
+        };
+        ReferenceReport report = Evaluate(Write([.. Tensors("prompt2."), .. Tensors("prompt0.")]), options);
+        Assert.Equal([], report.Misses);
+        Assert.Equal([1, 16], report.Prompts.Select(p => p.Tokens));
+        Assert.All(report.Prompts, p => Assert.InRange(p.RelativeError, 0.005, 0.1));
+        // The answer of ten tokens, where the path has one.
+        Assert.Equal(path != EvaluationPath.Batch, report.Prompts[1].Greedy?.Matches == true);
+    }
+
     [Fact]
     public void Long_prompts_are_compared_part_by_part()
     {
