@@ -59,7 +59,7 @@ internal struct Fp8Tiles : IAttentionTiles<Fp8Tiles>
     public static void LoadValues<THead>(ref Fp8Tiles tiles, DecodeAttentionArgs a, int tile, int position, int lane)
         where THead : struct, IHeadWidth
     {
-        long head = (long)Grid.IdxY * a.Capacity;
+        long head = (long)a.KvHead * a.Capacity;
         int row = (tile * DecodeAttention.TilePositions) + ((lane & 3) * 4), word = (lane >> 2) * 2;
         long r0 = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, r1 = ((head + IntrinsicMath.Min(row + 1, position)) * RowWords<THead>()) + word;
         long r2 = ((head + IntrinsicMath.Min(row + 2, position)) * RowWords<THead>()) + word, r3 = ((head + IntrinsicMath.Min(row + 3, position)) * RowWords<THead>()) + word;
@@ -82,7 +82,7 @@ internal struct Fp8Tiles : IAttentionTiles<Fp8Tiles>
     // Rows g and g + 8 of a tile; from the new token's on repeated, and replaced or masked.
     private static (long Upper, long Lower) Rows(DecodeAttentionArgs a, int tile, int position, int lane)
     {
-        long head = (long)Grid.IdxY * a.Capacity;
+        long head = (long)a.KvHead * a.Capacity;
         int row = (tile * DecodeAttention.TilePositions) + (lane >> 2);
         return (head + IntrinsicMath.Min(row, position), head + IntrinsicMath.Min(row + 8, position));
     }

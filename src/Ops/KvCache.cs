@@ -99,6 +99,10 @@ public sealed class KvCache : IDisposable
 
     internal KvMemory Memory => memory;
 
+    internal ArrayView<BFloat16> AllKeys => memory.Keys;
+
+    internal ArrayView<BFloat16> AllValues => memory.Values;
+
     /// <summary>Keys of a layer, <c>[kvHeads, capacity, headDim]</c>; empty in an FP8 cache.</summary>
     public ArrayView<BFloat16> Keys(int layer) => Part(memory.Keys, layer, HeadDim);
 

@@ -53,10 +53,9 @@ internal sealed class KvCacheBatch : IDisposable
     /// <summary>A layer of all sequences.</summary>
     public KvLayerBatch Layer(int layer)
     {
-        KvMemory memory = whole.Memory;
-        KvCodes all = memory.Codes;
+        KvCodes all = whole.Memory.Codes;
         long start = layer * whole.LayerLength, row = start / whole.HeadDim;
-        return new KvLayerBatch(parts[0].Layer(layer), From(memory.Keys, start), From(memory.Values, start), parts.Length, Layers * whole.LayerLength)
+        return new KvLayerBatch(parts[0].Layer(layer), From(whole.AllKeys, start), From(whole.AllValues, start), parts.Length, Layers * whole.LayerLength)
         {
             Codes = new KvCodes(From(all.Keys, start), From(all.Values, start), From(all.KeyScales, row), From(all.ValueScales, row)),
         };

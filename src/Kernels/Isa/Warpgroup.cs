@@ -1,5 +1,3 @@
-using System.Runtime.CompilerServices;
-using ILGPU;
 using ILGPU.IR.Intrinsics;
 
 namespace GpuKit.Ilgpu.Kernels.Isa;
@@ -10,23 +8,9 @@ internal static class Warpgroup
     /// <summary>Threads of a warpgroup.</summary>
     public const int Threads = 128;
 
-    // Meeting points of the CPU device: one set a launch, by block and number.
-    private static readonly ConditionalWeakTable<object, Dictionary<(Index3D, uint), System.Threading.Barrier>> Points = [];
-
     /// <summary>Waits for the warpgroup's threads at meeting point <paramref name="number"/> (1 to 15): writes to shared memory before are seen after.</summary>
     [IntrinsicImplementation, Ptx("bar.sync %0, 128;")]
-    public static void Meet(uint number)
-    {
-        (object? launch, Index3D group) = CpuContext.Block;
-        System.Threading.Barrier? point;
-        lock (Points)
-        {
-            Dictionary<(Index3D, uint), System.Threading.Barrier> points = Points.GetOrCreateValue(launch!);
-            if (!points.TryGetValue((group, number), out point))
-                points.Add((group, number), point = new System.Threading.Barrier(Threads));
-        }
-        point.SignalAndWait();
-    }
+    public static void Meet(uint number) => SomeWarps.Meet(number, Threads);
 
     /// <summary>Lets this warpgroup's threads have up to <paramref name="registers"/> (a constant), once others have given theirs back.</summary>
     [IntrinsicImplementation, Ptx("setmaxnreg.inc.sync.aligned.u32 %c0;", ExactArch = "90a")]

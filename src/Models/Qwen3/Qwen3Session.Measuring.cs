@@ -60,8 +60,7 @@ public sealed partial class Qwen3Session
         Truncate(0);
         forward.RouterObserver = (layer, view) =>
         {
-            var copy = new float[view.Length];
-            workspace.RouterLogits.CopyTo(stream, copy);
+            float[] copy = ReadRouter(layer, (int)view.Length);
             if (adjust(layer, tokens.Count, copy))
                 workspace.RouterLogits.CopyFrom(stream, copy);
         };
@@ -89,9 +88,16 @@ public sealed partial class Qwen3Session
 
     /// <summary>Called with each sparse layer's router logits of every part of a prefill: layer, <c>[tokens, experts]</c>.</summary>
     internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
+        observer(layer, ReadRouter(layer, (int)view.Length));
+
+    private float[] ReadRouter(int layer, int length)
     {
-        var copy = new float[view.Length];
-        workspace.RouterLogits.CopyTo(stream, copy);
-        observer(layer, copy);
-    };
+        var logits = new float[length];
+        // Of one token that ran in one launch.
+        if (step is not null && length == Model.Config.Experts)
+            step.Logits.CopyTo(stream, logits, (long)layer * length);
+        else
+            workspace.RouterLogits.CopyTo(stream, logits);
+        return logits;
+    }
 }
