@@ -36,7 +36,7 @@ internal static class EvalTables
     }
 
     private static string Router(PromptEvaluation p) => p.RouterAgreement is { } share
-        ? Invariant($"{share:P1}{(p.WorstRouterGap > 0 ? Invariant($", {p.RouterMisses} missed, apart by {p.WorstRouterGap:P2}") : "")}")
+        ? Invariant($"{share:P1}{(p.WorstRouterChoice is { } worst ? Invariant($", {p.RouterMisses} missed, apart by {worst.Gap:P2}") : "")}")
         : "–";
 
     private static string Greedy(GreedyComparison? greedy) => greedy switch

@@ -82,7 +82,10 @@ public sealed class ReferenceEvaluatorTests : IDisposable
         string file = Write(tensors);
         PromptEvaluation missed = Evaluate(file).Prompts[0];
         Assert.Equal(1, missed.RouterMisses);
-        Assert.InRange(missed.WorstRouterGap!.Value, 0.0499, 0.0501);
+        RouterDifference worst = missed.WorstRouterChoice!;
+        Assert.Equal((0, 2, fifth, fourth), (worst.Layer, worst.Position, worst.LeftOut, worst.Taken));
+        Assert.InRange(worst.Gap, 0.0499, 0.0501);
+        Assert.InRange(worst.OwnGap, 0, 100);
         Assert.Equal(27 / 28.0, missed.RouterAgreement);
         Assert.Equal(27 / 28.0, Evaluate(file, new ReferenceOptions { RouterMargin = 0.04 }).Prompts[0].RouterAgreement);
         Assert.True(Evaluate(file, new ReferenceOptions { RouterMargin = 0.06 }).Passed);

@@ -71,7 +71,7 @@ public static class ReferenceEvaluator
         var routers = new RouterComparison(reference, prompt, session.Model.Config, options.RouterMargin);
         if (prompt.Routers.Count > 0)
             session.PrefillAdjusting(prompt.Ids, routers.Settle, cancellation);
-        return Result(prompt, logits) with { RouterAgreement = routers.Agreement, RouterMisses = routers.Misses, WorstRouterGap = routers.WorstGap };
+        return Result(prompt, logits) with { RouterAgreement = routers.Agreement, RouterMisses = routers.Misses, WorstRouterChoice = routers.Worst };
 
         void Add(ReadOnlyMemory<float> part)
         {

@@ -17,7 +17,7 @@ public sealed record ReferenceReport(double MinCosine, IReadOnlyList<PromptEvalu
         if (!(prompt.Cosine >= MinCosine))
             yield return FormattableString.Invariant($"prompt {prompt.Prompt}: cosine {prompt.Cosine:F6} is under {MinCosine}");
         if (prompt.RouterMisses is > 0 and { } misses)
-            yield return FormattableString.Invariant($"prompt {prompt.Prompt}: {misses} choices of experts differ from the reference's where probabilities do so by more than the margin, by {prompt.WorstRouterGap:P1} at most");
+            yield return FormattableString.Invariant($"prompt {prompt.Prompt}: {misses} choices of experts differ from the reference's where probabilities do so by more than the margin; the worst: {prompt.WorstRouterChoice}");
         if (prompt.Greedy is { Matches: false } greedy)
             yield return $"prompt {prompt.Prompt}: the greedy continuation differs from token {greedy.FirstDifference} on";
     }
@@ -53,11 +53,24 @@ public sealed record PromptEvaluation
     /// <summary>(Token, layer) pairs that chose an expert in place of one that is more likely by more than <see cref="ReferenceOptions.RouterMargin"/>, where earlier near ties were settled as the reference has them; null when routers were not compared.</summary>
     public int? RouterMisses { get; init; }
 
-    /// <summary>By how much more likely, as a share, an expert was than the one chosen in its place: the largest of all pairs, 0 when all sets are equal.</summary>
-    public double? WorstRouterGap { get; init; }
+    /// <summary>The choice of experts that is the farthest from the reference's; null when all sets are equal or routers were not compared.</summary>
+    public RouterDifference? WorstRouterChoice { get; init; }
 
     /// <summary>The greedy continuation against the reference's; null when the file holds none.</summary>
     public GreedyComparison? Greedy { get; init; }
+}
+
+/// <summary>A choice of experts that is not the reference's.</summary>
+/// <param name="Layer">The layer.</param>
+/// <param name="Position">The token's position.</param>
+/// <param name="LeftOut">The likeliest expert, in the reference, that was not chosen.</param>
+/// <param name="Taken">The unlikeliest that was chosen instead.</param>
+/// <param name="Gap">By how much more likely the first is than the second in the reference, as a share.</param>
+/// <param name="OwnGap">By how much more likely the second is than the first here.</param>
+public sealed record RouterDifference(int Layer, int Position, int LeftOut, int Taken, double Gap, double OwnGap)
+{
+    /// <summary>As a sentence's part.</summary>
+    public override string ToString() => FormattableString.Invariant($"layer {Layer}, position {Position}, expert {LeftOut} is {Gap:P2} more likely than {Taken}, which is {OwnGap:P2} more likely here");
 }
 
 /// <summary>A greedy continuation beside the reference's.</summary>

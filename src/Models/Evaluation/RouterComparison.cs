@@ -18,8 +18,8 @@ internal sealed class RouterComparison(ReferenceFile reference, ReferencePrompt 
     /// <summary>Pairs whose choice differs by more than the margin; null when nothing was compared.</summary>
     public int? Misses => total == 0 ? null : missed;
 
-    /// <summary>By how much more likely an expert was, in the reference, than the one that was chosen in its place, as a share: the largest of all pairs.</summary>
-    public double? WorstGap { get; private set; }
+    /// <summary>The choice that is the farthest from the reference's; null when all are equal.</summary>
+    public RouterDifference? Worst { get; private set; }
 
     /// <summary>Adds the router logits [tokens, experts] of consecutive tokens, and exchanges logits where the choice differs by no more than the margin.</summary>
     /// <returns>Whether some were exchanged.</returns>
@@ -33,37 +33,38 @@ internal sealed class RouterComparison(ReferenceFile reference, ReferencePrompt 
             Span<float> own = logits.Slice(row * config.Experts, config.Experts);
             ReadOnlySpan<float> wanted = reference.Row(expected, firstPosition + row);
             int[] chosen = Choose(own), right = Choose(wanted), taken = [.. chosen.Except(right)], left = [.. right.Except(chosen)];
-            double gap = Gap(wanted, left, taken);
-            same += left.Length == 0 ? 1 : 0;
             total++;
-            // A NaN is the worst there is and stays.
-            if (WorstGap is not { } worst || (!double.IsNaN(worst) && !(gap <= worst)))
-                WorstGap = gap;
-            // Not "more than": a NaN must miss.
-            if (!(gap <= margin))
-                missed++;
-            else if (left.Length > 0)
+            if (left.Length == 0)
             {
-                for (int i = 0; i < left.Length; i++)
-                    (own[left[i]], own[taken[i]]) = (own[taken[i]], own[left[i]]);
-                settled = true;
+                same++;
+                continue;
             }
+            RouterDifference difference = Difference(layer, firstPosition + row, (left, taken), own, wanted);
+            // A NaN is the worst there is and stays.
+            if (Worst is not { } worst || (!double.IsNaN(worst.Gap) && !(difference.Gap <= worst.Gap)))
+                Worst = difference;
+            // Not "more than": a NaN must miss.
+            if (!(difference.Gap <= margin))
+            {
+                missed++;
+                continue;
+            }
+            for (int i = 0; i < left.Length; i++)
+                (own[left[i]], own[taken[i]]) = (own[taken[i]], own[left[i]]);
+            settled = true;
         }
         return settled;
     }
 
-    // How much more likely the likeliest expert that was left out is than the unlikeliest that was taken. Probabilities of one softmax are to each other as the
-    // exponentials of their logits.
-    private static double Gap(ReadOnlySpan<float> wanted, int[] left, int[] taken)
+    // The likeliest expert that was left out, and the unlikeliest that was taken. Probabilities of one softmax are to each other as the exponentials of their logits.
+    private static RouterDifference Difference(int layer, int position, (int[] Left, int[] Taken) experts, ReadOnlySpan<float> own, ReadOnlySpan<float> wanted)
     {
-        if (left.Length == 0)
-            return 0;
-        double most = double.NegativeInfinity, least = double.PositiveInfinity;
-        foreach (int e in left)
-            most = Math.Max(most, wanted[e]);
-        foreach (int e in taken)
-            least = Math.Min(least, wanted[e]);
-        return Math.Exp(most - least) - 1;
+        int left = experts.Left[0], taken = experts.Taken[0];
+        foreach (int e in experts.Left)
+            left = wanted[e] > wanted[left] ? e : left;
+        foreach (int e in experts.Taken)
+            taken = wanted[e] < wanted[taken] ? e : taken;
+        return new RouterDifference(layer, position, left, taken, Math.Exp((double)wanted[left] - wanted[taken]) - 1, Math.Exp((double)own[taken] - own[left]) - 1);
     }
 
     // The k largest, ties to the lowest index.
