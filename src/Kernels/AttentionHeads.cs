@@ -76,8 +76,9 @@ internal static class AttentionHeads
     /// The group's queries, a warp a head, and in the block whose warps meet the new position the key and the value, which also go to the cache. A
     /// barrier must follow.
     /// </summary>
-    public static void Prepare<THead>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionAngles angles, int position, bool hasNew)
+    public static void Prepare<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionAngles angles, int position, bool hasNew)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = a.Warps, headDim = 64 * THead.Halves;
         int queryHeads = a.KvHeads * a.GroupSize;
@@ -103,25 +104,15 @@ internal static class AttentionHeads
                 for (int i = lane; i < AttentionTiles.HeadWords; i += 32)
                     heads[(head * AttentionTiles.HeadWords) + i] = 0;
         }
-        long target = ((((long)a.KvHead * a.Capacity) + position) * headDim) >> 1;
+        long row = ((long)a.KvHead * a.Capacity) + position;
         if (hasKey)
         {
             Rotate<THead>(a, key, angles.KeyGain, angles, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, headDim / 2));
             WarpOps.Barrier(); // the warp has written the whole key
-            for (int i = lane; i < headDim / 2; i += 32)
-                a.Keys[target + i] = heads[(DecodeAttention.MostGroup * AttentionTiles.HeadWords) + i];
+            TTiles.StoreKey<THead>(a, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, AttentionTiles.HeadWords), row, lane);
         }
         if (hasValue)
-        {
-            int first = (DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords;
-            heads[first + lane] = value0;
-            a.Values[target + lane] = value0;
-            if (THead.Halves == 2)
-            {
-                heads[first + lane + 32] = value1;
-                a.Values[target + lane + 32] = value1;
-            }
-        }
+            TTiles.StoreValue<THead>(a, heads.SubView((DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords, AttentionTiles.HeadWords), value0, value1, row, lane);
     }
 
     private static void Rotate<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles, ArrayView<uint> output)

@@ -9,7 +9,7 @@ internal struct DecodeAttentionArgs
     /// <summary>[QueryHeads + 2·KvHeads, HeadDim] BF16: queries, keys, values.</summary>
     public ArrayView<ushort> Qkv;
 
-    /// <summary>[KvHeads, Capacity, HeadDim] BF16 of one layer, two a word.</summary>
+    /// <summary>[KvHeads, Capacity, HeadDim] of one layer: BF16, two a word, or codes, four a word.</summary>
     public ArrayView<uint> Keys;
 
     /// <summary>As Keys.</summary>
@@ -54,6 +54,15 @@ internal struct DecodeAttentionArgs
     /// <summary>Of scores, log₂ e included.</summary>
     public float Scale;
 
+    /// <summary>[KvHeads, Capacity] float32, where the cache has codes.</summary>
+    public ArrayView<float> KeyScales;
+
+    /// <summary>As KeyScales.</summary>
+    public ArrayView<float> ValueScales;
+
+    /// <summary>Scales between a sequence and the next.</summary>
+    public long ScaleStride;
+
     /// <summary>What runs here, set by the kernel: a part of so many of a KV head, by so many warps of the block, from the first on.</summary>
     public int KvHead, Part, GridParts, Warps;
 }
@@ -65,14 +74,6 @@ internal struct AttentionSpan
 
     /// <summary>0 where the position lies outside the cache.</summary>
     public int IsInside;
-}
-
-/// <summary>What is requested before the new token's heads are there.</summary>
-internal struct AttentionAhead
-{
-    public AttentionAngles Angles;
-    public AttentionKeys Keys;
-    public AttentionValues Values;
 }
 
 /// <summary>The width of a head as a type argument.</summary>
@@ -104,7 +105,7 @@ internal readonly struct Head128 : IHeadWidth
 /// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
 /// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run and not on other sequences. In a graph the
 /// first tiles are requested before the kernel waits: what the cache holds of earlier tokens is older than the launch before this one, and the
-/// new token's key and value come from that launch's output.
+/// new token's key and value come from that launch's output. How the cache stores them is a type argument (<see cref="IAttentionTiles{TTiles}"/>).
 /// </remarks>
 internal static class DecodeAttention
 {
@@ -126,8 +127,9 @@ internal static class DecodeAttention
     public static int SharedBytes(int warps, int headDim) => warps * MostGroup * AttentionMerge.RowWords(headDim) * sizeof(float);
 
     // What belongs to one sequence, moved to the start of each view.
-    private static DecodeAttentionArgs Of<THead>(DecodeAttentionArgs a, int sequence)
+    private static DecodeAttentionArgs Of<THead, TTiles>(DecodeAttentionArgs a, int sequence)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
         int headDim = 64 * THead.Halves, heads = a.KvHeads * a.GroupSize, parts = a.KvHeads * Grid.DimX;
         a.Qkv = From(a.Qkv, (long)sequence * (heads + a.KvHeads + a.KvHeads) * headDim);
@@ -138,26 +140,33 @@ internal static class DecodeAttention
         a.Sums = From(a.Sums, (long)sequence * parts * MostGroup * headDim);
         a.Masses = From(a.Masses, (long)sequence * parts * 2 * MostGroup);
         a.Done = From(a.Done, (long)sequence * a.KvHeads);
+        if (TTiles.HasScales)
+        {
+            a.KeyScales = From(a.KeyScales, sequence * a.ScaleStride);
+            a.ValueScales = From(a.ValueScales, sequence * a.ScaleStride);
+        }
         return a;
     }
 
     private static ArrayView<T> From<T>(ArrayView<T> view, long start)
         where T : unmanaged => view.SubView(start, view.Length - start);
 
-    public static void Run<THead>(DecodeAttentionArgs a)
+    public static void Run<THead, TTiles>(DecodeAttentionArgs a)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
-        a = Of<THead>(a, Grid.IdxZ);
+        a = Of<THead, TTiles>(a, Grid.IdxZ);
         a.KvHead = Grid.IdxY;
         a.Part = Grid.IdxX;
         a.GridParts = Grid.DimX;
         a.Warps = Group.DimX >> 5;
         ArrayView<float> sums = SharedMemory.GetDynamic<byte>().Cast<float>();
         AttentionSpan span = Locate(a);
-        AttentionAhead ahead = Request<THead>(a, span);
+        TTiles own = default;
+        AttentionAngles angles = Request<THead, TTiles>(a, span, ref own);
         GridDependency.Release();
         GridDependency.Wait();
-        Attend<THead>(a, span, ahead, sums);
+        Attend<THead, TTiles>(a, span, angles, own, sums);
     }
 
     /// <summary>The tiles of the calling warp. The position must be there.</summary>
@@ -175,23 +184,24 @@ internal static class DecodeAttention
     }
 
     /// <summary>Requests angles, gains and the first tile, which are older than the new token's heads.</summary>
-    public static AttentionAhead Request<THead>(DecodeAttentionArgs a, AttentionSpan span)
+    public static AttentionAngles Request<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ref TTiles tiles)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31;
-        AttentionAhead ahead = default;
-        ahead.Angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
+        AttentionAngles angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
         if (span.Tile < span.Tiles)
         {
-            ahead.Keys = AttentionTiles.LoadKeys<THead>(a, span.Tile, span.Position, lane);
-            ahead.Values = AttentionTiles.LoadValues<THead>(a, span.Tile, span.Position, lane);
+            TTiles.LoadKeys<THead>(ref tiles, a, span.Tile, span.Position, lane);
+            TTiles.LoadValues<THead>(ref tiles, a, span.Tile, span.Position, lane);
         }
-        return ahead;
+        return angles;
     }
 
     /// <summary>All the rest, once the new token's heads are there: by the block's first warps. Whether the block has stored the head's output.</summary>
-    public static bool Attend<THead>(DecodeAttentionArgs a, AttentionSpan span, AttentionAhead ahead, ArrayView<float> sums)
+    public static bool Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, TTiles own, ArrayView<float> sums)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
         ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * 16).Cast<uint>();
         ArrayView<uint> weights = SharedMemory.Allocate<U4>(MostWarps * MostGroup * 2).Cast<uint>();
@@ -205,25 +215,21 @@ internal static class DecodeAttention
             AttentionMerge.StoreNaN<THead>(a);
             return true;
         }
-        AttentionHeads.Prepare<THead>(a, heads, ahead.Angles, position, (span.Tiles - 1) / a.Warps % span.Parts == a.Part);
+        AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, (span.Tiles - 1) / a.Warps % span.Parts == a.Part);
         SomeWarps.Meet(MeetingPoint, a.Warps * 32); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
         state.Largest1 = float.NegativeInfinity;
-        AttentionQueries queries = AttentionTiles.LoadQueries<THead>(heads, lane);
-        ArrayView<uint> own = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
-        AttentionKeys keys = ahead.Keys;
-        AttentionValues values = ahead.Values;
+        AttentionQueries queries = TTiles.LoadQueries<THead>(heads, lane);
+        ArrayView<uint> ownWeights = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
         for (int stride = span.Parts * a.Warps; tile < span.Tiles; tile += stride)
         {
             int next = IntrinsicMath.Min(tile + stride, span.Tiles - 1);
-            keys = AttentionTiles.WithNewKey<THead>(heads, keys, tile, position, lane);
-            F4 scores = AttentionTiles.Scores<THead>(keys, queries);
-            keys = AttentionTiles.LoadKeys<THead>(a, next, position, lane);
-            AttentionTiles.Weigh<THead>(own, scores, a.Scale, position - (tile * TilePositions), ref state);
-            values = AttentionTiles.WithNewValue<THead>(heads, values, tile, position, lane);
-            AttentionTiles.Add<THead>(own, values, ref state);
-            values = AttentionTiles.LoadValues<THead>(a, next, position, lane);
+            F4 scores = TTiles.Scores<THead>(ref own, heads, queries, tile, position, lane);
+            TTiles.LoadKeys<THead>(ref own, a, next, position, lane);
+            AttentionTiles.Weigh<THead, TTiles>(own, ownWeights, scores, a.Scale, position - (tile * TilePositions), ref state);
+            TTiles.Add<THead>(ref own, heads, ownWeights, tile, position, lane, ref state);
+            TTiles.LoadValues<THead>(ref own, a, next, position, lane);
         }
         AttentionMerge.Publish<THead>(sums, masses, state);
         SomeWarps.Meet(MeetingPoint, a.Warps * 32); // all warps' sums are there before they are added

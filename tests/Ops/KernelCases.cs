@@ -133,13 +133,16 @@ internal static class KernelCases
         }
     }
 
-    private static IEnumerable<SmallCase> ManyTokens() => new[] { 64, 96, 128, 256 }.Select(headDim => new SmallCase($"Attention of 20 tokens, heads of {headDim}", t =>
+    private static IEnumerable<SmallCase> ManyTokens() =>
+        [.. new[] { 64, 96, 128, 256 }.Select(headDim => ManyTokens(headDim, KvCacheFormat.Bf16)), ManyTokens(64, KvCacheFormat.Fp8)];
+
+    private static SmallCase ManyTokens(int headDim, KvCacheFormat format) => new($"Attention of 20 tokens, heads of {headDim} in {format}", t =>
     {
         const int Tokens = 20, Heads = 4;
-        (KvCache cache, ArrayView<int> position) = (t.Cache(2, headDim, 48), t.Input<int>([21]));
+        (KvCache cache, ArrayView<int> position) = (t.Cache(2, headDim, 48, format), t.Input<int>([21]));
         (ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(Tokens * Heads * headDim), t.Output<BFloat16>(Tokens * Heads * headDim));
         return stream => Attention.Apply(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
-    }));
+    });
 
     private static IEnumerable<SmallCase> ExpertMlps()
     {
@@ -212,10 +215,10 @@ internal static class KernelCases
                 DeviceCounter.AdvanceAll(stream, positions, 1);
             };
         });
-        foreach (int headDim in new[] { 64, 128 })
-            yield return new($"DecodeAttention of heads of {headDim}", t =>
+        foreach ((int headDim, KvCacheFormat format) in from h in new[] { 64, 128 } from f in Enum.GetValues<KvCacheFormat>() select (h, f))
+            yield return new($"DecodeAttention of heads of {headDim} in {format}", t =>
             {
-                (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, headDim, 24), t.Rotary(headDim, 24), t.Input<int>([21]));
+                (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, headDim, 24, format), t.Rotary(headDim, 24), t.Input<int>([21]));
                 (ArrayView<BFloat16> qkv, ArrayView<BFloat16> y) = (t.Halves(8 * headDim), t.Output<BFloat16>(4 * headDim));
                 DecodeAttentionWorkspace workspace = t.Own(new DecodeAttentionWorkspace(t.Device, 2, headDim));
                 var options = new QkNormRotaryOptions(1, 4, table) { QueryGain = t.Halves(headDim, 2), KeyGain = t.Halves(headDim, 3), Epsilon = 1e-6f };
