@@ -40,7 +40,10 @@ public static class Attention
         if (vectorLoads && Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim) && Shape.IsVectorAligned(q, 2L * cache.HeadDim) && Shape.IsVectorAligned(output, 2L * cache.HeadDim)
             && FlashAttention.Exists(stream.Device, cache.HeadDim, shape))
         {
-            FlashAttention.Launch(stream, CreateTileArgs(q, layer, position, output, shape), cache.HeadDim);
+            if (HopperFlash.Exists(stream.Device, cache))
+                HopperFlash.Launch(stream, q, layer, position, output, shape);
+            else
+                FlashAttention.Launch(stream, CreateTileArgs(q, layer, position, output, shape), cache.HeadDim);
             return;
         }
         var args = new Kernel.Args

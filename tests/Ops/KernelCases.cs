@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ExpertMlps(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -133,13 +133,19 @@ internal static class KernelCases
         }
     }
 
-    private static IEnumerable<SmallCase> ManyTokens() => new[] { 64, 96, 128, 256 }.Select(headDim => new SmallCase($"Attention of 20 tokens, heads of {headDim}", t =>
+    private static IEnumerable<SmallCase> ManyTokens() => new[] { 64, 96, 128, 256 }.Select(headDim => ManyTokens($"Attention of 20 tokens, heads of {headDim}", headDim, (stream, q, layer, position, y, shape) =>
+        FlashAttention.Launch(stream, Attention.CreateTileArgs(q, layer, position, y, shape), headDim)));
+
+    private static IEnumerable<SmallCase> ManyTokensOnHopper(GpuDevice device) =>
+        device.IsCuda && device.Target?.Name != "90a" ? [] : [ManyTokens("Attention of 20 tokens on Hopper", 128, HopperFlash.Launch)];
+
+    private static SmallCase ManyTokens(string name, int headDim, Action<GpuStream, ArrayView<BFloat16>, KvLayer, ArrayView<int>, ArrayView<BFloat16>, AttentionShape> launch) => new(name, t =>
     {
         const int Tokens = 20, Heads = 4;
         (KvCache cache, ArrayView<int> position) = (t.Cache(2, headDim, 48), t.Input<int>([21]));
         (ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(Tokens * Heads * headDim), t.Output<BFloat16>(Tokens * Heads * headDim));
-        return stream => Attention.Apply(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
-    }));
+        return stream => launch(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
+    });
 
     private static IEnumerable<SmallCase> ExpertMlps()
     {
