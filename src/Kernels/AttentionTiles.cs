@@ -48,7 +48,7 @@ internal static class AttentionTiles
     public static AttentionKeys LoadKeys<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
         where THead : struct, IHeadWidth
     {
-        long head = (long)Grid.IdxY * a.Capacity;
+        long head = (long)a.KvHead * a.Capacity;
         int row = (tile * DecodeAttention.TilePositions) + (lane >> 2), word = (lane & 3) * 4;
         long upper = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, lower = ((head + IntrinsicMath.Min(row + 8, position)) * RowWords<THead>()) + word;
         AttentionKeys keys = default;
@@ -70,7 +70,7 @@ internal static class AttentionTiles
     public static AttentionValues LoadValues<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
         where THead : struct, IHeadWidth
     {
-        long head = (long)Grid.IdxY * a.Capacity;
+        long head = (long)a.KvHead * a.Capacity;
         int row = (tile * DecodeAttention.TilePositions) + ((lane & 3) * 4), word = (lane >> 2) * 4;
         long r0 = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, r1 = ((head + IntrinsicMath.Min(row + 1, position)) * RowWords<THead>()) + word;
         long r2 = ((head + IntrinsicMath.Min(row + 2, position)) * RowWords<THead>()) + word, r3 = ((head + IntrinsicMath.Min(row + 3, position)) * RowWords<THead>()) + word;

@@ -53,6 +53,26 @@ internal struct DecodeAttentionArgs
 
     /// <summary>Of scores, log₂ e included.</summary>
     public float Scale;
+
+    /// <summary>What runs here, set by the kernel: a part of so many of a KV head, by so many warps of the block, from the first on.</summary>
+    public int KvHead, Part, GridParts, Warps;
+}
+
+/// <summary>Which tiles of positions a warp walks: its first, how many there are, and how the parts of a head share them.</summary>
+internal struct AttentionSpan
+{
+    public int Position, Tiles, Parts, Tile;
+
+    /// <summary>0 where the position lies outside the cache.</summary>
+    public int IsInside;
+}
+
+/// <summary>What is requested before the new token's heads are there.</summary>
+internal struct AttentionAhead
+{
+    public AttentionAngles Angles;
+    public AttentionKeys Keys;
+    public AttentionValues Values;
 }
 
 /// <summary>The width of a head as a type argument.</summary>
@@ -96,6 +116,9 @@ internal static class DecodeAttention
 
     public const int MostWarps = 8;
 
+    /// <summary>Where the warps of a block meet.</summary>
+    public const uint MeetingPoint = 1;
+
     /// <summary>Positions of a tile.</summary>
     public const int TilePositions = 16;
 
@@ -125,44 +148,75 @@ internal static class DecodeAttention
         where THead : struct, IHeadWidth
     {
         a = Of<THead>(a, Grid.IdxZ);
+        a.KvHead = Grid.IdxY;
+        a.Part = Grid.IdxX;
+        a.GridParts = Grid.DimX;
+        a.Warps = Group.DimX >> 5;
+        ArrayView<float> sums = SharedMemory.GetDynamic<byte>().Cast<float>();
+        AttentionSpan span = Locate(a);
+        AttentionAhead ahead = Request<THead>(a, span);
+        GridDependency.Release();
+        GridDependency.Wait();
+        Attend<THead>(a, span, ahead, sums);
+    }
+
+    /// <summary>The tiles of the calling warp. The position must be there.</summary>
+    public static AttentionSpan Locate(DecodeAttentionArgs a)
+    {
+        AttentionSpan span = default;
+        span.Position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
+        bool inside = span.Position >= 0 && span.Position < a.Capacity;
+        span.IsInside = inside ? 1 : 0;
+        span.Tiles = inside ? (span.Position >> 4) + 1 : 0;
+        // Two tiles a warp cost less than a second block, whose part must be waited for.
+        span.Parts = span.Tiles <= 2 * a.Warps ? IntrinsicMath.Min(1, span.Tiles) : IntrinsicMath.Min(a.GridParts, (span.Tiles + a.Warps - 1) / a.Warps);
+        span.Tile = a.Part < span.Parts ? (a.Part * a.Warps) + (Group.IdxX >> 5) : span.Tiles;
+        return span;
+    }
+
+    /// <summary>Requests angles, gains and the first tile, which are older than the new token's heads.</summary>
+    public static AttentionAhead Request<THead>(DecodeAttentionArgs a, AttentionSpan span)
+        where THead : struct, IHeadWidth
+    {
+        int lane = Group.IdxX & 31;
+        AttentionAhead ahead = default;
+        ahead.Angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
+        if (span.Tile < span.Tiles)
+        {
+            ahead.Keys = AttentionTiles.LoadKeys<THead>(a, span.Tile, span.Position, lane);
+            ahead.Values = AttentionTiles.LoadValues<THead>(a, span.Tile, span.Position, lane);
+        }
+        return ahead;
+    }
+
+    /// <summary>All the rest, once the new token's heads are there: by the block's first warps. Whether the block has stored the head's output.</summary>
+    public static bool Attend<THead>(DecodeAttentionArgs a, AttentionSpan span, AttentionAhead ahead, ArrayView<float> sums)
+        where THead : struct, IHeadWidth
+    {
         ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * 16).Cast<uint>();
         ArrayView<uint> weights = SharedMemory.Allocate<U4>(MostWarps * MostGroup * 2).Cast<uint>();
         ArrayView<float> masses = SharedMemory.Allocate<float>(2 * MostWarps * MostGroup);
-        ArrayView<float> sums = SharedMemory.GetDynamic<byte>().Cast<float>();
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
-        int position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
-        bool inside = position >= 0 && position < a.Capacity;
-        int tiles = inside ? (position >> 4) + 1 : 0;
-        // Two tiles a warp cost less than a second block, whose part must be waited for.
-        int parts = tiles <= 2 * warps ? IntrinsicMath.Min(1, tiles) : IntrinsicMath.Min(Grid.DimX, (tiles + warps - 1) / warps);
-        int stride = parts * warps, tile = Grid.IdxX < parts ? (Grid.IdxX * warps) + warp : tiles;
-        var angles = AttentionHeads.Angles<THead>(a, inside ? position : 0, lane);
-        AttentionKeys keys = default;
-        AttentionValues values = default;
-        if (tile < tiles)
-        {
-            keys = AttentionTiles.LoadKeys<THead>(a, tile, position, lane);
-            values = AttentionTiles.LoadValues<THead>(a, tile, position, lane);
-        }
-        GridDependency.Release();
-        GridDependency.Wait();
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, position = span.Position, tile = span.Tile;
         // The same for the whole block.
-        if (Grid.IdxX >= parts)
+        if (a.Part >= span.Parts)
         {
-            if (!inside && Grid.IdxX == 0)
-                AttentionMerge.StoreNaN<THead>(a);
-            return;
+            if (span.IsInside != 0 || a.Part > 0)
+                return false;
+            AttentionMerge.StoreNaN<THead>(a);
+            return true;
         }
-        AttentionHeads.Prepare<THead>(a, heads, angles, position, (tiles - 1) / warps % parts == Grid.IdxX);
-        Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
+        AttentionHeads.Prepare<THead>(a, heads, ahead.Angles, position, (span.Tiles - 1) / a.Warps % span.Parts == a.Part);
+        SomeWarps.Meet(MeetingPoint, a.Warps * 32); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
         state.Largest1 = float.NegativeInfinity;
         AttentionQueries queries = AttentionTiles.LoadQueries<THead>(heads, lane);
         ArrayView<uint> own = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
-        for (; tile < tiles; tile += stride)
+        AttentionKeys keys = ahead.Keys;
+        AttentionValues values = ahead.Values;
+        for (int stride = span.Parts * a.Warps; tile < span.Tiles; tile += stride)
         {
-            int next = IntrinsicMath.Min(tile + stride, tiles - 1);
+            int next = IntrinsicMath.Min(tile + stride, span.Tiles - 1);
             keys = AttentionTiles.WithNewKey<THead>(heads, keys, tile, position, lane);
             F4 scores = AttentionTiles.Scores<THead>(keys, queries);
             keys = AttentionTiles.LoadKeys<THead>(a, next, position, lane);
@@ -172,7 +226,7 @@ internal static class DecodeAttention
             values = AttentionTiles.LoadValues<THead>(a, next, position, lane);
         }
         AttentionMerge.Publish<THead>(sums, masses, state);
-        Group.Barrier(); // all warps' sums are there before they are added
-        AttentionMerge.Finish<THead>(a, sums, masses, parts);
+        SomeWarps.Meet(MeetingPoint, a.Warps * 32); // all warps' sums are there before they are added
+        return AttentionMerge.Finish<THead>(a, sums, masses, span.Parts);
     }
 }

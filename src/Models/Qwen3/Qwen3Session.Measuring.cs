@@ -39,7 +39,10 @@ public sealed partial class Qwen3Session
     internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
     {
         var copy = new float[view.Length];
-        workspace.RouterLogits.CopyTo(stream, copy);
+        if (step is not null && copy.Length == Model.Config.Experts)
+            step.Logits.CopyTo(stream, copy, (long)layer * copy.Length);
+        else
+            workspace.RouterLogits.CopyTo(stream, copy);
         observer(layer, copy);
     };
 }

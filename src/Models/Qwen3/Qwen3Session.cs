@@ -22,6 +22,7 @@ public sealed partial class Qwen3Session : IDisposable
     private readonly KvCache cache;
     private readonly Qwen3Forward forward;
     private readonly Qwen3Workspace workspace;
+    private readonly DecodeStep? step;
     private readonly DeviceBuffer<int> promptIds;
     private readonly DeviceBuffer<int> position;
     private readonly DeviceBuffer<float> logits;
@@ -36,6 +37,12 @@ public sealed partial class Qwen3Session : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">The context length is out of range.</exception>
     /// <exception cref="GpuException">Device memory is exhausted; nothing stays allocated.</exception>
     public Qwen3Session(Qwen3Moe model, int contextLength)
+        : this(model, contextLength, oneLaunch: true)
+    {
+    }
+
+    /// <summary>A session that may do without running all layers over a token in one launch where that exists.</summary>
+    internal Qwen3Session(Qwen3Moe model, int contextLength, bool oneLaunch)
     {
         ArgumentNullException.ThrowIfNull(model);
         Qwen3MoeConfig config = model.Config;
@@ -50,7 +57,10 @@ public sealed partial class Qwen3Session : IDisposable
             cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
             RotaryTable rotary = Own(new RotaryTable(device, config.HeadDim, contextLength, config.RopeTheta));
             workspace = Own(new Qwen3Workspace(device, config, Math.Min(contextLength, device.IsCuda ? CudaTokensAtOnce : CpuTokensAtOnce)));
-            forward = new Qwen3Forward(model, cache, rotary, workspace);
+            step = oneLaunch ? Qwen3OneLaunch.Create(model, cache, rotary) : null;
+            if (step is not null)
+                Own(step);
+            forward = new Qwen3Forward(model, cache, rotary, workspace, step);
             promptIds = Own(device.Allocate<int>(workspace.MaxTokens));
             position = Own(device.Allocate<int>(1));
             logits = Own(device.Allocate<float>(config.VocabSize));
