@@ -43,7 +43,10 @@ public static class Attention
         {
             if (fp8)
                 KvExpand.Launch(stream, layer, position, shape.Tokens);
-            FlashAttention.Launch(stream, CreateTileArgs(q, layer, position, output, shape), cache.HeadDim);
+            if (HopperFlash.Exists(stream.Device, cache))
+                HopperFlash.Launch(stream, q, layer, position, output, shape);
+            else
+                FlashAttention.Launch(stream, CreateTileArgs(q, layer, position, output, shape), cache.HeadDim);
             return;
         }
         var args = new Kernel.Args
@@ -69,12 +72,15 @@ public static class Attention
         stream.Device.Launch(fp8 ? CausalOverFp8 : Causal, stream, (LaunchShape.Blocks(stream.Device, items, 1), 1, 1), threads, 0, args);
     }
 
+    /// <summary>A layer in BF16: of an FP8 cache what was expanded before.</summary>
+    internal static (ArrayView<BFloat16> Keys, ArrayView<BFloat16> Values) InBf16(KvLayer layer) =>
+        layer.Cache.Format == KvCacheFormat.Fp8 ? layer.Cache.Memory.Expanded : (layer.Keys, layer.Values);
+
     internal static FlashAttentionArgs CreateTileArgs(ArrayView<BFloat16> q, KvLayer layer, ArrayView<int> position, ArrayView<BFloat16> output, AttentionShape shape) => new()
     {
         Query = q.Cast<uint>(),
-        // Of an FP8 cache what was expanded before.
-        Keys = (layer.Cache.Format == KvCacheFormat.Fp8 ? layer.Cache.Memory.Expanded.Keys : layer.Keys).Cast<uint>(),
-        Values = (layer.Cache.Format == KvCacheFormat.Fp8 ? layer.Cache.Memory.Expanded.Values : layer.Values).Cast<uint>(),
+        Keys = InBf16(layer).Keys.Cast<uint>(),
+        Values = InBf16(layer).Values.Cast<uint>(),
         Output = output.Cast<uint>(),
         Position = position,
         Tokens = shape.Tokens,

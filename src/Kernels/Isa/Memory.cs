@@ -63,6 +63,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.f32 %d, [global]; }")]
     public static unsafe float LoadReadOnlyFloat(long address) => *(float*)address;
 
+    /// <summary>Loads 16 bytes of global memory, by their address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.v4.u32 %d, [global]; }")]
+    public static unsafe U4 LoadGlobalFrom(long address) => *(U4*)address;
+
     /// <summary>Loads 16 bytes that nobody writes while the kernel runs and that are read once, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.L1::no_allocate.v4.u32 %d, [global]; }")]
     public static unsafe U4 LoadReadOnlyFrom(long address)
