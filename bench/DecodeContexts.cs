@@ -37,10 +37,7 @@ internal static class DecodeContexts
             if (device.IsCuda)
                 results.Add(TimeReplays(session, record));
             if (options.Kernels && device.IsCuda)
-            {
-                DecodePhases.Run(session, results[^1].Us!.Value);
                 results.AddRange(DecodeKernels.Run(session.Stream, session.StepDirectly, record));
-            }
         }
         return results;
     }

@@ -66,8 +66,8 @@ internal static class AttentionMerge
         return x + WarpOps.ShuffleXor(x, 16);
     }
 
-    /// <summary>Adds the warps; alone, stores the result, else leaves a part, and the last block to do so adds the parts. Whether this block has stored the result.</summary>
-    public static bool Finish<THead>(DecodeAttentionArgs a, ArrayView<float> sums, ArrayView<float> masses, int parts)
+    /// <summary>Adds the warps; alone, stores the result, else leaves a part, and the last block to do so adds the parts.</summary>
+    public static void Finish<THead>(DecodeAttentionArgs a, ArrayView<float> sums, ArrayView<float> masses, int parts)
         where THead : struct, IHeadWidth
     {
         ArrayView<int> arrived = SharedMemory.Allocate<int>(1);
@@ -75,7 +75,7 @@ internal static class AttentionMerge
         ArrayView<float> totals = SharedMemory.Allocate<float>(2 * Group8);
         int headDim = 64 * THead.Halves, part = (a.KvHead * a.GridParts) + a.Part;
         FactorsOfWarps(a, masses, factors, totals);
-        SomeWarps.Meet(DecodeAttention.MeetingPoint, a.Warps * 32); // factors and masses are there
+        Group.Barrier(); // factors and masses are there
         ArrayView<uint> words = sums.Cast<uint>(), partSums = a.Sums.Cast<uint>();
         for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += a.Warps * 128)
         {
@@ -90,25 +90,24 @@ internal static class AttentionMerge
         }
         // The same for the whole block.
         if (parts == 1)
-            return true;
+            return;
         for (int i = Group.IdxX; i < 2 * Group8; i += a.Warps * 32)
             a.Masses[(part * 2 * Group8) + i] = totals[i];
-        SomeWarps.Meet(DecodeAttention.MeetingPoint, a.Warps * 32); // all of the block's threads have written the part
+        Group.Barrier(); // all of the block's threads have written the part
         if (Group.IdxX == 0)
         {
             Fence.Device(); // the part is there for every block before it counts
             arrived[0] = Atomic.Add(ref a.Done[a.KvHead], 1);
             Fence.Device(); // what the others wrote before they counted is seen from here on
         }
-        SomeWarps.Meet(DecodeAttention.MeetingPoint, a.Warps * 32); // everyone knows which block this is
+        Group.Barrier(); // everyone knows which block this is
         if (arrived[0] < parts - 1)
-            return false;
+            return;
         if (Group.IdxX == 0)
             a.Done[a.KvHead] = 0;
         FactorsOfParts(a, factors, totals, parts);
-        SomeWarps.Meet(DecodeAttention.MeetingPoint, a.Warps * 32); // factors and masses are there
+        Group.Barrier(); // factors and masses are there
         AddParts<THead>(a, factors, totals, parts);
-        return true;
     }
 
     // What each warp's sums are multiplied by; totals are a head's mass and its largest score. A warp a head, a lane a warp.

@@ -63,7 +63,7 @@ internal struct DecodeAttentionArgs
     /// <summary>Scales between a sequence and the next.</summary>
     public long ScaleStride;
 
-    /// <summary>What runs here, set by the kernel: a part of so many of a KV head, by so many warps of the block, from the first on.</summary>
+    /// <summary>What runs here, set by the kernel: a part of so many of a KV head, by so many warps.</summary>
     public int KvHead, Part, GridParts, Warps;
 }
 
@@ -117,9 +117,6 @@ internal static class DecodeAttention
 
     public const int MostWarps = 8;
 
-    /// <summary>Where the warps of a block meet.</summary>
-    public const uint MeetingPoint = 1;
-
     /// <summary>Positions of a tile.</summary>
     public const int TilePositions = 16;
 
@@ -170,7 +167,7 @@ internal static class DecodeAttention
     }
 
     /// <summary>The tiles of the calling warp. The position must be there.</summary>
-    public static AttentionSpan Locate(DecodeAttentionArgs a)
+    private static AttentionSpan Locate(DecodeAttentionArgs a)
     {
         AttentionSpan span = default;
         span.Position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
@@ -184,7 +181,7 @@ internal static class DecodeAttention
     }
 
     /// <summary>Requests angles, gains and the first tile, which are older than the new token's heads.</summary>
-    public static AttentionAngles Request<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ref TTiles tiles)
+    private static AttentionAngles Request<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ref TTiles tiles)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
@@ -198,8 +195,8 @@ internal static class DecodeAttention
         return angles;
     }
 
-    /// <summary>All the rest, once the new token's heads are there: by the block's first warps. Whether the block has stored the head's output.</summary>
-    public static bool Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, TTiles own, ArrayView<float> sums)
+    /// <summary>All the rest, once the new token's heads are there: by the whole block.</summary>
+    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, TTiles own, ArrayView<float> sums)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
@@ -210,13 +207,12 @@ internal static class DecodeAttention
         // The same for the whole block.
         if (a.Part >= span.Parts)
         {
-            if (span.IsInside != 0 || a.Part > 0)
-                return false;
-            AttentionMerge.StoreNaN<THead>(a);
-            return true;
+            if (span.IsInside == 0 && a.Part == 0)
+                AttentionMerge.StoreNaN<THead>(a);
+            return;
         }
         AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, (span.Tiles - 1) / a.Warps % span.Parts == a.Part);
-        SomeWarps.Meet(MeetingPoint, a.Warps * 32); // queries, the new key and value are in shared memory before anyone reads them
+        Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
         state.Largest1 = float.NegativeInfinity;
@@ -232,7 +228,7 @@ internal static class DecodeAttention
             TTiles.LoadValues<THead>(ref own, a, next, position, lane);
         }
         AttentionMerge.Publish<THead>(sums, masses, state);
-        SomeWarps.Meet(MeetingPoint, a.Warps * 32); // all warps' sums are there before they are added
-        return AttentionMerge.Finish<THead>(a, sums, masses, span.Parts);
+        Group.Barrier(); // all warps' sums are there before they are added
+        AttentionMerge.Finish<THead>(a, sums, masses, span.Parts);
     }
 }

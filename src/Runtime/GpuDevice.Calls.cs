@@ -60,8 +60,6 @@ public sealed partial class GpuDevice
         Log.Add(definition, grid.X, grid.Y, grid.Z, threads);
         if (IsCuda && definition.Traits.HasPlainArguments)
             LaunchPlain(definition, stream, grid, threads, dynamicShared, args);
-        else if (IsCuda && definition.Traits.IsCooperative)
-            LaunchCooperative(definition, stream, grid, threads, dynamicShared, args);
         else
             LaunchPacked(definition, launcher, stream, grid, threads, dynamicShared, args);
         if (LaunchObserver is not null)
@@ -90,18 +88,6 @@ public sealed partial class GpuDevice
         CudaError status = CudaDriver.cuLaunchKernel(
             Kernels.Function(definition), (uint)grid.X, (uint)grid.Y, (uint)grid.Z, (uint)threads, 1, 1, (uint)dynamicShared, stream.Handle, &argument, null);
         Check(status, $"launching {definition.Name}");
-    }
-
-    private unsafe void LaunchCooperative<TArgs>(KernelDefinition<TArgs> definition, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, in TArgs args)
-        where TArgs : struct
-    {
-        fixed (byte* packed = ArgumentBytes.Pack(args))
-        {
-            void* argument = packed;
-            CudaError status = CudaDriver.cuLaunchCooperativeKernel(
-                Kernels.Function(definition), (uint)grid.X, (uint)grid.Y, (uint)grid.Z, (uint)threads, 1, 1, (uint)dynamicShared, stream.Handle, &argument);
-            Check(status, $"launching {definition.Name}");
-        }
     }
 
     // Apart from the launch itself, whose closure would else be allocated every time.

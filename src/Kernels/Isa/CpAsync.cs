@@ -36,14 +36,6 @@ internal static unsafe class CpAsync
     public static void Copy4ZeroFill(ref uint shared, ref uint global, int bytes) =>
         Enqueue(ref shared, ref global, 4, bytes);
 
-    /// <summary>Copies 4 bytes, by their addresses as numbers, for a barrier that is told by <see cref="ArriveWhenDone"/>. The emulation copies at once.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %1; cp.async.ca.shared.global [%0], [global], 4; }")]
-    public static void Copy4To(uint shared, long global) => *(uint*)SharedWindow.Pointer(shared) = *(uint*)global;
-
-    /// <summary>Arrives at a barrier (sm_90) when this thread's copies so far have landed; the arrival is one of those that the barrier expects.</summary>
-    [IntrinsicImplementation, Ptx("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];", MinArch = 90)]
-    public static void ArriveWhenDone(uint barrier) => Mbarrier.Arrive(barrier);
-
     /// <summary>Closes the group of the copies started since the last commit (an empty group counts too).</summary>
     [IntrinsicImplementation, Ptx("cp.async.commit_group;")]
     public static void Commit() => Pending().Commit();

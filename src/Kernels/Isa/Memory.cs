@@ -67,14 +67,6 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.v4.u32 %d, [global]; }")]
     public static unsafe U4 LoadGlobalFrom(long address) => *(U4*)address;
 
-    /// <summary>Loads 16 bytes that nobody writes while the kernel runs and that are read once, by their address as a number.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.L1::no_allocate.v4.u32 %d, [global]; }")]
-    public static unsafe U4 LoadReadOnlyFrom(long address)
-    {
-        CheckAligned((void*)address, sizeof(U4), "ld.global.nc.v4.u32");
-        return *(U4*)address;
-    }
-
     /// <summary>Stores 16 bytes to global memory, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.global.v4.u32 [global], %1; }")]
     public static unsafe void StoreGlobalTo(long address, U4 v) => *(U4*)address = v;

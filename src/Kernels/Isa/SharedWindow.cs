@@ -29,10 +29,6 @@ internal static unsafe class SharedWindow
     [IntrinsicImplementation, Ptx("st.shared.v4.u32 [%0], %1;")]
     public static void Store(uint address, U4 value) => *(U4*)Pointer(address) = value;
 
-    /// <summary>The 4 bytes at an address.</summary>
-    [IntrinsicImplementation, Ptx("ld.shared.u32 %d, [%0];")]
-    public static uint LoadWord(uint address) => *(uint*)Pointer(address);
-
     /// <summary>16-byte words of the shared memory that an address names (emulation only).</summary>
     internal static byte* Pointer(uint address) => start + address;
 

@@ -10,12 +10,24 @@ internal static class Warpgroup
     /// <summary>Threads of a warpgroup.</summary>
     public const int Threads = 128;
 
-    // Turns of the CPU device: one set a launch, by block and number.
+    // Meeting points and turns of the CPU device: one set a launch, by block and number.
+    private static readonly ConditionalWeakTable<object, Dictionary<(Index3D, uint), System.Threading.Barrier>> Points = [];
     private static readonly ConditionalWeakTable<object, Dictionary<(Index3D, uint), Turn>> Turns = [];
 
     /// <summary>Waits for the warpgroup's threads at meeting point <paramref name="number"/> (1 to 15): writes to shared memory before are seen after.</summary>
     [IntrinsicImplementation, Ptx("bar.sync %0, 128;")]
-    public static void Meet(uint number) => SomeWarps.Meet(number, Threads);
+    public static void Meet(uint number)
+    {
+        (object? launch, Index3D group) = CpuContext.Block;
+        System.Threading.Barrier? point;
+        lock (Points)
+        {
+            Dictionary<(Index3D, uint), System.Threading.Barrier> points = Points.GetOrCreateValue(launch!);
+            if (!points.TryGetValue((group, number), out point))
+                points.Add((group, number), point = new System.Threading.Barrier(Threads));
+        }
+        point.SignalAndWait();
+    }
 
     /// <summary>Waits until another warpgroup has signalled <paramref name="number"/> (1 to 15, used by the two alone) once for each wait of this one.</summary>
     [IntrinsicImplementation, Ptx("bar.sync %0, 256;", ExactArch = "90a")]

@@ -19,7 +19,7 @@ internal enum ExpertPath
 /// One pass of the network: tokens in, final hidden states out. Everything that changes between decoded tokens is read from
 /// device memory, so a pass over one token can be recorded once and replayed.
 /// </summary>
-internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Qwen3Workspace workspace, DecodeStep? step = null)
+internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Qwen3Workspace workspace)
 {
     private readonly Qwen3MoeConfig config = model.Config;
     private readonly Qwen3FusedLayer fused = new(model, cache, rotary, workspace);
@@ -37,9 +37,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     {
         Embedding.Lookup(stream, model.Embedding.Codes.View.Cast<BFloat16>(), tokens, workspace.Residual, count, config.HiddenSize);
         bool pending = false;
-        if (count == 1 && step is not null)
-            RunStep(stream, position);
-        for (int i = count == 1 && step is not null ? config.Layers : 0; i < config.Layers; i++)
+        for (int i = 0; i < config.Layers; i++)
         {
             Qwen3Layer layer = model.Layers[i];
             if (!pending && RunFused(stream, layer, i, position, count))
@@ -58,14 +56,6 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         }
         if (wanted > 0)
             Norm(stream, model.FinalNorm, pending, (count - wanted, wanted));
-    }
-
-    // All layers in one launch.
-    private void RunStep(GpuStream stream, ArrayView<int> position)
-    {
-        step!.Run(stream, workspace.Residual, position);
-        for (int i = 0; i < config.Layers; i++)
-            RouterObserver?.Invoke(i, step.Logits.View.SubView((long)i * config.Experts, config.Experts));
     }
 
     /// <summary>Logits of the first <paramref name="count"/> normed states.</summary>

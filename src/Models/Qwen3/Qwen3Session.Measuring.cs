@@ -80,9 +80,6 @@ public sealed partial class Qwen3Session
     /// <summary>Puts the position that kernels read where it was at an earlier token, so that its launches can be repeated; the next <see cref="Prefill"/> puts it right.</summary>
     internal void Rewind(int first) => position.CopyFrom(stream, [first]);
 
-    /// <summary>All layers over a token in one launch, where the session has that.</summary>
-    internal DecodeStep? OneLaunch => step;
-
     /// <summary>The stream of the session's work.</summary>
     internal GpuStream Stream => stream;
 
@@ -96,11 +93,7 @@ public sealed partial class Qwen3Session
     private float[] ReadRouter(int layer, int length)
     {
         var logits = new float[length];
-        // Of one token that ran in one launch.
-        if (step is not null && length == Model.Config.Experts)
-            step.Logits.CopyTo(stream, logits, (long)layer * length);
-        else
-            workspace.RouterLogits.CopyTo(stream, logits);
+        workspace.RouterLogits.CopyTo(stream, logits);
         return logits;
     }
 }

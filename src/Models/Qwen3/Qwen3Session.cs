@@ -22,7 +22,6 @@ public sealed partial class Qwen3Session : IDisposable
     private readonly KvCache cache;
     private readonly Qwen3Forward forward;
     private readonly Qwen3Workspace workspace;
-    private readonly DecodeStep? step;
     private readonly DeviceBuffer<int> promptIds;
     private readonly DeviceBuffer<int> position;
     private readonly DeviceBuffer<float> logits;
@@ -38,12 +37,6 @@ public sealed partial class Qwen3Session : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">The context length is out of range, or the model's heads do not fit the cache's format.</exception>
     /// <exception cref="GpuException">Device memory is exhausted; nothing stays allocated.</exception>
     public Qwen3Session(Qwen3Moe model, int contextLength, KvCacheFormat kvCache = KvCacheFormat.Bf16)
-        : this(model, contextLength, oneLaunch: true, kvCache)
-    {
-    }
-
-    /// <summary>A session that may do without running all layers over a token in one launch where that exists.</summary>
-    internal Qwen3Session(Qwen3Moe model, int contextLength, bool oneLaunch, KvCacheFormat kvCache = KvCacheFormat.Bf16)
     {
         ArgumentNullException.ThrowIfNull(model);
         Qwen3MoeConfig config = model.Config;
@@ -58,11 +51,7 @@ public sealed partial class Qwen3Session : IDisposable
             cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength, kvCache));
             RotaryTable rotary = Own(new RotaryTable(device, config.HeadDim, contextLength, config.RopeTheta));
             workspace = Own(new Qwen3Workspace(device, config, Math.Min(contextLength, device.IsCuda ? CudaTokensAtOnce : CpuTokensAtOnce)));
-            // It reads a BF16 cache only.
-            step = oneLaunch && kvCache == KvCacheFormat.Bf16 ? Qwen3OneLaunch.Create(model, cache, rotary) : null;
-            if (step is not null)
-                Own(step);
-            forward = new Qwen3Forward(model, cache, rotary, workspace, step);
+            forward = new Qwen3Forward(model, cache, rotary, workspace);
             promptIds = Own(device.Allocate<int>(workspace.MaxTokens));
             position = Own(device.Allocate<int>(1));
             logits = Own(device.Allocate<float>(config.VocabSize));

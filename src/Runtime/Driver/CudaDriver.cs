@@ -151,7 +151,4 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuLaunchKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** parameters, void** extra);
-
-    [LibraryImport(DriverLibrary.Name)]
-    public static partial CudaError cuLaunchCooperativeKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** parameters);
 }
