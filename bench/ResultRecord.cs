@@ -184,10 +184,10 @@ internal sealed record ResultRecord
         return files;
     }
 
-    // "NVIDIA GeForce RTX 4090" → "rtx4090", "CPU (2 × 2 threads, …)" → "cpu".
-    public static string ShortName(string device) => new(
-        device.Split('(')[0].Replace("NVIDIA", "", StringComparison.Ordinal).Replace("GeForce", "", StringComparison.Ordinal)
-            .ToLowerInvariant().Where(char.IsAsciiLetterOrDigit).ToArray());
+    // "NVIDIA GeForce RTX 4090" → "rtx4090", "NVIDIA H100 80GB HBM3" → "h100", "CPU (2 × 2 threads, …)" → "cpu".
+    public static string ShortName(string device) => string.Concat(
+        device.Split('(')[0].Replace("NVIDIA", "", StringComparison.Ordinal).Replace("GeForce", "", StringComparison.Ordinal).Split(' ')
+            .TakeWhile(word => !word.EndsWith("GB", StringComparison.Ordinal)).SelectMany(word => word.ToLowerInvariant().Where(char.IsAsciiLetterOrDigit)));
 
     // The SDK puts the commit behind the version: "0.1.0+<commit>".
     private static string BuiltCommit()
