@@ -9,6 +9,7 @@ internal static class KernelBytes
     public static long Of(object args, int context, double? distinctExperts) => args switch
     {
         ExpertArgs a => (long)(a.Weights.Codes.Length / a.ExpertCount * (distinctExperts ?? Math.Min(a.Tokens * a.TopK, a.ExpertCount))),
+        RouterLinearArgs a => a.Weights.Codes.Length,
         TileRowsArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         // Keys and values, of every sequence.
