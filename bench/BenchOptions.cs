@@ -26,6 +26,12 @@ internal sealed record BenchOptions
     /// <summary>Whether every kernel of a step, or of a prompt, is timed by itself.</summary>
     public bool Kernels { get; private init; }
 
+    /// <summary>Whether all tokens are decoded in one run that is watched for growth.</summary>
+    public bool Long { get; private init; }
+
+    /// <summary>How sessions that decode or prefill store keys and values.</summary>
+    public KvCacheFormat KvCache { get; private init; }
+
     public int Runs { get; private init; } = 5;
 
     /// <summary>How long a soak runs.</summary>
@@ -94,12 +100,18 @@ internal sealed record BenchOptions
                 options = options with { Kernels = true };
                 continue;
             }
+            if (option == "--long")
+            {
+                options = options with { Long = true };
+                continue;
+            }
             string value = ++i < args.Length ? args[i] : throw new ArgumentException($"{option} needs a value.");
             options = option switch
             {
                 "--device" => options with { Device = Enum.Parse<DeviceKind>(value, ignoreCase: true) },
                 "--ordinal" => options with { Ordinal = Number(option, value, 0) },
                 "--model" => options with { ModelFolder = value },
+                "--kv-cache" => options with { KvCache = value is "bf16" or "fp8" ? Enum.Parse<KvCacheFormat>(value, ignoreCase: true) : throw new ArgumentException($"--kv-cache is bf16 or fp8, not '{value}'.") },
                 "--tokens" => options with { Tokens = Number(option, value, 2) },
                 "--runs" => options with { Runs = Number(option, value, 1) },
                 "--minutes" => options with { Minutes = Number(option, value, 1) },

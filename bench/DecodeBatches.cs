@@ -21,13 +21,14 @@ internal static class DecodeBatches
             foreach (int batch in options.Batches)
             {
                 // Room for the tokens of a run and of the replays.
-                using var session = new Qwen3BatchSession(model, batch, context + options.Tokens + 64);
+                using var session = new Qwen3BatchSession(model, batch, context + options.Tokens + 64, options.KvCache);
                 Begin(session, context);
                 double distinct = DistinctExperts(session);
-                long bytes = StepBytes(model, batch, context, distinct);
+                long bytes = StepBytes(model, batch, context, distinct, options.KvCache);
                 var template = new ResultRecord
                 {
                     Bench = "decode",
+                    KvCache = ResultRecord.NameOf(options.KvCache),
                     Model = name,
                     Batch = batch,
                     Context = context,
@@ -125,7 +126,7 @@ internal static class DecodeBatches
     }
 
     // The embedding is a few rows; tied to the head it is read there.
-    private static long StepBytes(Qwen3Moe model, int batch, int context, double distinct)
+    private static long StepBytes(Qwen3Moe model, int batch, int context, double distinct, KvCacheFormat format)
     {
         Qwen3MoeConfig config = model.Config;
         double bytes = model.Head.Bytes;
@@ -134,6 +135,8 @@ internal static class DecodeBatches
             double share = layer.Router is null ? 1 : distinct / config.Experts;
             bytes += layer.QueryKeyValue.Bytes + layer.Output.Bytes + (layer.Router?.Bytes ?? 0) + (share * (layer.GateUp.Bytes + layer.Down.Bytes));
         }
-        return (long)bytes + (4L * batch * context * config.Layers * config.KeyValueHeads * config.HeadDim);
+        // A key and a value, in FP8 with a scale each.
+        long row = format == KvCacheFormat.Fp8 ? 2 * (config.HeadDim + 4L) : 4L * config.HeadDim;
+        return (long)bytes + (row * batch * context * config.Layers * config.KeyValueHeads);
     }
 }

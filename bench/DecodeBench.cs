@@ -12,10 +12,13 @@ internal static class DecodeBench
 {
     private const string Prompt = "Psalm 23:1";
 
-    public static IReadOnlyList<ResultRecord> Run(BenchOptions options)
+    public static IReadOnlyList<ResultRecord> Run(BenchOptions options, out int wrong)
     {
+        wrong = 0;
         using GpuDevice device = options.OpenDevice();
         Console.Error.WriteLine($"{device.Name}: {device.Choice}");
+        if (options.Long)
+            return DecodeLong.Run(device, options, out wrong);
         if (options.Batches.Count > 0)
             return DecodeBatches.Run(device, options);
         if (options.Contexts.Count > 0 || options.Model.StartsWith(SyntheticSpec.Prefix, StringComparison.Ordinal))

@@ -20,6 +20,7 @@ internal static class DecodeContexts
         var template = new ResultRecord
         {
             Bench = "decode",
+            KvCache = ResultRecord.NameOf(options.KvCache),
             Model = name,
             Batch = 1,
             ReadGbps = read is { } r ? Math.Round(r, 1) : null,
@@ -30,7 +31,7 @@ internal static class DecodeContexts
         foreach (int context in options.Contexts.DefaultIfEmpty(DefaultContext))
         {
             // Room for the tokens of every run and of the replays.
-            using var session = new Qwen3Session(model, context + options.Tokens + 64);
+            using var session = new Qwen3Session(model, context + options.Tokens + 64, options.KvCache);
             ResultRecord record = template with { Context = context };
             results.Add(TimeTokens(session, options, context, record));
             if (device.IsCuda)
@@ -106,8 +107,8 @@ internal static class DecodeContexts
         return template with { Path = "replays", Us = Math.Round(median, 2), UsMin = Math.Round(times[0], 2), UsMax = Math.Round(times[^1], 2), TokensPerS = Math.Round(1e6 / median, 1) };
     }
 
-    // Two draws: the first from the prompt's logits, the second records the step.
-    private static void Begin(Qwen3Session session, int context)
+    /// <summary>Two draws: the first from the prompt's logits, the second records the step.</summary>
+    public static void Begin(Qwen3Session session, int context)
     {
         session.Pretend(context - 1);
         session.Prefill([1]);

@@ -48,7 +48,7 @@ internal static class DecodeKernels
     private static ResultRecord Measure(GpuStream stream, LaunchRecord[] group, ResultRecord template)
     {
         double us = Time(stream, group, overlap: true), alone = Time(stream, group, overlap: false);
-        double bytes = group.Average(l => (double)KernelBytes.Of(l.Arguments, template.Context!.Value, template.DistinctExperts));
+        double bytes = group.Average(l => (double)KernelBytes.Of(l, template.Context!.Value, template.DistinctExperts));
         double gbps = bytes / us / 1000;
         ResultRecord result = template with
         {

@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Runtime;
 using AttentionArgs = GpuKit.Ilgpu.Kernels.Attention.Args;
 
 namespace GpuKit.Ilgpu.Bench;
@@ -6,14 +7,14 @@ namespace GpuKit.Ilgpu.Bench;
 /// <summary>Bytes that a launch must read from memory, from its arguments: weights and keys and values; 0 where that is not what a kernel's time is made of.</summary>
 internal static class KernelBytes
 {
-    public static long Of(object args, int context, double? distinctExperts) => args switch
+    public static long Of(LaunchRecord launch, int context, double? distinctExperts) => launch.Arguments switch
     {
         ExpertArgs a => (long)(a.Weights.Codes.Length / a.ExpertCount * (distinctExperts ?? Math.Min(a.Tokens * a.TopK, a.ExpertCount))),
         RouterLinearArgs a => a.Weights.Codes.Length,
         TileRowsArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
-        // Keys and values, of every sequence.
-        DecodeAttentionArgs a => 4L * Math.Min(context, a.Capacity) * a.Output.Length / a.GroupSize,
+        // Keys and values, of every sequence; an FP8 cache has a float32 a row besides, which is not counted.
+        DecodeAttentionArgs a => (launch.Kernel.Name.Contains(nameof(Fp8Tiles), StringComparison.Ordinal) ? 2L : 4L) * Math.Min(context, a.Capacity) * a.Output.Length / a.GroupSize,
         LinearArgs a when a.ExpertCount > 0 => a.Codes.Length / a.ExpertCount * Math.Min(a.M, a.ExpertCount),
         LinearArgs a => a.Codes.Length,
         AttentionArgs a => 4L * (a.QueryHeads / a.GroupSize) * Math.Min(context, a.Capacity) * a.HeadDim,

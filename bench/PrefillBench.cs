@@ -20,6 +20,7 @@ internal static class PrefillBench
         var template = new ResultRecord
         {
             Bench = "prefill",
+            KvCache = ResultRecord.NameOf(options.KvCache),
             Model = name,
             Batch = 1,
             Device = device.Name,
@@ -28,7 +29,7 @@ internal static class PrefillBench
         var results = new List<ResultRecord>();
         foreach (int tokens in options.Prompts)
         {
-            using var session = new Qwen3Session(model, tokens);
+            using var session = new Qwen3Session(model, tokens, options.KvCache);
             var random = new Random(Seed + tokens);
             ResultRecord record = Measure(session, random, options.Runs, template with { M = tokens });
             results.Add(record);

@@ -22,8 +22,11 @@ const string Usage = """
     --context C[,C…]         decode: positions already in the cache (random keys and values), in place of a prompt
     --batch B[,B…]           decode: so many sequences together (1 to 16), with different prompts; default one by itself
     --prompts T[,T…]         prefill: tokens of the prompts, default 32,512,2048,8192
+    --kv-cache bf16|fp8      decode, prefill: how keys and values are stored, default bf16
     --kernels                decode: each kernel of a step by itself, with its share of the card's read bandwidth;
                              prefill: each kernel's time, added up over the prompt
+    --long                   decode: --tokens in one unbroken run; exit code 1 when memory grows or the last tokens take longer than
+                             tokens at their positions in a sequence that begins there
     --tokens N               decode: tokens a run, default 256
     --formats F[,F…]         gemv, gemm: weights, or weights+activations (gemm: Fp8Block+Fp8Group128); default {FORMATS}
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
@@ -54,7 +57,7 @@ try
         "gemv" => GemvBench.Run(options, out wrong),
         "gemm" => GemmBench.Run(options, out wrong),
         "moe" => MoeBench.Run(options, out wrong),
-        "decode" => DecodeBench.Run(options),
+        "decode" => DecodeBench.Run(options, out wrong),
         "prefill" => PrefillBench.Run(options),
         "load" => LoadBench.Run(options),
         "soak" => SoakBench.Run(options, out wrong),

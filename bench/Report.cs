@@ -58,6 +58,9 @@ internal static class Report
             foreach (string line in File.ReadLines(file).Where(l => l.Length > 0))
             {
                 ResultRecord r = ResultRecord.FromJson(line);
+                // The documents' tables are of BF16 caches.
+                if (r.KvCache is not null)
+                    continue;
                 var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" || r.Name == ReportGemm.Planned ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, IsSynthetic(r) ? r.Context : null, (r.Distribution, r.Activation, r.Accumulator));
                 if (!latest.TryGetValue(key, out ResultRecord? other) || string.CompareOrdinal(other.Date, r.Date) <= 0)
                     latest[key] = r;

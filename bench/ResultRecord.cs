@@ -33,6 +33,9 @@ internal sealed record ResultRecord
 
     public int? Batch { get; init; }
 
+    /// <summary>How keys and values were stored; null for BF16.</summary>
+    public string? KvCache { get; init; }
+
     /// <summary>Launches of a kernel in one step.</summary>
     public int? Launches { get; init; }
 
@@ -48,6 +51,13 @@ internal sealed record ResultRecord
     public double? UsMin { get; init; }
 
     public double? UsMax { get; init; }
+
+    /// <summary>A token of the first thousand of a long run, of the last, and at the last one's positions in a sequence that begins there.</summary>
+    public double? UsFirst { get; init; }
+
+    public double? UsLast { get; init; }
+
+    public double? UsFresh { get; init; }
 
     public double? Gbps { get; init; }
 
@@ -154,6 +164,9 @@ internal sealed record ResultRecord
             throw new IOException($"No result: {line}: {e.Message}", e);
         }
     }
+
+    /// <summary>A cache's format as a record has it.</summary>
+    public static string? NameOf(KvCacheFormat format) => format == KvCacheFormat.Bf16 ? null : format.ToString().ToLowerInvariant();
 
     /// <summary>The driver's CUDA version, or null on the CPU.</summary>
     public static string? DriverOf(GpuDevice device) => device.IsCuda ? DeviceCatalog.DriverVersion?.ToString() : null;

@@ -16,7 +16,7 @@ internal static class EvalTables
             table.AddRow([.. ((string[])[
                 p.Prompt.ToString(CultureInfo.InvariantCulture), p.Tokens.ToString(CultureInfo.InvariantCulture), Invariant($"{p.RelativeError:E2}"),
                 Invariant($"{p.Cosine:F7}"), Invariant($"{p.WorstCosine:F7} at {p.WorstPosition}"), Invariant($"{p.TopOneAgreement:P1}"),
-                p.RouterAgreement is { } share ? Invariant($"{share:P1}") : "–", Greedy(p.Greedy)]).Select(cell => new Text(cell))]);
+                Router(p), Greedy(p.Greedy)]).Select(cell => new Text(cell))]);
         }
         ResultTable.Console().Write(table);
         Console.Out.WriteLine(Invariant($"{(report.Passed ? "passed" : "missed")}: least cosine {report.Prompts.Min(p => p.Cosine):F7}, bar {report.MinCosine}"));
@@ -34,6 +34,10 @@ internal static class EvalTables
         }
         Console.Out.WriteLine(Invariant($"{report.ExactCount} of {report.Verses.Count} answers are exact"));
     }
+
+    private static string Router(PromptEvaluation p) => p.RouterAgreement is { } share
+        ? Invariant($"{share:P1}{(p.WorstRouterChoice is { } worst ? Invariant($", {p.RouterMisses} missed, apart by {worst.Gap:P2}") : "")}")
+        : "–";
 
     private static string Greedy(GreedyComparison? greedy) => greedy switch
     {

@@ -15,6 +15,8 @@ internal sealed class GenerationFlags
     private readonly Option<float?> repetitionPenalty = Numbers.Real<float>("--repetition-penalty", "Make tokens that were seen less likely; 1 is off.");
     private readonly Option<ulong?> seed = Numbers.Whole("--seed", 0UL, "Seed of the random numbers; without it one is chosen and reported.");
 
+    private readonly Option<KvCacheFormat> kvCache = KvCacheOption.Create();
+
     private readonly Option<string[]> stop = new("--stop")
     {
         Description = "Text that ends the answer where it first appears; may be given several times.",
@@ -27,11 +29,13 @@ internal sealed class GenerationFlags
 
     public void AddTo(Command command)
     {
-        foreach (Option option in (Option[])[maxTokens, context, temperature, topK, topP, minP, repetitionPenalty, stop, seed, System])
+        foreach (Option option in (Option[])[maxTokens, context, kvCache, temperature, topK, topP, minP, repetitionPenalty, stop, seed, System])
             command.Add(option);
     }
 
     public int? ContextLength(ParseResult parse) => parse.GetValue(context);
+
+    public KvCacheFormat KvCache(ParseResult parse) => parse.GetValue(kvCache);
 
     /// <summary>The options over a base. Tokens drawn at random without a seed get a random one.</summary>
     /// <exception cref="ArgumentException">A value is out of range.</exception>

@@ -21,7 +21,7 @@ internal static class Attention
         /// <summary>[Tokens, QueryHeads, HeadDim] BF16.</summary>
         public ArrayView<ushort> Query;
 
-        /// <summary>[KvHeads, Capacity, HeadDim] BF16 of one layer, two a word.</summary>
+        /// <summary>[KvHeads, Capacity, HeadDim] of one layer: BF16, two a word, or codes, four a word.</summary>
         public ArrayView<uint> Keys;
 
         /// <summary>As Keys.</summary>
@@ -42,9 +42,16 @@ internal static class Attention
 
         /// <summary>Whether rows of keys can be read 16 bytes at a time.</summary>
         public int VectorLoads;
+
+        /// <summary>[KvHeads, Capacity] float32, where the cache has codes.</summary>
+        public ArrayView<float> KeyScales;
+
+        /// <summary>As KeyScales.</summary>
+        public ArrayView<float> ValueScales;
     }
 
-    public static void Run(Args a)
+    public static void Run<TCells>(Args a)
+        where TCells : struct, IKvCells
     {
         ArrayView<float> query = SharedMemory.Allocate<float>(MaxHeadDim);
         ArrayView<float> sums = SharedMemory.Allocate<float>(MaxHeadDim);
@@ -60,7 +67,7 @@ internal static class Attention
             long length = a.Position[0] + token + 1;
             // A position outside the cache has no keys: 0 / 0 below makes its row NaN.
             int count = length >= 1 && length <= a.Capacity ? (int)length : 0;
-            long cache = (long)(head / a.GroupSize) * a.Capacity * words;
+            long cache = (long)(head / a.GroupSize) * a.Capacity;
 
             Group.Barrier(); // the previous item's last reads of query and weights come before the writes below
             for (int i = Group.IdxX; i < a.HeadDim; i += Group.DimX)
@@ -78,7 +85,7 @@ internal static class Attention
                 int n = count - start < Chunk ? count - start : Chunk;
                 ArrayView<float> chunk = weights.SubView(turn, Chunk);
                 turn = Chunk - turn;
-                float chunkMax = BlockOps.Max(Scores(a, query, chunk, cache + ((long)start * words), n), scratch);
+                float chunkMax = BlockOps.Max(Scores<TCells>(a, query, chunk, cache + start, n), scratch);
                 float newMax = BlockOps.Larger(max, chunkMax);
                 float decay = XMath.Exp(max - newMax);
                 max = newMax;
@@ -91,7 +98,7 @@ internal static class Attention
                 }
                 // Weights are written before they are read; and all have left the other half, which the next chunk overwrites.
                 Group.Barrier();
-                Accumulate(a, chunk, sums, cache + ((long)start * words), n, decay);
+                TCells.Accumulate(a, chunk, sums, cache + start, n, decay);
             }
             float inverse = 1f / BlockOps.Sum(total, scratch);
             for (int i = Group.IdxX; i < words; i += Group.DimX)
@@ -103,64 +110,17 @@ internal static class Attention
         }
     }
 
-    /// <summary>This thread's scores of n keys from word <paramref name="first"/> on, and the largest (NaN if any is NaN).</summary>
-    private static float Scores(Args a, ArrayView<float> query, ArrayView<float> scores, long first, int n)
+    /// <summary>This thread's scores of n keys from row <paramref name="first"/> on, and the largest (NaN if any is NaN).</summary>
+    private static float Scores<TCells>(Args a, ArrayView<float> query, ArrayView<float> scores, long first, int n)
+        where TCells : struct, IKvCells
     {
-        int words = a.HeadDim >> 1;
         float max = float.NegativeInfinity;
         for (int j = Group.IdxX; j < n; j += Group.DimX)
         {
-            long row = first + ((long)j * words);
-            float even = 0, odd = 0;
-            if (a.VectorLoads != 0)
-            {
-                for (int w = 0; w < words; w += 4)
-                {
-                    U4 k = Mem.LoadGlobal(ref a.Keys[row + w]);
-                    int i = w + w;
-                    even = Fast.Fma(query[i], Bf16.Low(k.X), even);
-                    odd = Fast.Fma(query[i + 1], Bf16.High(k.X), odd);
-                    even = Fast.Fma(query[i + 2], Bf16.Low(k.Y), even);
-                    odd = Fast.Fma(query[i + 3], Bf16.High(k.Y), odd);
-                    even = Fast.Fma(query[i + 4], Bf16.Low(k.Z), even);
-                    odd = Fast.Fma(query[i + 5], Bf16.High(k.Z), odd);
-                    even = Fast.Fma(query[i + 6], Bf16.Low(k.W), even);
-                    odd = Fast.Fma(query[i + 7], Bf16.High(k.W), odd);
-                }
-            }
-            else
-            {
-                for (int w = 0; w < words; w++)
-                {
-                    uint k = Mem.LoadGlobal1(ref a.Keys[row + w]);
-                    even = Fast.Fma(query[w + w], Bf16.Low(k), even);
-                    odd = Fast.Fma(query[w + w + 1], Bf16.High(k), odd);
-                }
-            }
-            float score = even + odd;
+            float score = TCells.Score(a, query, first + j);
             scores[j] = score;
             max = BlockOps.Larger(max, score);
         }
         return max;
-    }
-
-    /// <summary>sums = sums·decay + Σ_j weights[j]·v[j] for this thread's pairs of columns.</summary>
-    private static void Accumulate(Args a, ArrayView<float> weights, ArrayView<float> sums, long first, int n, float decay)
-    {
-        int words = a.HeadDim >> 1;
-        for (int i = Group.IdxX; i < words; i += Group.DimX)
-        {
-            float low = sums[i + i] * decay, high = sums[i + i + 1] * decay;
-            long word = first + i;
-            for (int j = 0; j < n; j++)
-            {
-                uint v = Mem.LoadGlobal1(ref a.Values[word]);
-                low = Fast.Fma(weights[j], Bf16.Low(v), low);
-                high = Fast.Fma(weights[j], Bf16.High(v), high);
-                word += words;
-            }
-            sums[i + i] = low;
-            sums[i + i + 1] = high;
-        }
     }
 }

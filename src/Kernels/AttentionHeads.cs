@@ -76,21 +76,22 @@ internal static class AttentionHeads
     /// The group's queries, a warp a head, and in the block whose warps meet the new position the key and the value, which also go to the cache. A
     /// barrier must follow.
     /// </summary>
-    public static void Prepare<THead>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionAngles angles, int position, bool hasNew)
+    public static void Prepare<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionAngles angles, int position, bool hasNew)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, headDim = 64 * THead.Halves;
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = a.Warps, headDim = 64 * THead.Halves;
         int queryHeads = a.KvHeads * a.GroupSize;
         // The last two warps have the key and the value besides: requested first, so that they are waited for together with the query.
         bool hasKey = hasNew && warp == warps - 1, hasValue = hasNew && warp == warps - 2;
         HeadColumns key = default;
         uint value0 = 0, value1 = 0;
         if (hasKey)
-            key = Columns<THead>(a.Qkv, ((long)queryHeads + Grid.IdxY) * headDim);
+            key = Columns<THead>(a.Qkv, ((long)queryHeads + a.KvHead) * headDim);
         if (hasValue)
         {
             ArrayView<uint> qkv = a.Qkv.Cast<uint>();
-            long source = ((((long)queryHeads + a.KvHeads + Grid.IdxY) * headDim) >> 1) + lane;
+            long source = ((((long)queryHeads + a.KvHeads + a.KvHead) * headDim) >> 1) + lane;
             value0 = Mem.LoadL2Word(ref qkv[source]);
             if (THead.Halves == 2)
                 value1 = Mem.LoadL2Word(ref qkv[source + 32]);
@@ -98,30 +99,20 @@ internal static class AttentionHeads
         for (int head = warp; head < DecodeAttention.MostGroup; head += warps)
         {
             if (head < a.GroupSize)
-                Rotate<THead>(a, Columns<THead>(a.Qkv, (((long)Grid.IdxY * a.GroupSize) + head) * headDim), angles.QueryGain, angles, heads.SubView(head * AttentionTiles.HeadWords, headDim / 2));
+                Rotate<THead>(a, Columns<THead>(a.Qkv, (((long)a.KvHead * a.GroupSize) + head) * headDim), angles.QueryGain, angles, heads.SubView(head * AttentionTiles.HeadWords, headDim / 2));
             else
                 for (int i = lane; i < AttentionTiles.HeadWords; i += 32)
                     heads[(head * AttentionTiles.HeadWords) + i] = 0;
         }
-        long target = ((((long)Grid.IdxY * a.Capacity) + position) * headDim) >> 1;
+        long row = ((long)a.KvHead * a.Capacity) + position;
         if (hasKey)
         {
             Rotate<THead>(a, key, angles.KeyGain, angles, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, headDim / 2));
             WarpOps.Barrier(); // the warp has written the whole key
-            for (int i = lane; i < headDim / 2; i += 32)
-                a.Keys[target + i] = heads[(DecodeAttention.MostGroup * AttentionTiles.HeadWords) + i];
+            TTiles.StoreKey<THead>(a, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, AttentionTiles.HeadWords), row, lane);
         }
         if (hasValue)
-        {
-            int first = (DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords;
-            heads[first + lane] = value0;
-            a.Values[target + lane] = value0;
-            if (THead.Halves == 2)
-            {
-                heads[first + lane + 32] = value1;
-                a.Values[target + lane + 32] = value1;
-            }
-        }
+            TTiles.StoreValue<THead>(a, heads.SubView((DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords, AttentionTiles.HeadWords), value0, value1, row, lane);
     }
 
     private static void Rotate<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles, ArrayView<uint> output)

@@ -73,15 +73,15 @@ internal static class AttentionMerge
         ArrayView<int> arrived = SharedMemory.Allocate<int>(1);
         ArrayView<float> factors = SharedMemory.Allocate<float>(DecodeAttention.MostParts * Group8);
         ArrayView<float> totals = SharedMemory.Allocate<float>(2 * Group8);
-        int headDim = 64 * THead.Halves, part = (Grid.IdxY * Grid.DimX) + Grid.IdxX;
+        int headDim = 64 * THead.Halves, part = (a.KvHead * a.GridParts) + a.Part;
         FactorsOfWarps(a, masses, factors, totals);
         Group.Barrier(); // factors and masses are there
         ArrayView<uint> words = sums.Cast<uint>(), partSums = a.Sums.Cast<uint>();
-        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += Group.DimX * 4)
+        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += a.Warps * 128)
         {
             int head = i / headDim, column = i - (head * headDim), row = RowWords(headDim);
             F4 sum = default;
-            for (int warp = 0; warp < Group.DimX >> 5; warp++)
+            for (int warp = 0; warp < a.Warps; warp++)
                 sum = Add(Mem.LoadShared(ref words[(((warp * Group8) + head) * row) + column]), factors[(warp * Group8) + head], sum);
             if (parts == 1)
                 Store<THead>(a, i, sum, totals[head]);
@@ -91,20 +91,20 @@ internal static class AttentionMerge
         // The same for the whole block.
         if (parts == 1)
             return;
-        for (int i = Group.IdxX; i < 2 * Group8; i += Group.DimX)
+        for (int i = Group.IdxX; i < 2 * Group8; i += a.Warps * 32)
             a.Masses[(part * 2 * Group8) + i] = totals[i];
         Group.Barrier(); // all of the block's threads have written the part
         if (Group.IdxX == 0)
         {
             Fence.Device(); // the part is there for every block before it counts
-            arrived[0] = Atomic.Add(ref a.Done[Grid.IdxY], 1);
+            arrived[0] = Atomic.Add(ref a.Done[a.KvHead], 1);
             Fence.Device(); // what the others wrote before they counted is seen from here on
         }
         Group.Barrier(); // everyone knows which block this is
         if (arrived[0] < parts - 1)
             return;
         if (Group.IdxX == 0)
-            a.Done[Grid.IdxY] = 0;
+            a.Done[a.KvHead] = 0;
         FactorsOfParts(a, factors, totals, parts);
         Group.Barrier(); // factors and masses are there
         AddParts<THead>(a, factors, totals, parts);
@@ -113,7 +113,7 @@ internal static class AttentionMerge
     // What each warp's sums are multiplied by; totals are a head's mass and its largest score. A warp a head, a lane a warp.
     private static void FactorsOfWarps(DecodeAttentionArgs a, ArrayView<float> masses, ArrayView<float> factors, ArrayView<float> totals)
     {
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, source = IntrinsicMath.Min(lane, warps - 1);
+        int lane = Group.IdxX & 31, warps = a.Warps, source = IntrinsicMath.Min(lane, warps - 1);
         for (int head = Group.IdxX >> 5; head < a.GroupSize; head += warps)
         {
             float own = lane < warps ? masses[(source * Group8) + head] : float.NegativeInfinity;
@@ -126,7 +126,7 @@ internal static class AttentionMerge
     private static void FactorsOfParts(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
     {
         ArrayView<uint> masses = a.Masses.Cast<uint>();
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, first = ((Grid.IdxY * Grid.DimX) + IntrinsicMath.Min(lane, parts - 1)) * 2 * Group8;
+        int lane = Group.IdxX & 31, warps = a.Warps, first = ((a.KvHead * a.GridParts) + IntrinsicMath.Min(lane, parts - 1)) * 2 * Group8;
         for (int head = Group.IdxX >> 5; head < a.GroupSize; head += warps)
         {
             float mass = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + head])), largest = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + Group8 + head]));
@@ -151,7 +151,7 @@ internal static class AttentionMerge
         where THead : struct, IHeadWidth
     {
         int headDim = 64 * THead.Halves;
-        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += Group.DimX * 4)
+        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += a.Warps * 128)
         {
             int head = i / headDim;
             F4 sum = default;
@@ -178,7 +178,7 @@ internal static class AttentionMerge
         where THead : struct, IHeadWidth
     {
         int headDim = 64 * THead.Halves;
-        long at = (((long)Grid.IdxY * Grid.DimX) + IntrinsicMath.Min(part, parts - 1)) * Group8 * headDim;
+        long at = (((long)a.KvHead * a.GridParts) + IntrinsicMath.Min(part, parts - 1)) * Group8 * headDim;
         return Mem.LoadL2(ref a.Sums.Cast<uint>()[at + i]);
     }
 
@@ -187,7 +187,7 @@ internal static class AttentionMerge
     {
         ArrayView<uint> output = a.Output.Cast<uint>();
         float inverse = 1f / mass;
-        long target = (((long)Grid.IdxY * a.GroupSize * 64 * THead.Halves) + i) >> 1;
+        long target = (((long)a.KvHead * a.GroupSize * 64 * THead.Halves) + i) >> 1;
         output[target] = Bf16.Pack(sum.X * inverse, sum.Y * inverse);
         output[target + 1] = Bf16.Pack(sum.Z * inverse, sum.W * inverse);
     }
@@ -206,7 +206,7 @@ internal static class AttentionMerge
         where THead : struct, IHeadWidth
     {
         int count = a.GroupSize * 64 * THead.Halves;
-        for (int i = Group.IdxX; i < count; i += Group.DimX)
-            a.Output[((long)Grid.IdxY * count) + i] = 0x7FFF;
+        for (int i = Group.IdxX; i < count; i += a.Warps * 32)
+            a.Output[((long)a.KvHead * count) + i] = 0x7FFF;
     }
 }

@@ -48,7 +48,7 @@ internal static class AttentionTiles
     public static AttentionKeys LoadKeys<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
         where THead : struct, IHeadWidth
     {
-        long head = (long)Grid.IdxY * a.Capacity;
+        long head = (long)a.KvHead * a.Capacity;
         int row = (tile * DecodeAttention.TilePositions) + (lane >> 2), word = (lane & 3) * 4;
         long upper = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, lower = ((head + IntrinsicMath.Min(row + 8, position)) * RowWords<THead>()) + word;
         AttentionKeys keys = default;
@@ -70,7 +70,7 @@ internal static class AttentionTiles
     public static AttentionValues LoadValues<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
         where THead : struct, IHeadWidth
     {
-        long head = (long)Grid.IdxY * a.Capacity;
+        long head = (long)a.KvHead * a.Capacity;
         int row = (tile * DecodeAttention.TilePositions) + ((lane & 3) * 4), word = (lane >> 2) * 4;
         long r0 = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, r1 = ((head + IntrinsicMath.Min(row + 1, position)) * RowWords<THead>()) + word;
         long r2 = ((head + IntrinsicMath.Min(row + 2, position)) * RowWords<THead>()) + word, r3 = ((head + IntrinsicMath.Min(row + 3, position)) * RowWords<THead>()) + word;
@@ -175,13 +175,15 @@ internal static class AttentionTiles
         return scores;
     }
 
-    private static F4 Multiply(U4 upper, U4 lower, U4 x, F4 sum)
+    /// <summary>Adds the products of eight columns of the rows g and g + 8.</summary>
+    public static F4 Multiply(U4 upper, U4 lower, U4 x, F4 sum)
     {
         sum = Multiply(upper.X, lower.X, upper.Y, lower.Y, x.X, x.Y, sum);
         return Multiply(upper.Z, lower.Z, upper.W, lower.W, x.Z, x.W, sum);
     }
 
-    private static F4 Multiply(uint a0, uint a1, uint a2, uint a3, uint b0, uint b1, F4 sum)
+    /// <summary>Adds one product of 16 rows.</summary>
+    public static F4 Multiply(uint a0, uint a1, uint a2, uint a3, uint b0, uint b1, F4 sum)
     {
         U4 rows;
         rows.X = a0;
@@ -195,8 +197,9 @@ internal static class AttentionTiles
     }
 
     /// <summary>Scores to weights in BF16, [head][position] of the warp's shared memory; positions after <paramref name="last"/> weigh nothing. Sums so far are scaled down.</summary>
-    public static void Weigh<THead>(ArrayView<uint> weights, F4 scores, float scale, int last, ref AttentionState state)
+    public static void Weigh<THead, TTiles>(TTiles tiles, ArrayView<uint> weights, F4 scores, float scale, int last, ref AttentionState state)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, row = lane >> 2, column = (lane & 3) * 2;
         scores.X = row <= last ? scores.X * scale : float.NegativeInfinity;
@@ -208,11 +211,11 @@ internal static class AttentionTiles
         float decay0 = Fast.Ex2(state.Largest0 - largest0), decay1 = Fast.Ex2(state.Largest1 - largest1);
         state.Largest0 = largest0;
         state.Largest1 = largest1;
-        ushort w0 = Bf16.FromFloat(Fast.Ex2(scores.X - largest0)), w1 = Bf16.FromFloat(Fast.Ex2(scores.Y - largest1));
-        ushort w2 = Bf16.FromFloat(Fast.Ex2(scores.Z - largest0)), w3 = Bf16.FromFloat(Fast.Ex2(scores.W - largest1));
+        ushort w0 = Bf16.FromFloat(TTiles.ScaledUpper(tiles, Fast.Ex2(scores.X - largest0))), w1 = Bf16.FromFloat(TTiles.ScaledUpper(tiles, Fast.Ex2(scores.Y - largest1)));
+        ushort w2 = Bf16.FromFloat(TTiles.ScaledLower(tiles, Fast.Ex2(scores.Z - largest0))), w3 = Bf16.FromFloat(TTiles.ScaledLower(tiles, Fast.Ex2(scores.W - largest1)));
         // What is added is what is multiplied by.
-        state.Mass0 = Fast.Fma(state.Mass0, decay0, Bf16.ToFloat(w0) + Bf16.ToFloat(w2));
-        state.Mass1 = Fast.Fma(state.Mass1, decay1, Bf16.ToFloat(w1) + Bf16.ToFloat(w3));
+        state.Mass0 = Fast.Fma(state.Mass0, decay0, TTiles.UnscaledUpper(tiles, Bf16.ToFloat(w0)) + TTiles.UnscaledLower(tiles, Bf16.ToFloat(w2)));
+        state.Mass1 = Fast.Fma(state.Mass1, decay1, TTiles.UnscaledUpper(tiles, Bf16.ToFloat(w1)) + TTiles.UnscaledLower(tiles, Bf16.ToFloat(w3)));
         ArrayView<ushort> halves = weights.Cast<ushort>();
         WarpOps.Barrier(); // the last tile's weights are read before they are overwritten
         halves[(column * DecodeAttention.TilePositions) + row] = w0;

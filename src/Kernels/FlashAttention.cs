@@ -29,6 +29,18 @@ internal struct FlashAttentionArgs
 
     /// <summary>What scores are multiplied by, times log₂ e.</summary>
     public float Scale;
+
+    /// <summary>What the rows follow from.</summary>
+    public readonly FlashTokens Rows()
+    {
+        FlashTokens rows;
+        rows.First = Position[0];
+        rows.Tokens = Tokens;
+        rows.QueryHeads = QueryHeads;
+        rows.GroupSize = GroupSize;
+        rows.Capacity = Capacity;
+        return rows;
+    }
 }
 
 /// <summary>A lane's online softmax of two rows: their largest scores so far, their masses, and the sums of their values.</summary>
@@ -69,11 +81,13 @@ internal static class FlashAttention
             found[0] = 0;
         int lane = Group.IdxX & 31, blockRows = (Group.DimX >> 5) * WarpRows;
         int blockRow = ((Grid.DimX / a.KvHeads) - 1 - (Grid.IdxX / a.KvHeads)) * blockRows;
-        FlashSpan block = FlashSpan.Of(a, blockRow, blockRows), warp = FlashSpan.Of(a, blockRow + ((Group.IdxX >> 5) * WarpRows), WarpRows);
+        int kvHead = FlashTiles.KvHead(a);
+        FlashTokens tokens = a.Rows();
+        FlashSpan block = FlashSpan.Of(tokens, blockRow, blockRows), warp = FlashSpan.Of(tokens, blockRow + ((Group.IdxX >> 5) * WarpRows), WarpRows);
         int upperRow = warp.Row + (lane >> 2), lowerRow = upperRow + 8, column = (lane & 3) * 2;
         // A lane's first column is 2t: its columns count from there.
-        int upperLength = FlashSpan.Length(a, upperRow) - column, lowerLength = FlashSpan.Length(a, lowerRow) - column;
-        TQueries queries = TQueries.Load(a.Query, FlashSpan.Word(a, upperRow, TOutputs.Columns) + (lane & 3), FlashSpan.Word(a, lowerRow, TOutputs.Columns) + (lane & 3));
+        int upperLength = tokens.Length(upperRow) - column, lowerLength = tokens.Length(lowerRow) - column;
+        TQueries queries = TQueries.Load(a.Query, tokens.Word(kvHead, upperRow, TOutputs.Columns) + (lane & 3), tokens.Word(kvHead, lowerRow, TOutputs.Columns) + (lane & 3));
         FlashState<TOutputs> state = default;
         state.Largest.Upper = float.NegativeInfinity;
         state.Largest.Lower = float.NegativeInfinity;
@@ -104,7 +118,7 @@ internal static class FlashAttention
             if (start + TScores.Columns > block.AllSee && FlashInfinities.Exist<TScores, TOutputs>(values, found, start + 1))
             {
                 if (sees)
-                    FlashInfinities.Add<TScores, TOutputs>(values, ref state.Outputs, FlashSpan.Length(a, upperRow) - start, FlashSpan.Length(a, lowerRow) - start);
+                    FlashInfinities.Add<TScores, TOutputs>(values, ref state.Outputs, tokens.Length(upperRow) - start, tokens.Length(lowerRow) - start);
                 Group.Barrier(); // all have read them before they are replaced
                 FlashInfinities.Remove<TScores, TOutputs>(values);
                 Group.Barrier(); // all are replaced before they are multiplied
@@ -119,7 +133,7 @@ internal static class FlashAttention
         inverse.Lower = 1f / state.Mass.Z;
         TOutputs.Multiply(ref state.Outputs, inverse);
         int rows = a.Tokens * a.GroupSize;
-        TOutputs.Store(state.Outputs, a.Output, lane & 3, upperRow < rows ? FlashSpan.Word(a, upperRow, TOutputs.Columns) : -1, lowerRow < rows ? FlashSpan.Word(a, lowerRow, TOutputs.Columns) : -1);
+        TOutputs.Store(state.Outputs, a.Output, lane & 3, upperRow < rows ? tokens.Word(kvHead, upperRow, TOutputs.Columns) : -1, lowerRow < rows ? tokens.Word(kvHead, lowerRow, TOutputs.Columns) : -1);
     }
 
     // Scores become weights relative to the largest score so far, and what was summed before is scaled down to it.

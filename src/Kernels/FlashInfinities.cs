@@ -24,7 +24,7 @@ internal static class FlashInfinities
             if (IsPadding<TOutputs>(i))
                 continue;
             U4 unit = Mem.LoadShared(ref words[i]);
-            any = any || IsAny(unit.X) || IsAny(unit.Y) || IsAny(unit.Z) || IsAny(unit.W);
+            any = any || IsAny(unit);
         }
         if (any)
             found[0] = mark;
@@ -49,10 +49,7 @@ internal static class FlashInfinities
     {
         ArrayView<uint> words = values.Cast<uint>();
         for (int i = Group.IdxX; i < Words<TScores, TOutputs>(); i += Group.DimX)
-        {
-            uint word = words[i];
-            words[i] = ((word & High) == High ? 0 : word & 0xFFFF0000u) | ((word & Low) == Low ? 0 : word & 0xFFFFu);
-        }
+            words[i] = Without(words[i]);
     }
 
     /// <summary>The lower number of a word if it is infinite or NaN, else zero.</summary>
@@ -60,6 +57,21 @@ internal static class FlashInfinities
 
     /// <summary>The upper one.</summary>
     public static float OfHigh(uint word) => (word & High) == High ? Bf16.High(word) : 0;
+
+    /// <summary>Whether any of eight numbers is infinite or NaN.</summary>
+    public static bool IsAny(U4 unit) => IsAny(unit.X) || IsAny(unit.Y) || IsAny(unit.Z) || IsAny(unit.W);
+
+    /// <summary>The eight numbers with zeros in the place of such.</summary>
+    public static U4 Without(U4 unit)
+    {
+        unit.X = Without(unit.X);
+        unit.Y = Without(unit.Y);
+        unit.Z = Without(unit.Z);
+        unit.W = Without(unit.W);
+        return unit;
+    }
+
+    private static uint Without(uint word) => ((word & High) == High ? 0 : word & 0xFFFF0000u) | ((word & Low) == Low ? 0 : word & 0xFFFFu);
 
     private static bool IsAny(uint word) => (word & High) == High || (word & Low) == Low;
 

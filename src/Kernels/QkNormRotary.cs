@@ -19,7 +19,7 @@ internal static class QkNormRotary
         /// <summary>[Tokens, QueryHeads, HeadDim] BF16.</summary>
         public ArrayView<ushort> Query;
 
-        /// <summary>[KvHeads, Capacity, HeadDim] BF16 of one layer.</summary>
+        /// <summary>[KvHeads, Capacity, HeadDim] of one layer: BF16, or codes, two an element.</summary>
         public ArrayView<ushort> Keys;
 
         /// <summary>As Keys.</summary>
@@ -50,9 +50,16 @@ internal static class QkNormRotary
 
         /// <summary>Whether two neighbours may be loaded and stored at once; else 0.</summary>
         public int HasWords;
+
+        /// <summary>[KvHeads, Capacity] float32, where the cache has codes.</summary>
+        public ArrayView<float> KeyScales;
+
+        /// <summary>As KeyScales.</summary>
+        public ArrayView<float> ValueScales;
     }
 
-    public static void Run(Args a)
+    public static void Run<TCells>(Args a)
+        where TCells : struct, IKvCells
     {
         int slots = a.QueryHeads + a.KvHeads + a.KvHeads, headDim = a.Half + a.Half, warps = Group.DimX / Warp.WarpSize;
         for (long token = Grid.IdxX; token < a.Tokens; token += Grid.DimX)
@@ -65,23 +72,29 @@ internal static class QkNormRotary
                 if (slot < a.QueryHeads)
                     Rotate(a, source, a.QueryGain, inside ? position : -1, a.Query, ((token * a.QueryHeads) + slot) * headDim);
                 else if (inside && slot < a.QueryHeads + a.KvHeads)
-                    Rotate(a, source, a.KeyGain, position, a.Keys, Slot(a, slot - a.QueryHeads, position));
+                    TCells.StoreKey(a, source, position, Row(a, slot - a.QueryHeads, position));
                 else if (inside)
-                    Copy(a, source, Slot(a, slot - a.QueryHeads - a.KvHeads, position));
+                    TCells.StoreValue(a, source, Row(a, slot - a.QueryHeads - a.KvHeads, position));
             }
         }
     }
 
-    private static long Slot(Args a, int kvHead, long position) => (((long)kvHead * a.Capacity) + position) * 2 * a.Half;
+    private static long Row(Args a, int kvHead, long position) => ((long)kvHead * a.Capacity) + position;
 
-    private static void Copy(Args a, long source, long target)
+    /// <summary>A head normed and rotated. A negative position has no angles: the head becomes NaN.</summary>
+    public static void Rotate(Args a, long source, ArrayView<ushort> gain, long position, ArrayView<ushort> output, long target)
     {
-        for (int i = Warp.LaneIdx * 2; i < 2 * a.Half; i += Warp.WarpSize * 2)
-            Store(a, a.Values, target, i, Load(a, a.Qkv, source, i, 2 * a.Half), 2 * a.Half);
+        float scale = Factor(a, source, position);
+        for (int i = Warp.LaneIdx * 2; i < a.Half; i += Warp.WarpSize * 2)
+        {
+            U2 pairs = Rotated(a, source, gain, position, scale, i);
+            Store(a, output, target, i, pairs.X, a.Half);
+            Store(a, output, target + a.Half, i, pairs.Y, a.Half);
+        }
     }
 
-    // A negative position has no angles: the head becomes NaN.
-    private static void Rotate(Args a, long source, ArrayView<ushort> gain, long position, ArrayView<ushort> output, long target)
+    /// <summary>What a head's numbers are multiplied by: its inverse root mean square, or 1; NaN for a negative position.</summary>
+    public static float Factor(Args a, long source, long position)
     {
         float scale = 1;
         if (a.HasGains != 0)
@@ -91,26 +104,30 @@ internal static class QkNormRotary
                 squares = AddSquares(Load(a, a.Qkv, source + a.Half, i, a.Half), AddSquares(Load(a, a.Qkv, source, i, a.Half), squares));
             scale = Fast.Rsqrt((WarpOps.Sum(squares) / (a.Half + a.Half)) + a.Epsilon);
         }
-        scale = position < 0 ? float.NaN : scale;
+        return position < 0 ? float.NaN : scale;
+    }
+
+    /// <summary>Columns i and i + 1 of each half, in BF16.</summary>
+    public static U2 Rotated(Args a, long source, ArrayView<ushort> gain, long position, float scale, int i)
+    {
         long angles = position < 0 ? 0 : position * a.Half;
-        for (int i = Warp.LaneIdx * 2; i < a.Half; i += Warp.WarpSize * 2)
+        uint x = Load(a, a.Qkv, source, i, a.Half), y = Load(a, a.Qkv, source + a.Half, i, a.Half);
+        float x0 = Bf16.Low(x) * scale, x1 = Bf16.High(x) * scale, y0 = Bf16.Low(y) * scale, y1 = Bf16.High(y) * scale;
+        if (a.HasGains != 0)
         {
-            uint x = Load(a, a.Qkv, source, i, a.Half), y = Load(a, a.Qkv, source + a.Half, i, a.Half);
-            float x0 = Bf16.Low(x) * scale, x1 = Bf16.High(x) * scale, y0 = Bf16.Low(y) * scale, y1 = Bf16.High(y) * scale;
-            if (a.HasGains != 0)
-            {
-                uint first = Load(a, gain, 0, i, a.Half), second = Load(a, gain, a.Half, i, a.Half);
-                x0 *= Bf16.Low(first);
-                x1 *= Bf16.High(first);
-                y0 *= Bf16.Low(second);
-                y1 *= Bf16.High(second);
-            }
-            // The last of an odd half has no neighbour; what stands in for its angles is not stored.
-            int next = IntrinsicMath.Min(i + 1, a.Half - 1);
-            float cos0 = a.Cos[angles + i], sin0 = a.Sin[angles + i], cos1 = a.Cos[angles + next], sin1 = a.Sin[angles + next];
-            Store(a, output, target, i, Bf16.Pack(Fast.Fma(x0, cos0, -(y0 * sin0)), Fast.Fma(x1, cos1, -(y1 * sin1))), a.Half);
-            Store(a, output, target + a.Half, i, Bf16.Pack(Fast.Fma(y0, cos0, x0 * sin0), Fast.Fma(y1, cos1, x1 * sin1)), a.Half);
+            uint first = Load(a, gain, 0, i, a.Half), second = Load(a, gain, a.Half, i, a.Half);
+            x0 *= Bf16.Low(first);
+            x1 *= Bf16.High(first);
+            y0 *= Bf16.Low(second);
+            y1 *= Bf16.High(second);
         }
+        // The last of an odd half has no neighbour; what stands in for its angles is not stored.
+        int next = IntrinsicMath.Min(i + 1, a.Half - 1);
+        float cos0 = a.Cos[angles + i], sin0 = a.Sin[angles + i], cos1 = a.Cos[angles + next], sin1 = a.Sin[angles + next];
+        U2 pairs;
+        pairs.X = Bf16.Pack(Fast.Fma(x0, cos0, -(y0 * sin0)), Fast.Fma(x1, cos1, -(y1 * sin1)));
+        pairs.Y = Bf16.Pack(Fast.Fma(y0, cos0, x0 * sin0), Fast.Fma(y1, cos1, x1 * sin1));
+        return pairs;
     }
 
     private static float AddSquares(uint pair, float sum)
@@ -119,8 +136,8 @@ internal static class QkNormRotary
         return Fast.Fma(high, high, Fast.Fma(low, low, sum));
     }
 
-    // Elements i and i + 1; the second is 0 past the end.
-    private static uint Load(Args a, ArrayView<ushort> view, long start, int i, int end)
+    /// <summary>Elements i and i + 1; the second is 0 past the end.</summary>
+    public static uint Load(Args a, ArrayView<ushort> view, long start, int i, int end)
     {
         if (a.HasWords != 0)
             return view.Cast<uint>()[(start + i) >> 1];
@@ -128,7 +145,8 @@ internal static class QkNormRotary
         return i + 1 < end ? low | ((uint)view[start + i + 1] << 16) : low;
     }
 
-    private static void Store(Args a, ArrayView<ushort> view, long start, int i, uint pair, int end)
+    /// <summary>The same to a view.</summary>
+    public static void Store(Args a, ArrayView<ushort> view, long start, int i, uint pair, int end)
     {
         if (a.HasWords != 0)
         {

@@ -52,8 +52,10 @@ internal static class DecodeAttention
 {
     private static readonly KernelTraits Traits = new(32 * Kernel.MostWarps, NeedsWarp32: true, Overlaps: true);
 
-    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads64 = new(Kernel.Run<Head64>, Traits);
-    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads128 = new(Kernel.Run<Head128>, Traits);
+    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads64 = new(Kernel.Run<Head64, Bf16Tiles>, Traits);
+    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads128 = new(Kernel.Run<Head128, Bf16Tiles>, Traits);
+    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads64Fp8 = new(Kernel.Run<Head64, Fp8Tiles>, Traits);
+    internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads128Fp8 = new(Kernel.Run<Head128, Fp8Tiles>, Traits);
 
     /// <summary>Whether heads of this kind run here.</summary>
     public static bool Exists(GpuDevice device, int queryHeads, int kvHeads, int headDim) =>
@@ -72,7 +74,7 @@ internal static class DecodeAttention
     /// <param name="options">Heads, gains and angles; one token.</param>
     /// <exception cref="ArgumentException">A size does not fit, a view is too short, or something lives on another device.</exception>
     public static void Apply(GpuStream stream, ArrayView<BFloat16> qkv, ArrayView<int> position, KvLayer layer, (ArrayView<BFloat16> Attended, DecodeAttentionWorkspace Workspace) output, in QkNormRotaryOptions options) =>
-        Launch(stream, qkv, position, new KvLayerBatch(layer, layer.Keys, layer.Values, 1, 0), output, options);
+        Launch(stream, qkv, position, KvLayerBatch.Of(layer), output, options);
 
     /// <summary>
     /// The same for one token of each of several sequences, over its own cache. A sequence whose position is negative has no token: its row becomes NaN and costs
@@ -95,8 +97,8 @@ internal static class DecodeAttention
         KvCache cache = Shape.RequireCache(stream, layer, options.QueryHeads, nameof(layer));
         QkNormRotary.RequireTable(stream, cache, options);
         int sequences = batch.Sequences;
-        if (options.Tokens != sequences || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !Shape.IsVectorAligned(layer.Keys, 2L * cache.HeadDim) || !Shape.IsVectorAligned(layer.Values, 2L * cache.HeadDim)
-            || (Shape.Address(qkv) & 3) != 0)
+        bool fp8 = cache.Format == KvCacheFormat.Fp8;
+        if (options.Tokens != sequences || !Exists(stream.Device, options.QueryHeads, cache.KvHeads, cache.HeadDim) || !IsAligned(layer) || (Shape.Address(qkv) & 3) != 0)
             throw new NotSupportedException($"{options.Tokens} tokens of {sequences} sequences with {options.QueryHeads} query heads of {cache.HeadDim} over {cache.KvHeads} KV heads do not run in one launch on {stream.Device.Name}.");
         Shape.Require(stream, qkv, sequences * (options.QueryHeads + (2L * cache.KvHeads)), cache.HeadDim, nameof(qkv));
         Shape.Require(stream, output.Attended, (long)sequences * options.QueryHeads, cache.HeadDim, nameof(output));
@@ -109,8 +111,12 @@ internal static class DecodeAttention
         var args = new DecodeAttentionArgs
         {
             Qkv = qkv.Cast<ushort>(),
-            Keys = batch.Keys.Cast<uint>(),
-            Values = batch.Values.Cast<uint>(),
+            Keys = fp8 ? batch.Codes.Keys.Cast<uint>() : batch.Keys.Cast<uint>(),
+            Values = fp8 ? batch.Codes.Values.Cast<uint>() : batch.Values.Cast<uint>(),
+            // BF16 has no scales; any valid view stands in.
+            KeyScales = fp8 ? batch.Codes.KeyScales : options.Table.Cos,
+            ValueScales = fp8 ? batch.Codes.ValueScales : options.Table.Sin,
+            ScaleStride = batch.Stride / cache.HeadDim,
             // Without gains the kernel reads none; any valid view stands in.
             QueryGain = (gains ? options.QueryGain : qkv).Cast<ushort>(),
             KeyGain = (gains ? options.KeyGain : qkv).Cast<ushort>(),
@@ -121,7 +127,7 @@ internal static class DecodeAttention
             Sums = workspace.Sums,
             Masses = workspace.Masses,
             Done = workspace.Done,
-            Stride = batch.Stride / 2,
+            Stride = batch.Stride / (fp8 ? 4 : 2),
             KvHeads = cache.KvHeads,
             GroupSize = options.QueryHeads / cache.KvHeads,
             Capacity = cache.Capacity,
@@ -131,6 +137,10 @@ internal static class DecodeAttention
         };
         int warps = Math.Min(Kernel.MostWarps, stream.Device.MaxThreadsPerBlock / 32), tilePositions = warps * Kernel.TilePositions;
         int parts = (int)Math.Min(Kernel.MostParts, ((long)cache.Capacity + tilePositions - 1) / tilePositions);
-        stream.Device.Launch(cache.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (parts, cache.KvHeads, sequences), 32 * warps, Kernel.SharedBytes(warps, cache.HeadDim), args);
+        stream.Device.Launch(fp8 ? (cache.HeadDim == 64 ? OfHeads64Fp8 : OfHeads128Fp8) : cache.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (parts, cache.KvHeads, sequences), 32 * warps, Kernel.SharedBytes(warps, cache.HeadDim), args);
     }
+
+    // Codes lie on 16-byte words as they are allocated.
+    private static bool IsAligned(KvLayer layer) => layer.Cache.Format == KvCacheFormat.Fp8
+        || (Shape.IsVectorAligned(layer.Keys, 2L * layer.Cache.HeadDim) && Shape.IsVectorAligned(layer.Values, 2L * layer.Cache.HeadDim));
 }

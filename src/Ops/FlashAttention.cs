@@ -25,6 +25,9 @@ internal static class FlashAttention
         device.WarpSize == 32 && shape.Tokens >= FromTokens && (long)shape.Tokens * shape.QueryHeads <= int.MaxValue - (Kernel.MostWarps * Kernel.WarpRows)
         && ByHeadDim.TryGetValue(headDim, out Variant variant) && FlashTiles.SharedBytes(variant.Positions, headDim) <= device.MaxSharedBytesPerBlock;
 
+    /// <summary>Whether heads of this width run on the device, given enough tokens.</summary>
+    public static bool RunsOn(GpuDevice device, int headDim) => Exists(device, headDim, new AttentionShape(FromTokens, 1));
+
     /// <summary>Launches it; arguments were checked. Tests give the warps of a block.</summary>
     public static void Launch(GpuStream stream, in FlashAttentionArgs args, int headDim, int? blockWarps = null)
     {

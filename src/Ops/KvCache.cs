@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using ILGPU;
 
 namespace GpuKit.Ilgpu;
@@ -6,30 +5,35 @@ namespace GpuKit.Ilgpu;
 /// <summary>Keys and values of one layer of a <see cref="KvCache"/>; valid as long as the cache.</summary>
 public readonly struct KvLayer
 {
-    internal KvLayer(KvCache cache, ArrayView<BFloat16> keys, ArrayView<BFloat16> values)
+    internal KvLayer(KvCache cache, ArrayView<BFloat16> keys, ArrayView<BFloat16> values, in KvCodes codes)
     {
         Cache = cache;
         Keys = keys;
         Values = values;
+        Codes = codes;
     }
 
-    /// <summary><c>[kvHeads, capacity, headDim]</c> BF16.</summary>
+    /// <summary><c>[kvHeads, capacity, headDim]</c> BF16; empty in an FP8 cache.</summary>
     public ArrayView<BFloat16> Keys { get; }
 
-    /// <summary><c>[kvHeads, capacity, headDim]</c> BF16.</summary>
+    /// <summary><c>[kvHeads, capacity, headDim]</c> BF16; empty in an FP8 cache.</summary>
     public ArrayView<BFloat16> Values { get; }
+
+    internal KvCodes Codes { get; }
 
     internal KvCache Cache { get; }
 }
 
 /// <summary>
-/// The keys and values of every layer for one sequence: BF16 <c>[kvHeads, capacity, headDim]</c>, stored once a KV head. All
+/// The keys and values of every layer for one sequence: <c>[kvHeads, capacity, headDim]</c>, stored once a KV head, in BF16 or as FP8 codes with a scale a row. All
 /// memory is allocated by the constructor; contents are undefined until written. The caller keeps count of the positions.
 /// </summary>
 public sealed class KvCache : IDisposable
 {
-    private readonly DeviceBuffer<BFloat16> keys;
-    private readonly DeviceBuffer<BFloat16> values;
+    // Codes are loaded 16 at a time.
+    internal const int Fp8HeadDimStep = 16;
+
+    private readonly KvMemory memory;
     private readonly int firstLayer;
     private readonly bool ownsMemory = true;
 
@@ -37,37 +41,37 @@ public sealed class KvCache : IDisposable
     /// <param name="device">Device that holds it.</param>
     /// <param name="layers">Number of layers.</param>
     /// <param name="kvHeads">KV heads a layer.</param>
-    /// <param name="headDim">Elements a head: even, at most 256.</param>
+    /// <param name="headDim">Elements a head: even, at most 256; a multiple of 16 in FP8.</param>
     /// <param name="capacity">Positions that fit.</param>
+    /// <param name="format">
+    /// How they are stored. An FP8 cache on a device whose attention of many tokens runs on tensor cores holds one layer in BF16 besides, to which that attention expands the
+    /// layer it runs over: operators on one FP8 cache must not run side by side on several streams.
+    /// </param>
     /// <exception cref="ArgumentException">A size is out of range.</exception>
     /// <exception cref="GpuException">Memory is exhausted (<see cref="GpuFault.OutOfMemory"/>).</exception>
-    public KvCache(GpuDevice device, int layers, int kvHeads, int headDim, int capacity)
+    public KvCache(GpuDevice device, int layers, int kvHeads, int headDim, int capacity, KvCacheFormat format = KvCacheFormat.Bf16)
     {
         ArgumentNullException.ThrowIfNull(device);
         Shape.RequirePositive(layers, nameof(layers));
         Shape.RequirePositive(kvHeads, nameof(kvHeads));
         Shape.RequireHeadDim(headDim, nameof(headDim));
         Shape.RequirePositive(capacity, nameof(capacity));
-        (Device, Layers, KvHeads, HeadDim, Capacity) = (device, layers, kvHeads, headDim, capacity);
+        if (!Enum.IsDefined(format))
+            throw new ArgumentOutOfRangeException(nameof(format), format, "There is no such format.");
+        if (format == KvCacheFormat.Fp8 && headDim % Fp8HeadDimStep != 0)
+            throw new ArgumentOutOfRangeException(nameof(headDim), headDim, $"The head dimension of an FP8 cache must be a multiple of {Fp8HeadDimStep}.");
+        (Device, Layers, KvHeads, HeadDim, Capacity, Format) = (device, layers, kvHeads, headDim, capacity, format);
         LayerLength = checked((long)kvHeads * capacity * headDim);
-        keys = device.Allocate<BFloat16>(checked(LayerLength * layers));
-        try
-        {
-            values = device.Allocate<BFloat16>(LayerLength * layers);
-        }
-        catch
-        {
-            keys.Dispose();
-            throw;
-        }
+        long rows = (long)kvHeads * capacity;
+        memory = new KvMemory(device, format, checked(rows * layers), headDim, FlashAttention.RunsOn(device, headDim) ? rows : 0);
     }
 
     /// <summary>Some layers of another cache, without memory of its own.</summary>
     internal KvCache(KvCache whole, int firstLayer, int layers)
     {
-        (Device, Layers, KvHeads, HeadDim, Capacity) = (whole.Device, layers, whole.KvHeads, whole.HeadDim, whole.Capacity);
+        (Device, Layers, KvHeads, HeadDim, Capacity, Format) = (whole.Device, layers, whole.KvHeads, whole.HeadDim, whole.Capacity, whole.Format);
         LayerLength = whole.LayerLength;
-        (keys, values, this.firstLayer, ownsMemory) = (whole.keys, whole.values, firstLayer, false);
+        (memory, this.firstLayer, ownsMemory) = (whole.memory, firstLayer, false);
     }
 
     /// <summary>The device that holds the cache.</summary>
@@ -85,37 +89,47 @@ public sealed class KvCache : IDisposable
     /// <summary>Positions that fit.</summary>
     public int Capacity { get; }
 
+    /// <summary>How keys and values are stored.</summary>
+    public KvCacheFormat Format { get; }
+
     /// <summary>Device memory held.</summary>
-    public long Bytes => 2 * LayerLength * Layers * Unsafe.SizeOf<BFloat16>();
+    public long Bytes => ownsMemory ? memory.Bytes : 0;
 
     internal long LayerLength { get; }
 
-    internal ArrayView<BFloat16> AllKeys => keys.View;
+    internal KvMemory Memory => memory;
 
-    internal ArrayView<BFloat16> AllValues => values.View;
+    internal ArrayView<BFloat16> AllKeys => memory.Keys;
 
-    /// <summary>Keys of a layer, <c>[kvHeads, capacity, headDim]</c>.</summary>
-    public ArrayView<BFloat16> Keys(int layer) => Part(keys, layer);
+    internal ArrayView<BFloat16> AllValues => memory.Values;
 
-    /// <summary>Values of a layer, <c>[kvHeads, capacity, headDim]</c>.</summary>
-    public ArrayView<BFloat16> Values(int layer) => Part(values, layer);
+    /// <summary>Keys of a layer, <c>[kvHeads, capacity, headDim]</c>; empty in an FP8 cache.</summary>
+    public ArrayView<BFloat16> Keys(int layer) => Part(memory.Keys, layer, HeadDim);
+
+    /// <summary>Values of a layer, <c>[kvHeads, capacity, headDim]</c>; empty in an FP8 cache.</summary>
+    public ArrayView<BFloat16> Values(int layer) => Part(memory.Values, layer, HeadDim);
 
     /// <summary>Both, as operators take them.</summary>
-    public KvLayer Layer(int layer) => new(this, Keys(layer), Values(layer));
+    public KvLayer Layer(int layer)
+    {
+        KvCodes all = memory.Codes;
+        var codes = new KvCodes(Part(all.Keys, layer, HeadDim), Part(all.Values, layer, HeadDim), Part(all.KeyScales, layer, 1), Part(all.ValueScales, layer, 1));
+        return new KvLayer(this, Keys(layer), Values(layer), codes);
+    }
 
-    private ArrayView<BFloat16> Part(DeviceBuffer<BFloat16> buffer, int layer)
+    private ArrayView<T> Part<T>(ArrayView<T> all, int layer, int rowLength)
+        where T : unmanaged
     {
         if (layer < 0 || layer >= Layers)
             throw new ArgumentOutOfRangeException(nameof(layer), layer, $"The cache has {Layers} layers.");
-        return buffer.View.SubView((firstLayer + layer) * LayerLength, LayerLength);
+        long length = LayerLength / HeadDim * rowLength;
+        return all.Length == 0 ? default : all.SubView((firstLayer + layer) * length, length);
     }
 
     /// <summary>Returns the memory. Work that uses it must have finished.</summary>
     public void Dispose()
     {
-        if (!ownsMemory)
-            return;
-        keys.Dispose();
-        values.Dispose();
+        if (ownsMemory)
+            memory.Dispose();
     }
 }

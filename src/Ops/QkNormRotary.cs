@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Runtime;
 using ILGPU;
 using Kernel = GpuKit.Ilgpu.Kernels.QkNormRotary;
@@ -25,11 +26,12 @@ public static class QkNormRotary
 {
     private const int Threads = 256;
 
-    internal static readonly KernelDefinition<Kernel.Args> Fused = new(Kernel.Run, new KernelTraits(Threads));
+    internal static readonly KernelDefinition<Kernel.Args> Fused = new(Kernel.Run<Bf16Cells>, new KernelTraits(Threads));
+    internal static readonly KernelDefinition<Kernel.Args> FusedToFp8 = new(Kernel.Run<Fp8Cells>, new KernelTraits(Threads));
 
     /// <summary>
     /// Normalises (optional) and rotates the queries into <paramref name="q"/> and the keys into the cache, and copies the
-    /// values into the cache, at positions <c>position[0] + t</c>. Float32 inside, rounded once. A token whose position lies
+    /// values into the cache, at positions <c>position[0] + t</c>. Float32 inside, rounded once; an FP8 cache gets the rounded numbers quantised, a scale a head. A token whose position lies
     /// outside the cache is not stored and its queries become NaN. Bitwise repeatable; tokens do not influence each other.
     /// </summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -54,12 +56,16 @@ public static class QkNormRotary
         if (options.Tokens == 0)
             return;
         Shape.Require(stream, position, 1, 1, nameof(position));
+        bool fp8 = cache.Format == KvCacheFormat.Fp8;
         var args = new Kernel.Args
         {
             Qkv = qkv.Cast<ushort>(),
             Query = q.Cast<ushort>(),
-            Keys = layer.Keys.Cast<ushort>(),
-            Values = layer.Values.Cast<ushort>(),
+            Keys = fp8 ? layer.Codes.Keys.Cast<ushort>() : layer.Keys.Cast<ushort>(),
+            Values = fp8 ? layer.Codes.Values.Cast<ushort>() : layer.Values.Cast<ushort>(),
+            // BF16 has no scales.
+            KeyScales = fp8 ? layer.Codes.KeyScales : options.Table.Cos,
+            ValueScales = fp8 ? layer.Codes.ValueScales : options.Table.Sin,
             // Without gains the kernel reads none; any valid view stands in.
             QueryGain = (gains ? options.QueryGain : q).Cast<ushort>(),
             KeyGain = (gains ? options.KeyGain : q).Cast<ushort>(),
@@ -77,7 +83,7 @@ public static class QkNormRotary
         args.HasWords = cache.HeadDim % 4 == 0 && HasWords(args.Qkv, args.Query) && HasWords(args.Keys, args.Values) && HasWords(args.QueryGain, args.KeyGain) ? 1 : 0;
         // A warp a head where the device has that many.
         int threads = LaunchShape.WholeWarps(stream.Device, (long)slots * stream.Device.WarpSize, Threads);
-        stream.Device.Launch(Fused, stream, (LaunchShape.Blocks(stream.Device, options.Tokens, 1), 1, 1), threads, 0, args);
+        stream.Device.Launch(fp8 ? FusedToFp8 : Fused, stream, (LaunchShape.Blocks(stream.Device, options.Tokens, 1), 1, 1), threads, 0, args);
     }
 
     private static bool HasWords(ArrayView<ushort> a, ArrayView<ushort> b) => ((Shape.Address(a) | Shape.Address(b)) & 3) == 0;

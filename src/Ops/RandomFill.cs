@@ -26,6 +26,22 @@ internal static class RandomFill
     public static void Gaussian(GpuStream stream, ArrayView<BFloat16> target, ulong seed, float mean, float deviation) =>
         Launch(stream, Bf16Numbers, new Kernel.Args { Target = target.Cast<byte>(), Offset = mean, Factor = deviation }, target.Length, seed);
 
+    /// <summary>Keys and values of a layer with the deviation 1; an FP8 cache's scales are all alike.</summary>
+    public static void Cache(GpuStream stream, KvLayer layer, ulong seed)
+    {
+        if (layer.Cache.Format == KvCacheFormat.Bf16)
+        {
+            Gaussian(stream, layer.Keys, seed, 0, 1);
+            Gaussian(stream, layer.Values, seed + 1, 0, 1);
+            return;
+        }
+        KvCodes codes = layer.Codes;
+        Codes(stream, WeightFormat.Fp8Block, codes.Keys, seed, 1);
+        Codes(stream, WeightFormat.Fp8Block, codes.Values, seed + 1, 1);
+        Even(stream, codes.KeyScales, seed, 1 / Fp8CodeDeviation, 0);
+        Even(stream, codes.ValueScales, seed, 1 / Fp8CodeDeviation, 0);
+    }
+
     /// <summary>Rows of one matrix of a stack: weights of a standard deviation, with scales that differ by a quarter up and down.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="matrix">The stack.</param>

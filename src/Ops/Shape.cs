@@ -50,7 +50,10 @@ internal static class Shape
     {
         KvCache cache = layer.Cache ?? throw new ArgumentException($"'{name}' is not a layer of a KvCache.", name);
         stream.Device.RequireSame(cache.Device, name);
-        Require(stream, layer.Keys, cache.KvHeads, (long)cache.Capacity * cache.HeadDim, name);
+        if (cache.Format == KvCacheFormat.Bf16)
+            Require(stream, layer.Keys, cache.KvHeads, (long)cache.Capacity * cache.HeadDim, name);
+        else
+            Require(stream, layer.Codes.Keys, cache.KvHeads, (long)cache.Capacity * cache.HeadDim, name);
         if (queryHeads <= 0 || queryHeads % cache.KvHeads != 0)
             throw new ArgumentException($"{queryHeads} query heads cannot share {cache.KvHeads} KV heads evenly.", nameof(queryHeads));
         return cache;

@@ -23,6 +23,9 @@ public sealed class BadInputTests
         { ["eval"], "--reference" },
         { ["eval", "--reference", "a", "--verses", "b"], "--verses" },
         { ["eval", "--reference", "a", "--take", "2"], "--take" },
+        { ["eval", "--verses", "a", "--path", "batch"], "--path" },
+        { ["eval", "--reference", "a", "--path", "graph"], "--path" },
+        { ["generate", "a", "--kv-cache", "fp16"], "--kv-cache" },
         { ["ptx", "--arch", "sm_70", "--out", "x"], "sm_90a" },
     };
 

@@ -36,10 +36,12 @@ public sealed class EvalCommandTests
         Assert.Equal(6, result.Error.Split('\n').Count(line => line.StartsWith("missed: prompt", StringComparison.Ordinal)));
     }
 
-    [Fact]
-    public async Task Verses_are_counted()
+    [Theory]
+    [InlineData("bf16")]
+    [InlineData("fp8")]
+    public async Task Verses_are_counted(string cache)
     {
-        GpukitProcess.Result result = await GpukitProcess.RunAsync("eval", "--verses", GpukitProcess.Verses, "--take", "2", "--device", "cpu");
+        GpukitProcess.Result result = await GpukitProcess.RunAsync("eval", "--verses", GpukitProcess.Verses, "--take", "2", "--device", "cpu", "--kv-cache", cache);
         Assert.Equal("2 of 2 answers are exact\n", result.AssertOk());
     }
 

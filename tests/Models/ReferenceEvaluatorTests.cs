@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using GpuKit.Ilgpu.Models;
 using GpuKit.Ilgpu.Tests.Support;
 using Tensor = (string Name, GpuKit.Ilgpu.Models.TensorType Type, long[] Shape, byte[] Bytes);
@@ -61,11 +62,75 @@ public sealed class ReferenceEvaluatorTests : IDisposable
         ReferenceReport report = Evaluate(Write(tensors));
         PromptEvaluation result = Assert.Single(report.Prompts);
         Assert.False(report.Passed);
-        Assert.Equal(2, report.Misses.Count);
+        Assert.Equal(3, report.Misses.Count);
         Assert.InRange(result.Cosine, -1, 0.99);
         Assert.InRange(result.WorstPosition, 1, 6);
         Assert.InRange(result.RouterAgreement!.Value, 0.7, 0.8);
         Assert.Equal(0, result.Greedy!.FirstDifference);
+    }
+
+    [Fact]
+    public void A_choice_of_experts_is_missed_where_probabilities_differ_by_more_than_the_margin()
+    {
+        List<Tensor> tensors = Prompt1();
+        // Token 2 takes 4 of 16 experts; in the reference the 4th and the 5th of its first layer change places, 5 % apart.
+        Span<float> row = MemoryMarshal.Cast<byte, float>(tensors.Single(t => t.Name == "prompt1.router0.logits").Bytes.AsSpan()).Slice(2 * 16, 16);
+        float[] sorted = [.. row.ToArray().OrderDescending()];
+        int fourth = row.IndexOf(sorted[3]), fifth = row.IndexOf(sorted[4]);
+        row[fifth] = row[fourth] + MathF.Log(1.05f);
+        row[fourth] = Math.Min(row[fourth], sorted[2]);
+        string file = Write(tensors);
+        PromptEvaluation missed = Evaluate(file).Prompts[0];
+        Assert.Equal(1, missed.RouterMisses);
+        RouterDifference worst = missed.WorstRouterChoice!;
+        Assert.Equal((0, 2, fifth, fourth), (worst.Layer, worst.Position, worst.LeftOut, worst.Taken));
+        Assert.InRange(worst.Gap, 0.0499, 0.0501);
+        Assert.InRange(worst.OwnGap, 0, 100);
+        Assert.Equal(27 / 28.0, missed.RouterAgreement);
+        Assert.Equal(27 / 28.0, Evaluate(file, new ReferenceOptions { RouterMargin = 0.04 }).Prompts[0].RouterAgreement);
+        Assert.True(Evaluate(file, new ReferenceOptions { RouterMargin = 0.06 }).Passed);
+        Assert.Contains("1 choices of experts", Assert.Single(Evaluate(file, new ReferenceOptions { RouterMargin = 0.04 }).Misses), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(EvaluationPath.Decode)]
+    [InlineData(EvaluationPath.Batch)]
+    public void Decode_steps_and_a_batch_are_compared_at_every_position(EvaluationPath path)
+    {
+        // Two prompts of different lengths side by side.
+        string file = Write([.. Tensors("prompt1."), .. Tensors("prompt0.")]);
+        ReferenceReport report = Evaluate(file, new ReferenceOptions { Path = path });
+        Assert.Equal([1, 7], report.Prompts.Select(p => p.Tokens));
+        Assert.All(report.Prompts, p => Assert.InRange(p.WorstCosine, 0.999, 1.000001));
+        Assert.All(report.Prompts, p => Assert.Null(p.RouterAgreement));
+        Assert.True(report.Passed);
+        // The other way round nothing fits.
+        byte[] logits = [.. Tensors("prompt1.").Single(t => t.Name == "prompt1.logits").Bytes];
+        MemoryMarshal.Cast<byte, float>(logits.AsSpan()).Slice(6 * 2048, 2048).Reverse();
+        file = Write([.. Tensors("prompt1.").Where(t => t.Name != "prompt1.logits"), new("prompt1.logits", TensorType.F32, [7, 2048], logits)]);
+        PromptEvaluation wrong = Assert.Single(Evaluate(file, new ReferenceOptions { Path = path }).Prompts);
+        Assert.Equal(6, wrong.WorstPosition);
+    }
+
+    [Theory]
+    [InlineData(EvaluationPath.Prefill)]
+    [InlineData(EvaluationPath.Decode)]
+    [InlineData(EvaluationPath.Batch)]
+    public void An_FP8_cache_reaches_its_own_bar_and_is_not_a_BF16_one(EvaluationPath path)
+    {
+        var options = new ReferenceOptions
+        {
+            Path = path,
+            KvCache = KvCacheFormat.Fp8,
+            MinCosine = ReferenceOptions.DefaultMinCosineFp8Cache,
+            RouterMargin = ReferenceOptions.DefaultRouterMarginFp8Cache,
+        };
+        ReferenceReport report = Evaluate(Write([.. Tensors("prompt2."), .. Tensors("prompt0.")]), options);
+        Assert.Equal([], report.Misses);
+        Assert.Equal([1, 16], report.Prompts.Select(p => p.Tokens));
+        Assert.All(report.Prompts, p => Assert.InRange(p.RelativeError, 0.005, 0.1));
+        // The answer of ten tokens, where the path has one.
+        Assert.Equal(path != EvaluationPath.Batch, report.Prompts[1].Greedy?.Matches == true);
     }
 
     [Fact]
@@ -97,13 +162,15 @@ public sealed class ReferenceEvaluatorTests : IDisposable
         folder.Dispose();
     }
 
-    private static List<Tensor> Prompt1()
+    private static List<Tensor> Prompt1() => Tensors("prompt1.");
+
+    private static List<Tensor> Tensors(string prefix)
     {
         using SafetensorsFile file = SafetensorsFile.Open(Path.Combine(RepositoryFolder.TinyModel, "reference.safetensors"));
-        return [.. file.Tensors.Values.Where(t => t.Name.StartsWith("prompt1.", StringComparison.Ordinal)).Select(t => (t.Name, t.Type, t.Shape.ToArray(), file.Bytes(t).ToArray()))];
+        return [.. file.Tensors.Values.Where(t => t.Name.StartsWith(prefix, StringComparison.Ordinal)).Select(t => (t.Name, t.Type, t.Shape.ToArray(), file.Bytes(t).ToArray()))];
     }
 
-    private ReferenceReport Evaluate(string file) => ReferenceEvaluator.Evaluate(model.Value, file, cancellation: TestContext.Current.CancellationToken);
+    private ReferenceReport Evaluate(string file, ReferenceOptions? options = null) => ReferenceEvaluator.Evaluate(model.Value, file, options, TestContext.Current.CancellationToken);
 
     private string Write(IEnumerable<Tensor> tensors)
     {

@@ -53,6 +53,9 @@ internal sealed class AttentionCase : IDisposable
     public BFloat16[] ApplyInTiles(int? warps = null) => Run(0, (q, position, y) =>
         FlashAttention.Launch(device.DefaultStream, Attention.CreateTileArgs(q, cache.Layer(0), position, y, new(tokens, queryHeads)), headDim, warps));
 
+    /// <summary>What the kernel for Hopper gives, for any number of tokens.</summary>
+    public BFloat16[] ApplyOnHopper() => Run(0, (q, position, y) => HopperFlash.Launch(device.DefaultStream, q, cache.Layer(0), position, y, new(tokens, queryHeads)));
+
     /// <summary>The operator with its output in place of the queries.</summary>
     public BFloat16[] ApplyInPlace()
     {

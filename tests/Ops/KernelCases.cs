@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ExpertMlps(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -133,13 +133,23 @@ internal static class KernelCases
         }
     }
 
-    private static IEnumerable<SmallCase> ManyTokens() => new[] { 64, 96, 128, 256 }.Select(headDim => new SmallCase($"Attention of 20 tokens, heads of {headDim}", t =>
+    private static IEnumerable<SmallCase> ManyTokens() =>
+    [
+        .. new[] { 64, 96, 128, 256 }.Select(headDim => ManyTokens($"Attention of 20 tokens, heads of {headDim}", (headDim, KvCacheFormat.Bf16), (stream, q, layer, position, y, shape) =>
+            FlashAttention.Launch(stream, Attention.CreateTileArgs(q, layer, position, y, shape), headDim))),
+        ManyTokens("Attention of 20 tokens over an FP8 cache", (64, KvCacheFormat.Fp8), Attention.Apply),
+    ];
+
+    private static IEnumerable<SmallCase> ManyTokensOnHopper(GpuDevice device) =>
+        device.IsCuda && device.Target?.Name != "90a" ? [] : [ManyTokens("Attention of 20 tokens on Hopper", (128, KvCacheFormat.Bf16), HopperFlash.Launch)];
+
+    private static SmallCase ManyTokens(string name, (int HeadDim, KvCacheFormat Format) heads, Action<GpuStream, ArrayView<BFloat16>, KvLayer, ArrayView<int>, ArrayView<BFloat16>, AttentionShape> launch) => new(name, t =>
     {
         const int Tokens = 20, Heads = 4;
-        (KvCache cache, ArrayView<int> position) = (t.Cache(2, headDim, 48), t.Input<int>([21]));
-        (ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(Tokens * Heads * headDim), t.Output<BFloat16>(Tokens * Heads * headDim));
-        return stream => Attention.Apply(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
-    }));
+        (KvCache cache, ArrayView<int> position) = (t.Cache(2, heads.HeadDim, 48, heads.Format), t.Input<int>([21]));
+        (ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(Tokens * Heads * heads.HeadDim), t.Output<BFloat16>(Tokens * Heads * heads.HeadDim));
+        return stream => launch(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
+    });
 
     private static IEnumerable<SmallCase> ExpertMlps()
     {
@@ -220,10 +230,10 @@ internal static class KernelCases
                 DeviceCounter.AdvanceAll(stream, positions, 1);
             };
         });
-        foreach (int headDim in new[] { 64, 128 })
-            yield return new($"DecodeAttention of heads of {headDim}", t =>
+        foreach ((int headDim, KvCacheFormat format) in from h in new[] { 64, 128 } from f in Enum.GetValues<KvCacheFormat>() select (h, f))
+            yield return new($"DecodeAttention of heads of {headDim} in {format}", t =>
             {
-                (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, headDim, 24), t.Rotary(headDim, 24), t.Input<int>([21]));
+                (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, headDim, 24, format), t.Rotary(headDim, 24), t.Input<int>([21]));
                 (ArrayView<BFloat16> qkv, ArrayView<BFloat16> y) = (t.Halves(8 * headDim), t.Output<BFloat16>(4 * headDim));
                 DecodeAttentionWorkspace workspace = t.Own(new DecodeAttentionWorkspace(t.Device, 2, headDim));
                 var options = new QkNormRotaryOptions(1, 4, table) { QueryGain = t.Halves(headDim, 2), KeyGain = t.Halves(headDim, 3), Epsilon = 1e-6f };

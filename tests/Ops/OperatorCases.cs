@@ -115,17 +115,8 @@ internal static class OperatorCases
             (ArrayView<BFloat16> x, RotaryTable table, ArrayView<int> position) = (t.Changed(RandomData.GaussianBf16(3 * 2 * HeadDim, 5)), t.Rotary(HeadDim, Positions), t.Input<int>([2]));
             return stream => Rotary.Apply(stream, x, table, position, 3, 2);
         }),
-        new("QkNormRotary and Attention", t =>
-        {
-            (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, HeadDim, Positions), t.Rotary(HeadDim, Positions), t.Input<int>([5]));
-            (ArrayView<BFloat16> qkv, ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(3 * 8 * HeadDim), t.Output<BFloat16>(3 * 4 * HeadDim), t.Output<BFloat16>(3 * 4 * HeadDim));
-            var options = new QkNormRotaryOptions(3, 4, table) { QueryGain = t.Halves(HeadDim, 2), KeyGain = t.Halves(HeadDim, 3), Epsilon = 1e-6f };
-            return stream =>
-            {
-                QkNormRotary.Apply(stream, qkv, position, q, cache.Layer(0), options);
-                Attention.Apply(stream, q, cache.Layer(0), position, y, new AttentionShape(3, 4));
-            };
-        }),
+        AttentionOver(KvCacheFormat.Bf16),
+        AttentionOver(KvCacheFormat.Fp8),
         new("Router and ExpertSort", t =>
         {
             (ArrayView<float> logits, ArrayView<int> ids, ArrayView<float> weights) = (t.Floats(5 * 16), t.Output<int>(5 * 3), t.Output<float>(5 * 3));
@@ -166,4 +157,16 @@ internal static class OperatorCases
             return stream => DeviceCounter.Advance(stream, counter, 4);
         }),
     ];
+
+    private static SmallCase AttentionOver(KvCacheFormat format) => new($"QkNormRotary and Attention over {format}", t =>
+    {
+        (KvCache cache, RotaryTable table, ArrayView<int> position) = (t.Cache(2, HeadDim, Positions, format), t.Rotary(HeadDim, Positions), t.Input<int>([5]));
+        (ArrayView<BFloat16> qkv, ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(3 * 8 * HeadDim), t.Output<BFloat16>(3 * 4 * HeadDim), t.Output<BFloat16>(3 * 4 * HeadDim));
+        var options = new QkNormRotaryOptions(3, 4, table) { QueryGain = t.Halves(HeadDim, 2), KeyGain = t.Halves(HeadDim, 3), Epsilon = 1e-6f };
+        return stream =>
+        {
+            QkNormRotary.Apply(stream, qkv, position, q, cache.Layer(0), options);
+            Attention.Apply(stream, q, cache.Layer(0), position, y, new AttentionShape(3, 4));
+        };
+    });
 }

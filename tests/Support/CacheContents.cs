@@ -15,11 +15,13 @@ public static class CacheContents
         }
     }
 
-    public static void Write(ArrayView<BFloat16> view, BFloat16[] contents) => view.SubView(0, contents.Length).CopyFromCPU(contents);
+    public static void Write<T>(ArrayView<T> view, T[] contents)
+        where T : unmanaged => view.SubView(0, contents.Length).CopyFromCPU(contents);
 
-    public static BFloat16[] Read(ArrayView<BFloat16> view)
+    public static T[] Read<T>(ArrayView<T> view)
+        where T : unmanaged
     {
-        var contents = new BFloat16[view.Length];
+        var contents = new T[view.Length];
         view.CopyToCPU(contents);
         return contents;
     }

@@ -69,9 +69,18 @@ internal sealed class CaseTensors(GpuDevice device, GpuDevice? stranger = null, 
     }
 
     /// <summary>A cache of one layer with random contents.</summary>
-    public KvCache Cache(int kvHeads, int headDim, int capacity)
+    public KvCache Cache(int kvHeads, int headDim, int capacity, KvCacheFormat format = KvCacheFormat.Bf16)
     {
-        KvCache cache = Own(new KvCache(Next(), 1, kvHeads, headDim, capacity));
+        KvCache cache = Own(new KvCache(Next(), 1, kvHeads, headDim, capacity, format));
+        if (format == KvCacheFormat.Fp8)
+        {
+            KvCodes codes = cache.Layer(0).Codes;
+            Contents(codes.Keys, [.. Enumerable.Range(0, (int)codes.Keys.Length).Select(i => (byte)((i * 37) & 0xBF))]);
+            Contents(codes.Values, [.. Enumerable.Range(0, (int)codes.Values.Length).Select(i => (byte)((i * 91) & 0xBF))]);
+            Contents(codes.KeyScales, [.. Enumerable.Range(0, (int)codes.KeyScales.Length).Select(i => 1f / (i + 50))]);
+            Contents(codes.ValueScales, [.. Enumerable.Range(0, (int)codes.ValueScales.Length).Select(i => 1f / (i + 70))]);
+            return cache;
+        }
         foreach ((ArrayView<BFloat16> part, int seed) in new[] { (cache.Keys(0), 11), (cache.Values(0), 12) })
         {
             BFloat16[] contents = RandomData.GaussianBf16((int)part.Length, seed);
@@ -79,6 +88,9 @@ internal sealed class CaseTensors(GpuDevice device, GpuDevice? stranger = null, 
         }
         return cache;
     }
+
+    private void Contents<T>(ArrayView<T> view, T[] contents)
+        where T : unmanaged => Add(_ => CacheContents.Write(view, contents), _ => MemoryMarshal.AsBytes(CacheContents.Read(view).AsSpan()).ToArray());
 
     /// <summary>The angles of a cache's positions.</summary>
     public RotaryTable Rotary(int headDim, int positions) => Own(new RotaryTable(Next(), headDim, positions, 10_000));

@@ -31,7 +31,7 @@ internal sealed class ChatCommand
         using Loaded<LanguageModel> loaded = model.Load(parse, (device, folder, load) => LanguageModel.Load(device, folder, load, interrupts.Program));
         GenerationOptions options = flags.Read(parse, loaded.Model.DefaultSampling());
         _ = loaded.Model.Chat;
-        using var generator = new TextGenerator(loaded.Model, flags.ContextLength(parse));
+        using var generator = new TextGenerator(loaded.Model, flags.ContextLength(parse), flags.KvCache(parse));
         Console.Error.WriteLine(StatisticsLine.Of(loaded) + StatisticsLine.Seed(options.Sampling));
         var loop = new ChatLoop(new Conversation(loaded.Model, generator) { System = parse.GetValue(flags.System) }, generator, interrupts)
         {

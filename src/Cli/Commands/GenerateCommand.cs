@@ -38,7 +38,7 @@ internal sealed class GenerateCommand
         GenerationOptions options = flags.Read(parse, SamplingOptions.Greedy);
         string text = ReadPrompt(parse.GetRequiredValue(prompt));
         using Loaded<LanguageModel> loaded = model.Load(parse, (device, folder, load) => LanguageModel.Load(device, folder, load, interrupts.Program));
-        using var generator = new TextGenerator(loaded.Model, flags.ContextLength(parse));
+        using var generator = new TextGenerator(loaded.Model, flags.ContextLength(parse), flags.KvCache(parse));
         IReadOnlyList<int> ids = Encode(parse, loaded.Model, generator, text);
         bool asJson = parse.GetValue(json);
         var answer = new StringBuilder();

@@ -31,12 +31,13 @@ internal static class PtxCommand
             },
         };
         var folder = new Option<string>("--out") { Description = "Folder to write to; made when it is not there.", HelpName = "DIR", Required = true };
+        var part = new Option<string>("--kernel") { Description = "Only kernels whose name contains this.", HelpName = "PART", DefaultValueFactory = _ => "" };
         Option<bool> json = JsonOutput.CreateOption();
-        var command = new Command("ptx", "Writes the PTX text of every kernel, one file each.") { arch, folder, json };
+        var command = new Command("ptx", "Writes the PTX text of every kernel, one file each.") { arch, folder, part, json };
         command.SetAction(parse =>
         {
             PtxTarget target = parse.GetValue(arch);
-            List<KernelFile> written = WriteAll(target, parse.GetRequiredValue(folder), interrupts.Program);
+            List<KernelFile> written = WriteAll((target, parse.GetValue(part)!), parse.GetRequiredValue(folder), interrupts.Program);
             if (parse.GetValue(json))
                 JsonOutput.WriteLine(new PtxResult(target.ToString(), written.Count, written));
             else
@@ -46,10 +47,13 @@ internal static class PtxCommand
         return command;
     }
 
-    private static List<KernelFile> WriteAll(PtxTarget target, string folder, CancellationToken cancellation)
+    private static List<KernelFile> WriteAll((PtxTarget Target, string Part) wanted, string folder, CancellationToken cancellation)
     {
+        PtxTarget target = wanted.Target;
+        KernelDefinition[] kernels = [.. KernelCatalog.For(target).Where(k => k.Name.Contains(wanted.Part, StringComparison.OrdinalIgnoreCase))];
+        if (kernels.Length == 0)
+            throw new ArgumentException($"No kernel for {target} has '{wanted.Part}' in its name.");
         Directory.CreateDirectory(folder);
-        KernelDefinition[] kernels = [.. KernelCatalog.For(target)];
         var names = new HashSet<string>(StringComparer.OrdinalIgnoreCase);
         return ProgressBar.Show($"compiling for {target}", report =>
         {

@@ -84,7 +84,12 @@ internal readonly struct Fp8BitMove : IFp8Decoder
     public static uint DecodePair(uint word, int pair, ArrayView<ushort> table)
     {
         // Byte 2·pair to bits 8–15, byte 2·pair + 1 to bits 24–31, zeros (bytes of the second operand) between.
-        uint spread = pair == 0 ? Bits.Prmt(word, 0, 0x1404u) : Bits.Prmt(word, 0, 0x3424u);
+        return Decode(pair == 0 ? Bits.Prmt(word, 0, 0x1404u) : Bits.Prmt(word, 0, 0x3424u));
+    }
+
+    /// <summary>Codes in bits 8–15 and 24–31 of a word, as a BF16 pair; the other bits do not matter.</summary>
+    public static uint Decode(uint spread)
+    {
         uint moved = ((spread >> 4) & 0x07F007F0u) | (spread & MinusZero);
         // −0 as the addend keeps the sign of a zero product.
         return Cvt.FmaBf16x2(moved, TwoTo120, MinusZero);

@@ -63,6 +63,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.f32 %d, [global]; }")]
     public static unsafe float LoadReadOnlyFloat(long address) => *(float*)address;
 
+    /// <summary>Loads 16 bytes of global memory, by their address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.v4.u32 %d, [global]; }")]
+    public static unsafe U4 LoadGlobalFrom(long address) => *(U4*)address;
+
     /// <summary>Stores 16 bytes to global memory, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.global.v4.u32 [global], %1; }")]
     public static unsafe void StoreGlobalTo(long address, U4 v) => *(U4*)address = v;

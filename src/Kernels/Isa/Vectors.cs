@@ -15,6 +15,12 @@ internal struct U4
     public uint X, Y, Z, W;
 }
 
+/// <summary>Two float32 registers: a number of a lane's upper row (g) and one of its lower row (g + 8).</summary>
+internal struct F2
+{
+    public float X, Y;
+}
+
 /// <summary>Four float32 registers: an m16n8 accumulator of one lane.</summary>
 internal struct F4
 {

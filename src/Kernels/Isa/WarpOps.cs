@@ -143,6 +143,17 @@ internal static unsafe class WarpOps
         return source < Warp.WarpSize ? lanes[source] : v;
     }
 
+    /// <summary>1 where any lane's number is not 0, else 0: the same in all lanes.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .pred any; setp.ne.u32 any, %0, 0; vote.sync.any.pred any, any, 0xffffffff; selp.u32 %d, 1, 0, any; }")]
+    public static unsafe uint Any(uint x)
+    {
+        uint* all = WarpEmulation.Gather("vote.sync", x);
+        for (int i = 0; i < Warp.WarpSize; i++)
+            if (all[i] != 0)
+                return 1;
+        return 0;
+    }
+
     /// <summary>Waits for all lanes and makes their memory accesses before it visible after it, within the warp.</summary>
     [IntrinsicImplementation, Ptx("bar.warp.sync 0xffffffff;")]
     public static void Barrier()

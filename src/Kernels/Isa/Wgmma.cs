@@ -33,6 +33,7 @@ internal static unsafe class Wgmma
     private const string Bf16N192 = "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {[[96, total(#)]]}, a, b, ";
     private const string Bf16N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, total(#)]]}, a, b, ";
     private const string Bf16N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, total(#)]]}, a, b, ";
+    private const string PartBf16N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, part(#)]]}, a, b, ";
     private const string Fp8N128 = "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {[[64, part(#)]]}, a, b, ";
 
     private const string Fp8N192 = "wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 {[[96, part(#)]]}, a, b, ";
@@ -89,6 +90,10 @@ internal static unsafe class Wgmma
     [IntrinsicImplementation, Ptx(Begin + Bf16N64 + "adds, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + "}", ExactArch = Arch)]
     public static void MultiplyBf16N64(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 64, a, b, adds);
 
+    /// <summary>part[64, 128] (+)= A[64, 64] · B[128, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + PartBf16N128 + "adds, " + Bf16End + Step + PartBf16N128 + "always, " + Bf16End + Step + PartBf16N128 + "always, " + Bf16End + Step + PartBf16N128 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyPartBf16N128(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Parts, 128, a, b, adds);
+
     /// <summary>part[64, 128] (+)= A[64, 128] · B[128, 128]ᵀ in E4M3.</summary>
     [IntrinsicImplementation, Ptx(Begin + Fp8N128 + "adds, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + "}", ExactArch = Arch)]
     public static void MultiplyFp8N128(ulong a, ulong b, uint adds) => Multiply<Fp8Operand>(Parts, 128, a, b, adds);
@@ -127,6 +132,9 @@ internal static unsafe class Wgmma
 
     /// <summary>Sets it (emulation only).</summary>
     internal static void SetPart(int index, float value) => Parts[index] = value;
+
+    /// <summary>Sets register <paramref name="index"/> of the totals (emulation only).</summary>
+    internal static void SetTotal(int index, float value) => Totals[index] = value;
 
     /// <summary>Byte <paramref name="k"/> of a row of an operand in shared memory (emulation only).</summary>
     internal static byte* Element(ulong descriptor, int row, int k) =>

@@ -24,44 +24,54 @@ public static class ReferenceEvaluator
         ArgumentNullException.ThrowIfNull(model);
         options ??= new ReferenceOptions();
         using ReferenceFile reference = ReferenceFile.Open(file, model.Config);
-        IReadOnlySet<int> stops = options.StopTokenIds ?? model.Config.EosTokenIds.ToHashSet();
-        using var session = new Qwen3Session(model, reference.Prompts.Max(p => p.Positions));
-        var results = new List<PromptEvaluation>();
-        foreach (ReferencePrompt prompt in reference.Prompts)
-        {
-            PromptEvaluation result = Compare(session, reference, prompt, cancellation);
-            results.Add(result with { Greedy = prompt.Greedy is null ? null : Continue(session, prompt, stops, cancellation) });
-            options.Progress?.Report(new EvaluationProgress(results.Count, reference.Prompts.Count, $"prompt {prompt.Number}"));
-        }
+        IReadOnlyList<PromptEvaluation> results = options.Path == EvaluationPath.Batch
+            ? BatchEvaluation.Run(model, reference, options, cancellation)
+            : RunAlone(model, reference, options, cancellation);
         return new ReferenceReport(options.MinCosine, results);
     }
 
-    private static PromptEvaluation Compare(Qwen3Session session, ReferenceFile reference, ReferencePrompt prompt, CancellationToken cancellation)
+    /// <summary>What a prompt's comparison gave.</summary>
+    internal static PromptEvaluation Result(ReferencePrompt prompt, LogitComparison logits) => new()
+    {
+        Prompt = prompt.Number,
+        Tokens = prompt.Ids.Length,
+        RelativeError = logits.RelativeError,
+        Cosine = logits.Cosine,
+        WorstCosine = logits.WorstCosine,
+        WorstPosition = logits.WorstPosition,
+        TopOneAgreement = logits.TopOneAgreement,
+    };
+
+    private static List<PromptEvaluation> RunAlone(Qwen3Moe model, ReferenceFile reference, ReferenceOptions options, CancellationToken cancellation)
+    {
+        IReadOnlySet<int> stops = options.StopTokenIds ?? model.Config.EosTokenIds.ToHashSet();
+        using var session = new Qwen3Session(model, reference.Prompts.Max(p => p.Positions), options.KvCache);
+        var results = new List<PromptEvaluation>();
+        foreach (ReferencePrompt prompt in reference.Prompts)
+        {
+            PromptEvaluation result = Compare(session, reference, prompt, options, cancellation);
+            results.Add(result with { Greedy = prompt.Greedy is null ? null : Continue(session, prompt, stops, cancellation) });
+            options.Progress?.Report(new EvaluationProgress(results.Count, reference.Prompts.Count, $"prompt {prompt.Number}"));
+        }
+        return results;
+    }
+
+    private static PromptEvaluation Compare(Qwen3Session session, ReferenceFile reference, ReferencePrompt prompt, ReferenceOptions options, CancellationToken cancellation)
     {
         int vocabulary = session.Model.Config.VocabSize;
         var logits = new LogitComparison();
-        var routers = new RouterComparison(reference, prompt, session.Model.Config);
         session.Truncate(0);
-        session.ObserveRouters((layer, part) => routers.Add(layer, session.Tokens.Count, part));
-        try
+        if (options.Path == EvaluationPath.Decode)
         {
-            session.PrefillWithLogits(prompt.Ids, Add, cancellation);
+            session.StepWithLogits(prompt.Ids, Add, cancellation);
+            return Result(prompt, logits);
         }
-        finally
-        {
-            session.ObserveRouters(null);
-        }
-        return new PromptEvaluation
-        {
-            Prompt = prompt.Number,
-            Tokens = prompt.Ids.Length,
-            RelativeError = logits.RelativeError,
-            Cosine = logits.Cosine,
-            WorstCosine = logits.WorstCosine,
-            WorstPosition = logits.WorstPosition,
-            TopOneAgreement = logits.TopOneAgreement,
-            RouterAgreement = routers.Agreement,
-        };
+        session.PrefillWithLogits(prompt.Ids, Add, cancellation);
+        // Once more for the routers: what they choose by a hair is settled as the reference has it, which must not help the logits.
+        var routers = new RouterComparison(reference, prompt, session.Model.Config, options.RouterMargin);
+        if (prompt.Routers.Count > 0)
+            session.PrefillAdjusting(prompt.Ids, routers.Settle, cancellation);
+        return Result(prompt, logits) with { RouterAgreement = routers.Agreement, RouterMisses = routers.Misses, WorstRouterChoice = routers.Worst };
 
         void Add(ReadOnlyMemory<float> part)
         {

@@ -28,7 +28,7 @@ public static class VerseEvaluator
         List<(string Prompt, string Answer)> questions = Read(file);
         int count = Math.Min(questions.Count, options.Take ?? questions.Count);
         var generation = new GenerationOptions { MaxTokens = options.MaxTokens };
-        using var generator = new TextGenerator(model);
+        using var generator = new TextGenerator(model, kvCache: options.KvCache);
         var results = new List<VerseResult>();
         foreach ((string prompt, string answer) in questions.Take(count))
         {

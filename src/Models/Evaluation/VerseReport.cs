@@ -27,6 +27,9 @@ public sealed record VerseOptions
     /// <summary>The most tokens of an answer.</summary>
     public int MaxTokens { get; init; } = 512;
 
+    /// <summary>How the KV cache stores keys and values.</summary>
+    public KvCacheFormat KvCache { get; init; }
+
     /// <summary>Told after each question; may be null.</summary>
     public IProgress<EvaluationProgress>? Progress { get; init; }
 }

@@ -16,13 +16,14 @@ public sealed class TextGenerator : IDisposable
     /// <summary>Allocates the KV cache and activations.</summary>
     /// <param name="model">The loaded model; must outlive the generator.</param>
     /// <param name="contextLength">Positions of the KV cache; null takes <see cref="LanguageModel.DefaultContextLength"/>.</param>
-    /// <exception cref="ArgumentOutOfRangeException">The context length is out of range.</exception>
+    /// <param name="kvCache">How the KV cache stores keys and values.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The context length is out of range, or the model's heads do not fit the cache's format.</exception>
     /// <exception cref="GpuException">Device memory is exhausted.</exception>
-    public TextGenerator(LanguageModel model, int? contextLength = null)
+    public TextGenerator(LanguageModel model, int? contextLength = null, KvCacheFormat kvCache = KvCacheFormat.Bf16)
     {
         ArgumentNullException.ThrowIfNull(model);
         this.model = model;
-        session = new Qwen3Session(model.Network, contextLength ?? model.DefaultContextLength);
+        session = new Qwen3Session(model.Network, contextLength ?? model.DefaultContextLength, kvCache);
     }
 
     /// <summary>Positions of the KV cache.</summary>

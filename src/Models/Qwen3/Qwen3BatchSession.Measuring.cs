@@ -17,13 +17,35 @@ public sealed partial class Qwen3BatchSession
         for (int layer = 0; layer < cache.Layers; layer++)
         {
             ulong seed = 2 * (((ulong)sequence * (ulong)cache.Layers) + (ulong)layer);
-            RandomFill.Gaussian(stream, cache.Keys(layer), seed, 0, 1);
-            RandomFill.Gaussian(stream, cache.Values(layer), seed + 1, 0, 1);
+            RandomFill.Cache(stream, cache.Layer(layer), seed);
         }
         BatchSequence own = sequences[sequence];
         for (int i = 0; i < length; i++)
             own.Tokens.Add(i % Model.Config.VocabSize);
         own.Cached = length;
+    }
+
+    /// <summary>
+    /// Appends one given token to each of some sequences by the step that decoding takes (on a card the recorded one), without counting what it draws; their logits are
+    /// <see cref="LastLogits"/>. No sequence runs afterwards.
+    /// </summary>
+    /// <param name="ids">[sequences] the tokens; <see cref="NoToken"/> where a sequence has none.</param>
+    internal void StepOver(ReadOnlySpan<int> ids)
+    {
+        for (int s = 0; s < Sequences; s++)
+        {
+            Halt(sequences[s]);
+            (nextTokens[s], nextPositions[s]) = ids[s] == NoToken ? (0, NoToken) : (ids[s], sequences[s].Cached);
+        }
+        decoder.Set(nextTokens, nextPositions);
+        _ = decoder.Step(mayRunAhead: false);
+        for (int s = 0; s < Sequences; s++)
+        {
+            if (ids[s] == NoToken)
+                continue;
+            sequences[s].Tokens.Add(ids[s]);
+            sequences[s].Cached++;
+        }
     }
 
     /// <summary>Runs one step launch by launch, whatever is recorded, for measurements of its parts.</summary>

@@ -36,9 +36,10 @@ public sealed partial class Qwen3BatchSession : IDisposable
     /// <param name="model">The weights; must outlive the batch.</param>
     /// <param name="sequences">1 to 16; 15 on a card where some weights do not stream (docs/kernels/gemv.md).</param>
     /// <param name="contextLength">Positions of each sequence's KV cache, 1 to the model's <see cref="Qwen3MoeConfig.MaxPositionEmbeddings"/>.</param>
+    /// <param name="kvCache">How the KV caches store keys and values.</param>
     /// <exception cref="ArgumentOutOfRangeException">The number of sequences or the context length is out of range.</exception>
     /// <exception cref="GpuException">Device memory is exhausted; nothing stays allocated.</exception>
-    public Qwen3BatchSession(Qwen3Moe model, int sequences, int contextLength)
+    public Qwen3BatchSession(Qwen3Moe model, int sequences, int contextLength, KvCacheFormat kvCache = KvCacheFormat.Bf16)
     {
         ArgumentNullException.ThrowIfNull(model);
         Qwen3MoeConfig config = model.Config;
@@ -55,7 +56,7 @@ public sealed partial class Qwen3BatchSession : IDisposable
         try
         {
             stream = Own(device.CreateStream());
-            caches = Own(new KvCacheBatch(device, sequences, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
+            caches = Own(new KvCacheBatch(device, sequences, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength, kvCache));
             RotaryTable rotary = Own(new RotaryTable(device, config.HeadDim, contextLength, config.RopeTheta));
             int atOnce = Math.Min(contextLength, device.IsCuda ? Qwen3Session.CudaTokensAtOnce : Qwen3Session.CpuTokensAtOnce);
             workspace = Own(new Qwen3Workspace(device, config, Math.Max(sequences, atOnce), sequences));
@@ -201,7 +202,7 @@ public sealed partial class Qwen3BatchSession : IDisposable
     }
 
     // Beyond 15 rows products that do not stream run in tiles on a card, with other bits than those of fewer rows.
-    private static int MostFor(Qwen3Moe model) =>
+    internal static int MostFor(Qwen3Moe model) =>
         !model.Device.IsCuda || (Linear.Streams(model.Head) && model.Layers.All(Streams)) ? MostSequences : MostSequences - 1;
 
     private static bool Streams(Qwen3Layer layer)

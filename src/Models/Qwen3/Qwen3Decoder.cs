@@ -95,6 +95,18 @@ internal sealed class Qwen3Decoder : IDisposable
         return Take();
     }
 
+    /// <summary>Runs the step over a given token instead of a drawn one. What it draws is not counted, the position advances.</summary>
+    public void StepOver(int id)
+    {
+        Abandon();
+        token.CopyFrom(stream, [id]);
+        if (stream.Device.IsCuda)
+            (graph ??= GpuGraph.Capture(stream, RunStep)).Replay(stream);
+        else
+            RunStep();
+        sampler.SetDraws(stream, draws);
+    }
+
     /// <summary>Forgets a step that was queued ahead. Position and logits are the caller's to set.</summary>
     public void Abandon()
     {

@@ -13,8 +13,7 @@ public sealed partial class Qwen3Session
         Truncate(0);
         for (int layer = 0; layer < cache.Layers; layer++)
         {
-            RandomFill.Gaussian(stream, cache.Keys(layer), 2 * (ulong)layer, 0, 1);
-            RandomFill.Gaussian(stream, cache.Values(layer), (2 * (ulong)layer) + 1, 0, 1);
+            RandomFill.Cache(stream, cache.Layer(layer), 2 * (ulong)layer);
         }
         for (int i = 0; i < length; i++)
             tokens.Add(i % Model.Config.VocabSize);
@@ -22,6 +21,58 @@ public sealed partial class Qwen3Session
 
     /// <summary>Runs one step launch by launch, whatever is recorded, for measurements of its parts.</summary>
     internal void StepDirectly() => decoder.StepDirectly();
+
+    /// <summary>
+    /// Appends tokens one by one, each by the step that decoding takes (on a card the recorded one), and hands out the logits after each:
+    /// what a comparison of that step with a reference needs.
+    /// </summary>
+    internal void StepWithLogits(ReadOnlySpan<int> ids, Action<ReadOnlyMemory<float>> receive, CancellationToken cancellation = default)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        RequireIds(ids);
+        pendingToken = null;
+        decoder.Abandon();
+        position.CopyFrom(stream, [tokens.Count]);
+        var row = new float[Model.Config.VocabSize];
+        foreach (int id in ids)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            decoder.StepOver(id);
+            logits.CopyTo(stream, row);
+            tokens.Add(id);
+            receive(row);
+        }
+        hasLogits = true;
+    }
+
+    /// <summary>What is told, and may change, a sparse layer's router logits of a part of a prompt before experts are chosen.</summary>
+    /// <param name="layer">The layer.</param>
+    /// <param name="first">Position of the first token.</param>
+    /// <param name="logits"><c>[tokens, experts]</c>.</param>
+    /// <returns>Whether it changed them.</returns>
+    internal delegate bool RouterAdjuster(int layer, int first, Span<float> logits);
+
+    /// <summary>
+    /// A prompt alone in the cache, whose choices of experts may be changed. A part of one token is not changed where a layer runs in few launches, which have chosen by then.
+    /// </summary>
+    internal void PrefillAdjusting(ReadOnlySpan<int> ids, RouterAdjuster adjust, CancellationToken cancellation = default)
+    {
+        Truncate(0);
+        forward.RouterObserver = (layer, view) =>
+        {
+            float[] copy = ReadRouter(layer, (int)view.Length);
+            if (adjust(layer, tokens.Count, copy))
+                workspace.RouterLogits.CopyFrom(stream, copy);
+        };
+        try
+        {
+            Prefill(ids, cancellation);
+        }
+        finally
+        {
+            forward.RouterObserver = null;
+        }
+    }
 
     /// <summary>Prompt tokens that run at once.</summary>
     internal int TokensAtOnce => workspace.MaxTokens;
@@ -37,9 +88,12 @@ public sealed partial class Qwen3Session
 
     /// <summary>Called with each sparse layer's router logits of every part of a prefill: layer, <c>[tokens, experts]</c>.</summary>
     internal void ObserveRouters(Action<int, float[]>? observer) => forward.RouterObserver = observer is null ? null : (layer, view) =>
+        observer(layer, ReadRouter(layer, (int)view.Length));
+
+    private float[] ReadRouter(int layer, int length)
     {
-        var copy = new float[view.Length];
-        workspace.RouterLogits.CopyTo(stream, copy);
-        observer(layer, copy);
-    };
+        var logits = new float[length];
+        workspace.RouterLogits.CopyTo(stream, logits);
+        return logits;
+    }
 }

@@ -33,9 +33,10 @@ public sealed partial class Qwen3Session : IDisposable
     /// <summary>Allocates a session.</summary>
     /// <param name="model">The weights; must outlive the session.</param>
     /// <param name="contextLength">Positions of the KV cache, 1 to the model's <see cref="Qwen3MoeConfig.MaxPositionEmbeddings"/>.</param>
-    /// <exception cref="ArgumentOutOfRangeException">The context length is out of range.</exception>
+    /// <param name="kvCache">How the KV cache stores keys and values.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The context length is out of range, or the model's heads do not fit the cache's format.</exception>
     /// <exception cref="GpuException">Device memory is exhausted; nothing stays allocated.</exception>
-    public Qwen3Session(Qwen3Moe model, int contextLength)
+    public Qwen3Session(Qwen3Moe model, int contextLength, KvCacheFormat kvCache = KvCacheFormat.Bf16)
     {
         ArgumentNullException.ThrowIfNull(model);
         Qwen3MoeConfig config = model.Config;
@@ -47,7 +48,7 @@ public sealed partial class Qwen3Session : IDisposable
         try
         {
             stream = Own(device.CreateStream());
-            cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength));
+            cache = Own(new KvCache(device, config.Layers, config.KeyValueHeads, config.HeadDim, contextLength, kvCache));
             RotaryTable rotary = Own(new RotaryTable(device, config.HeadDim, contextLength, config.RopeTheta));
             workspace = Own(new Qwen3Workspace(device, config, Math.Min(contextLength, device.IsCuda ? CudaTokensAtOnce : CpuTokensAtOnce)));
             forward = new Qwen3Forward(model, cache, rotary, workspace);
@@ -68,6 +69,9 @@ public sealed partial class Qwen3Session : IDisposable
 
     /// <summary>Positions of the KV cache.</summary>
     public int ContextLength { get; }
+
+    /// <summary>How the KV cache stores keys and values.</summary>
+    public KvCacheFormat KvCacheFormat => cache.Format;
 
     /// <summary>Tokens in the KV cache.</summary>
     public IReadOnlyList<int> Tokens => tokens;
