@@ -10,6 +10,7 @@ internal static class KernelBytes
     public static long Of(LaunchRecord launch, int context, double? distinctExperts) => launch.Arguments switch
     {
         ExpertArgs a => (long)(a.Weights.Codes.Length / a.ExpertCount * (distinctExperts ?? Math.Min(a.Tokens * a.TopK, a.ExpertCount))),
+        RouterLinearArgs a => a.Weights.Codes.Length,
         TileRowsArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         // Keys and values, of every sequence; an FP8 cache has a float32 a row besides, which is not counted.

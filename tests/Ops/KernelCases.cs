@@ -180,6 +180,14 @@ internal static class KernelCases
 
     private static IEnumerable<SmallCase> Decoding()
     {
+        yield return new("RouterLinear", t =>
+        {
+            const int Tokens = 9, Hidden = 96;
+            (QuantizedMatrix router, ArrayView<BFloat16> x, ArrayView<int> counters) = (t.Matrix(WeightFormat.Bf16, Experts, Hidden), t.Halves(Tokens * Hidden), t.Changed(new int[RouterLinear.Counters]));
+            var routing = new TokenRouting(t.Output<int>(2 * Tokens), t.Output<float>(2 * Tokens), 2);
+            var routed = new RoutedRows(routing, t.Output<float>(Tokens * Experts), default, true);
+            return stream => RouterLinear.Route(stream, router, x, routed, counters, Tokens);
+        });
         const int Rows = 48, Columns = 256;
         foreach (WeightFormat format in Streamed)
         {

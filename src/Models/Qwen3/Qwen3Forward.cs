@@ -128,13 +128,11 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     {
         ExpertPath path = PathOf(layer, count);
         int k = config.ExpertsPerToken, pairs = count * k;
-        Linear.Multiply(stream, layer.Router!, workspace.Normed, workspace.RouterLogits, count);
+        var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
+        ChooseExperts(stream, layer.Router!, chosen, IsBatch ? position : default, count);
         RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
-        var options = new RouterOptions(config.Experts, k, config.NormTopkProb);
-        Router.SelectExperts(stream, workspace.RouterLogits, (workspace.Experts, workspace.ExpertWeights), count, options, IsBatch ? position : default);
         if (path == ExpertPath.ExpertMlp)
         {
-            var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
             ExpertMlp.Apply(stream, layer.Experts!.Value, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
             return;
         }
@@ -149,6 +147,19 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         GatedActivation.Apply(stream, workspace.GateUp, workspace.Activated, pairs, config.MoeIntermediateSize);
         layer.Down.Multiply(stream, routing, workspace.Activated, workspace.Projected, new GroupedSize(pairs));
         MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
+    }
+
+    // In one launch where that exists.
+    private void ChooseExperts(GpuStream stream, QuantizedMatrix router, in TokenRouting chosen, ArrayView<int> positions, int count)
+    {
+        if (count <= RouterLinear.MostTokens && RouterLinear.Exists(model.Device, router))
+        {
+            RouterLinear.Route(stream, router, workspace.Normed, new RoutedRows(chosen, workspace.RouterLogits, positions, config.NormTopkProb), workspace.RouterCounters, count);
+            return;
+        }
+        Linear.Multiply(stream, router, workspace.Normed, workspace.RouterLogits, count);
+        var options = new RouterOptions(config.Experts, chosen.TopK, config.NormTopkProb);
+        Router.SelectExperts(stream, workspace.RouterLogits, (chosen.Experts, chosen.Weights), count, options, positions);
     }
 
     // Hopper's kernels read tiles of neighbouring rows: pairs stay sorted by expert until the last product puts them back.

@@ -29,6 +29,8 @@ internal sealed class Qwen3Workspace : IDisposable
             RouterSums = Own(device.Allocate<long>(config.Experts));
             BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
             BatchRouterSums.Fill(device.DefaultStream, 0);
+            RouterCounters = Own(device.Allocate<int>(RouterLinear.Counters));
+            RouterCounters.Fill(device.DefaultStream, 0);
             device.DefaultStream.Synchronize();
             if (DecodeAttention.Exists(device, config.QueryHeads, config.KeyValueHeads, config.HeadDim))
                 Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim, sequences));
@@ -76,6 +78,9 @@ internal sealed class Qwen3Workspace : IDisposable
 
     /// <summary>[sequences, experts] the same of a batch: zero but between two launches.</summary>
     public DeviceBuffer<long> BatchRouterSums { get; }
+
+    /// <summary>Of the router in one launch: zero but in it.</summary>
+    public DeviceBuffer<int> RouterCounters { get; }
 
     /// <summary>For attention of one token of each sequence in one launch; null where that does not run.</summary>
     public DecodeAttentionWorkspace? Attention { get; }
