@@ -21,7 +21,7 @@ internal static class Report
             Between(root, "docs/kernels/gemm.md", ("gemm", ReportGemm.Render(gemm))),
             Between(root, "docs/kernels/moe.md", ("moe", ReportMoe.Render([.. records.Where(r => r.Bench == "moe")])), ("prefill", ReportPrefill.Render([.. records.Where(r => r.Bench == "prefill")])), ("batch", ReportBatch.Render(decode))),
             Between(root, "docs/numerics.md", ("error", ReportErrors.Render([.. records.Where(r => r.Bench == "error")]))),
-            Between(root, "README.md", ("figures", ReportTables.Summary(gemv, gemm, decode))),
+            Between(root, "README.md", ("figures", ReportTables.Summary(gemv, gemm, decode, [.. records.Where(r => r.Bench == "prefill")]))),
         };
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
             files.Add((ReportChart.PathOf(device.Key), ReportChart.Draw(device.Key, [.. device])));

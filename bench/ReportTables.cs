@@ -30,7 +30,7 @@ internal static class ReportTables
         records.FirstOrDefault(r => r.Accumulator is null && r.K == shape.K && r.N == shape.N && product.Is(r));
 
     /// <summary>The few figures of the README.</summary>
-    public static string Summary(IReadOnlyList<ResultRecord> gemv, IReadOnlyList<ResultRecord> gemm, IReadOnlyList<ResultRecord> decode)
+    public static string Summary(IReadOnlyList<ResultRecord> gemv, IReadOnlyList<ResultRecord> gemm, IReadOnlyList<ResultRecord> decode, IReadOnlyList<ResultRecord> prefill)
     {
         var text = new StringBuilder();
         foreach (IGrouping<string, ResultRecord> device in gemv.GroupBy(r => r.Device))
@@ -47,15 +47,20 @@ internal static class ReportTables
         }
         foreach (IGrouping<string, ResultRecord> device in gemm.Where(r => r.Name == ReportGemm.Planned && (r.K, r.N) == SummaryProduct).GroupBy(r => r.Device))
             Products(text, [.. device]);
-        foreach (IGrouping<string, ResultRecord> device in decode.Where(r => r.Path is "TextGenerator" or "Qwen3Session" && r.Name is null).GroupBy(r => r.Device))
+        ResultRecord[] steps = [.. decode.Where(r => r.Path is "TextGenerator" or "Qwen3Session" && r.Name is null)];
+        if (steps.Length > 0)
         {
-            ResultRecord[] all = [.. device];
-            Line(text, $"Decoding one sequence, greedy, {Report.Origin(all)} (`synth:` has random weights in the shape of that model, in FP8):");
+            Line(text, $"Decoding one sequence, greedy, {Report.Origin(steps)} (`synth:` has random weights in the shape of that model, in FP8):");
             Line(text, "");
-            Line(text, "| model | through | context | tokens/s | µs a token |");
-            Line(text, "| --- | --- | ---: | ---: | ---: |");
-            foreach (ResultRecord r in all.OrderBy(r => r.Model == BuiltInModel ? 0 : 1).ThenBy(r => r.Context))
-                Line(text, $"| {r.Model} | `{r.Path}` | {r.Context} | {Number(r.TokensPerS, "F0")} | {Number(r.Us, "F1")} |");
+            Line(text, "| card | model | through | context | tokens/s | µs a token |");
+            Line(text, "| --- | --- | --- | ---: | ---: | ---: |");
+            foreach (ResultRecord r in steps.OrderBy(r => r.Model == BuiltInModel ? 0 : 1).ThenByDescending(r => r.Device, StringComparer.Ordinal).ThenBy(r => r.Context))
+                Line(text, $"| {ResultRecord.ShortName(r.Device).ToUpperInvariant()} | {r.Model} | `{r.Path}` | {r.Context} | {Number(r.TokensPerS, "F0")} | {Number(r.Us, "F1")} |");
+            Line(text, "");
+        }
+        foreach (IGrouping<string, ResultRecord> device in prefill.Where(r => r.Name is null).GroupBy(r => r.Device))
+        {
+            Line(text, $"Prompts of {device.First().Model}, one sequence, {Report.Origin([.. device])}: " + string.Join(", ", device.OrderBy(r => r.M).Select(r => $"{r.M} tokens in {Number(r.Us / 1000, "F1")} ms ({Number(r.TokensPerS, "F0")} tokens/s)")) + ".");
             Line(text, "");
         }
         return text.ToString();

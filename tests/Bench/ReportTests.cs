@@ -41,7 +41,7 @@ public sealed class ReportTests
         Assert.Contains("| M, K | INT4: µs | GB/s |\n| --- | ---: | ---: |\n| 1, 64 | 2.5 | 7.0 |\n", text, StringComparison.Ordinal);
         string chart = ReportChart.Draw(Device, records);
         Assert.Equal(1, chart.Split("50 %</text>").Length - 1);
-        Assert.Equal(1, ReportTables.Summary(records, [], []).Split("FP8 block weights").Length - 1);
+        Assert.Equal(1, ReportTables.Summary(records, [], [], []).Split("FP8 block weights").Length - 1);
     }
 
     [Fact]
@@ -52,7 +52,7 @@ public sealed class ReportTests
         Assert.Contains("| synth:x | 128 | 8 | 1600 | 5000 | 4900 | 51.6 | 13.50 | 3000 | 60 % |\n", ReportBatch.Render(records), StringComparison.Ordinal);
         Assert.DoesNotContain("7777", ReportBatch.Render(records), StringComparison.Ordinal);
         Assert.Equal("", ReportBatch.Render([]));
-        Assert.DoesNotContain("synth:x", ReportTables.Summary([], [], records), StringComparison.Ordinal);
+        Assert.DoesNotContain("synth:x", ReportTables.Summary([], [], records, []), StringComparison.Ordinal);
         Assert.Equal([1, 4, 16], BenchOptions.Parse(["--batch", "1,4,16"]).Batches);
     }
 

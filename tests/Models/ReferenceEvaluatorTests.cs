@@ -123,7 +123,7 @@ public sealed class ReferenceEvaluatorTests : IDisposable
             Path = path,
             KvCache = KvCacheFormat.Fp8,
             MinCosine = ReferenceOptions.DefaultMinCosineFp8Cache,
-            RouterMargin = ReferenceOptions.DefaultRouterMarginFp8Cache,
+            RouterMargin = ReferenceOptions.DefaultRouterMarginRounded,
         };
         ReferenceReport report = Evaluate(Write([.. Tensors("prompt2."), .. Tensors("prompt0.")]), options);
         Assert.Equal([], report.Misses);

@@ -10,7 +10,7 @@ internal sealed class EvalCommand
     private readonly Option<string?> verses = new("--verses") { Description = "JSON list of {prompt, answer}; counts exact answers.", HelpName = "FILE" };
     private readonly Option<int?> take = Numbers.Whole("--take", 1, "Ask only the first N verses.");
     private readonly Option<double?> minCosine = Numbers.Real<double>("--min-cosine", "The least cosine that passes (0.999; 0.997 with an FP8 cache).");
-    private readonly Option<double?> routerMargin = Numbers.Real<double>("--router-margin", "How much more likely, as a share, an expert may be than the one chosen in its place (0.01; 0.25 with an FP8 cache).");
+    private readonly Option<double?> routerMargin = Numbers.Real<double>("--router-margin", "How much more likely, as a share, an expert may be than the one chosen in its place (0.01; 0.25 with an FP8 cache or --dequantize).");
     private readonly Option<EvaluationPath> path = new("--path")
     {
         Description = "What computes the logits: prompts as a whole, decode steps, or the steps of a batch (prefill).",
@@ -72,7 +72,7 @@ internal sealed class EvalCommand
         ReferenceReport report = ProgressBar.Show("comparing", bar => ReferenceEvaluator.Evaluate(loaded.Model, file, new ReferenceOptions
         {
             MinCosine = parse.GetValue(minCosine) ?? (fp8 ? ReferenceOptions.DefaultMinCosineFp8Cache : ReferenceOptions.DefaultMinCosine),
-            RouterMargin = parse.GetValue(routerMargin) ?? (fp8 ? ReferenceOptions.DefaultRouterMarginFp8Cache : ReferenceOptions.DefaultRouterMargin),
+            RouterMargin = parse.GetValue(routerMargin) ?? (fp8 || parse.GetValue(dequantize) ? ReferenceOptions.DefaultRouterMarginRounded : ReferenceOptions.DefaultRouterMargin),
             KvCache = parse.GetValue(kvCache),
             Path = parse.GetValue(path),
             StopTokenIds = generation!.StopTokenIds(loaded.Model.Config).ToHashSet(),

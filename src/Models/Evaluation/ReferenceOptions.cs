@@ -12,8 +12,8 @@ public sealed record ReferenceOptions
     /// <summary>The default of <see cref="RouterMargin"/>.</summary>
     public const double DefaultRouterMargin = 0.01;
 
-    /// <summary>The same of an FP8 cache, whose rounding reaches the routers.</summary>
-    public const double DefaultRouterMarginFp8Cache = 0.25;
+    /// <summary>The same where an FP8 cache, or weights expanded to BF16, round what the reference does not: it reaches the routers.</summary>
+    public const double DefaultRouterMarginRounded = 0.25;
 
     /// <summary>The least cosine between a prompt's logits and the reference's, over all positions together.</summary>
     public double MinCosine { get; init; } = DefaultMinCosine;
