@@ -65,6 +65,33 @@ internal sealed class AttentionCase : IDisposable
         return q.ToArray();
     }
 
+    /// <summary>
+    /// Infinite and NaN values of some columns, and a NaN key, reach the rows that see their positions (three of them at and behind the first token's) and no others, whose bits they leave.
+    /// </summary>
+    public void AssertInfinitiesReachWhoSeesThem(Func<BFloat16[]> apply)
+    {
+        const int Early = 3, Infinite = 5, Negative = 14;
+        int late = first + 9, key = first + 21, last = headDim - 1, row = queryHeads * headDim;
+        BFloat16[] clean = apply();
+        values[0][(Early * headDim) + Infinite] = (BFloat16)float.PositiveInfinity;
+        values[0][(late * headDim) + Infinite] = (BFloat16)float.NegativeInfinity;
+        values[0][(late * headDim) + Negative] = (BFloat16)float.NegativeInfinity;
+        values[0][(late * headDim) + last] = BFloat16.FromBits(0x7FC1);
+        keys[0][(key * headDim) + 1] = BFloat16.FromBits(0x7FC1);
+        Write();
+        BFloat16[] y = apply();
+        for (int i = 0; i < y.Length; i++)
+        {
+            int position = first + (i / row), column = i % headDim;
+            float expected = position >= key ? float.NaN
+                : column == Infinite ? position >= late ? float.NaN : float.PositiveInfinity
+                : position < late ? (float)clean[i]
+                : column == Negative ? float.NegativeInfinity
+                : column == last ? float.NaN : (float)clean[i];
+            Assert.Equal(expected, (float)y[i]);
+        }
+    }
+
     public double[] Oracle()
     {
         var y = new double[query.Length];

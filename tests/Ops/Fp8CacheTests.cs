@@ -5,29 +5,8 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>What operators store in an FP8 cache and read from it.</summary>
 public sealed class Fp8CacheTests(ITestOutputHelper output)
 {
-    // One token by one launch; four warps on the CPU: tiles of 16 positions, 64 a block.
-    public static TheoryData<TestDevice, int, int, int, int> OneToken
-    {
-        get
-        {
-            var data = new TheoryData<TestDevice, int, int, int, int>();
-            foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
-            {
-                data.Add(device, 1, 1, 64, 0);
-                data.Add(device, 8, 1, 128, 15);
-                data.Add(device, 6, 2, 64, 16);
-                data.Add(device, 4, 1, 128, 63);
-                data.Add(device, 3, 1, 64, 64);
-                data.Add(device, 8, 2, 64, 200);
-            }
-            foreach (int position in new[] { 0, 127, 128, 129, 1000, 4095, 4096, 4097, 9001 })
-                data.Add(TestDevice.Cuda, 32, 4, 128, position);
-            return data;
-        }
-    }
-
     [Theory]
-    [MemberData(nameof(OneToken))]
+    [MemberData(nameof(DecodeAttentionTests.Cases), MemberType = typeof(DecodeAttentionTests))]
     public void OneLaunchStoresWhatTheOperatorsDoAndMatchesTheOracle(TestDevice which, int queryHeads, int kvHeads, int headDim, int position)
     {
         using var run = new Fp8CacheCase(TestDevices.Get(which), queryHeads, kvHeads, headDim, position);

@@ -21,7 +21,7 @@ public static class TestDevices
     /// <summary>Set to 1 on a machine with a card: a missing device then fails the run instead of skipping.</summary>
     public const string RequireCudaVariable = "GPUKIT_REQUIRE_CUDA";
 
-    /// <summary>Names of devices, with commas between them: tests that run on several devices then run on these only.</summary>
+    /// <summary>Names of devices, with commas between them: tests that run on a device then run on these only.</summary>
     public const string DevicesVariable = "GPUKIT_TEST_DEVICES";
 
     private static readonly ConcurrentBag<GpuDevice> Every = [];
@@ -37,9 +37,10 @@ public static class TestDevices
     /// <summary>Theory data: all devices.</summary>
     public static TheoryData<TestDevice> All => [.. Chosen];
 
-    /// <summary>The device; skips the test when it is a card and there is none.</summary>
+    /// <summary>The device; skips the test when it is not one of this run's, or when it is a card and there is none.</summary>
     public static GpuDevice Get(TestDevice device)
     {
+        Assert.SkipUnless(Chosen.Contains(device), $"{device} is not among the devices that {DevicesVariable} names.");
         if (device == TestDevice.Cuda && DeviceCatalog.CudaUnavailable() is { } reason)
         {
             Assert.SkipWhen(Environment.GetEnvironmentVariable(RequireCudaVariable) != "1", "No CUDA device: " + reason);
