@@ -8,6 +8,9 @@ public sealed class FlashAttentionTests
     // Weights are rounded to BF16: 2⁻⁹ each at most, of which most averages out; the rest is the output's rounding.
     private const double Tolerance = 4e-3;
 
+    // ILGPU may take heads of three parts for those of two that it has compiled in the same context before (docs/adding-a-kernel.md), and nothing compiles there afterwards: a device of their own.
+    private static readonly Lazy<GpuDevice> OfThreeParts = new(() => TestDevices.Open(TestDevice.CpuWarp32));
+
     // Sixteen rows a warp, four warps a block on the CPU, tiles of 64 positions (32 with 256 columns).
     public static TheoryData<TestDevice, int, int, int, int, int> Cases
     {
@@ -39,10 +42,11 @@ public sealed class FlashAttentionTests
     [MemberData(nameof(Cases))]
     public void MatchesTheOracle(TestDevice which, int tokens, int queryHeads, int kvHeads, int headDim, int first)
     {
-        using var run = new AttentionCase(TestDevices.Get(which), tokens, queryHeads, kvHeads, headDim, first, first + tokens + 3);
+        GpuDevice shared = TestDevices.Get(which), device = headDim == 96 && !shared.IsCuda ? OfThreeParts.Value : shared;
+        using var run = new AttentionCase(device, tokens, queryHeads, kvHeads, headDim, first, first + tokens + 3);
         BFloat16[] y = run.ApplyInTiles();
         Compare.Close(y, run.Oracle(), Tolerance);
-        if (TestDevices.Get(which).IsCuda)
+        if (device.IsCuda)
             Assert.Equal(y, run.ApplyInTiles());
     }
 
