@@ -73,64 +73,81 @@ internal static class AttentionHeads
     }
 
     /// <summary>
-    /// The group's queries, a warp a head, and in the block whose warps meet the new position the key and the value, which also go to the cache. A
+    /// The group's queries, a warp a head, and in the block that has the new position the key and the value, which also go to the cache. A
     /// barrier must follow.
     /// </summary>
     public static void Prepare<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionAngles angles, int position, bool hasNew)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = a.Warps, headDim = 64 * THead.Halves;
-        int queryHeads = a.KvHeads * a.GroupSize;
-        // The last two warps have the key and the value besides: requested first, so that they are waited for together with the query.
-        bool hasKey = hasNew && warp == warps - 1, hasValue = hasNew && warp == warps - 2;
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, headDim = 64 * THead.Halves, queryHeads = a.KvHeads * a.GroupSize;
+        long row = ((long)Grid.IdxY * a.Capacity) + position;
         HeadColumns key = default;
-        uint value0 = 0, value1 = 0;
-        if (hasKey)
-            key = Columns<THead>(a.Qkv, ((long)queryHeads + a.KvHead) * headDim);
+        U2 value = default;
+        bool hasValue = hasNew && warp == warps - 2;
+        if (hasNew)
+            key = Columns<THead>(a.Qkv, ((long)queryHeads + Grid.IdxY) * headDim);
         if (hasValue)
-        {
-            ArrayView<uint> qkv = a.Qkv.Cast<uint>();
-            long source = ((((long)queryHeads + a.KvHeads + a.KvHead) * headDim) >> 1) + lane;
-            value0 = Mem.LoadL2Word(ref qkv[source]);
-            if (THead.Halves == 2)
-                value1 = Mem.LoadL2Word(ref qkv[source + 32]);
-        }
+            value = Value<THead>(a, queryHeads);
         for (int head = warp; head < DecodeAttention.MostGroup; head += warps)
         {
+            ArrayView<uint> target = heads.SubView(head * AttentionTiles.HeadWords, AttentionTiles.HeadWords);
+            HeadColumns query = default;
             if (head < a.GroupSize)
-                Rotate<THead>(a, Columns<THead>(a.Qkv, (((long)a.KvHead * a.GroupSize) + head) * headDim), angles.QueryGain, angles, heads.SubView(head * AttentionTiles.HeadWords, headDim / 2));
-            else
-                for (int i = lane; i < AttentionTiles.HeadWords; i += 32)
-                    heads[(head * AttentionTiles.HeadWords) + i] = 0;
-        }
-        long row = ((long)a.KvHead * a.Capacity) + position;
-        if (hasKey)
-        {
-            Rotate<THead>(a, key, angles.KeyGain, angles, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, headDim / 2));
+                query = Columns<THead>(a.Qkv, (((long)Grid.IdxY * a.GroupSize) + head) * headDim);
+            // Every warp norms the key beside its query: their sums wait for nothing but each other, and one warp with two heads would be waited for.
+            HeadColumns rotatedQuery = Rotated<THead>(a, query, angles.QueryGain, angles), rotatedKey = Rotated<THead>(a, key, angles.KeyGain, angles);
+            Store<THead>(rotatedQuery, target);
+            if (!hasNew || warp != warps - 1 || head != warp)
+                continue;
+            ArrayView<uint> keyTarget = heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, AttentionTiles.HeadWords);
+            Store<THead>(rotatedKey, keyTarget);
             WarpOps.Barrier(); // the warp has written the whole key
-            TTiles.StoreKey<THead>(a, heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, AttentionTiles.HeadWords), row, lane);
+            TTiles.StoreKey<THead>(a, keyTarget, row, lane);
         }
         if (hasValue)
-            TTiles.StoreValue<THead>(a, heads.SubView((DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords, AttentionTiles.HeadWords), value0, value1, row, lane);
+            TTiles.StoreValue<THead>(a, heads.SubView((DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords, AttentionTiles.HeadWords), value, row, lane);
     }
 
-    private static void Rotate<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles, ArrayView<uint> output)
+    private static U2 Value<THead>(DecodeAttentionArgs a, int queryHeads)
         where THead : struct, IHeadWidth
     {
-        int lane = Group.IdxX & 31, halfWords = 16 * THead.Halves;
+        ArrayView<uint> qkv = a.Qkv.Cast<uint>();
+        long source = (((long)queryHeads + a.KvHeads + Grid.IdxY) * 32 * THead.Halves) + (Group.IdxX & 31);
+        U2 value = default;
+        value.X = Mem.LoadL2Word(ref qkv[source]);
+        if (THead.Halves == 2)
+            value.Y = Mem.LoadL2Word(ref qkv[source + 32]);
+        return value;
+    }
+
+    private static HeadColumns Rotated<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles)
+        where THead : struct, IHeadWidth
+    {
         if (a.HasGains != 0)
         {
             float squares = Fast.Fma(x.High1, x.High1, Fast.Fma(x.High0, x.High0, Fast.Fma(x.Low1, x.Low1, Fast.Fma(x.Low0, x.Low0, 0))));
-            float scale = Fast.Rsqrt((WarpOps.Sum(squares) / (4 * halfWords)) + a.Epsilon);
+            float scale = Fast.Rsqrt((WarpOps.Sum(squares) / (64 * THead.Halves)) + a.Epsilon);
             x.Low0 = x.Low0 * scale * gain.Low0;
             x.Low1 = x.Low1 * scale * gain.Low1;
             x.High0 = x.High0 * scale * gain.High0;
             x.High1 = x.High1 * scale * gain.High1;
         }
+        HeadColumns rotated;
+        rotated.Low0 = Fast.Fma(x.Low0, angles.Cos0, -(x.High0 * angles.Sin0));
+        rotated.Low1 = Fast.Fma(x.Low1, angles.Cos1, -(x.High1 * angles.Sin1));
+        rotated.High0 = Fast.Fma(x.High0, angles.Cos0, x.Low0 * angles.Sin0);
+        rotated.High1 = Fast.Fma(x.High1, angles.Cos1, x.Low1 * angles.Sin1);
+        return rotated;
+    }
+
+    private static void Store<THead>(HeadColumns x, ArrayView<uint> output)
+        where THead : struct, IHeadWidth
+    {
+        int lane = Group.IdxX & 31;
         if (!HasColumns<THead>(lane))
             return;
-        output[lane] = Bf16.Pack(Fast.Fma(x.Low0, angles.Cos0, -(x.High0 * angles.Sin0)), Fast.Fma(x.Low1, angles.Cos1, -(x.High1 * angles.Sin1)));
-        output[lane + halfWords] = Bf16.Pack(Fast.Fma(x.High0, angles.Cos0, x.Low0 * angles.Sin0), Fast.Fma(x.High1, angles.Cos1, x.Low1 * angles.Sin1));
+        output[lane] = Bf16.Pack(x.Low0, x.Low1);
+        output[lane + (16 * THead.Halves)] = Bf16.Pack(x.High0, x.High1);
     }
 }

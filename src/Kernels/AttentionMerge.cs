@@ -3,50 +3,49 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>The end of <see cref="DecodeAttention"/>: warps meet in shared memory, blocks in the workspace.</summary>
+/// <summary>Sixteen bytes of each of eight parts.</summary>
+internal struct AttentionParts
+{
+    public U4 P0, P1, P2, P3, P4, P5, P6, P7;
+}
+
+/// <summary>
+/// The end of <see cref="DecodeAttention"/>. A warp has 16 columns of all heads of its block's part; where there are others, it leaves them in the workspace, and the last of the warps with these columns
+/// adds them in the order of the parts. So no block waits for another, and what is left to add is spread over several.
+/// </summary>
 internal static class AttentionMerge
 {
-    private const int Group8 = DecodeAttention.MostGroup;
+    private const uint NegativeInfinity = 0xFF800000;
 
-    // Parts that are read at once: one after the other each would wait for the memory.
-    private const int AtOnce = 8;
-
-    /// <summary>A warp's sums: [warp][head][column], largest scores and masses [2][warp][head].</summary>
-    public static void Publish<THead>(ArrayView<float> sums, ArrayView<float> masses, AttentionState state)
+    /// <summary>A warp's 16 columns: stores the result, or leaves a part and, as the last, adds all.</summary>
+    public static void Finish<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionSums sums, F2 mass, int slice, F4 sum)
         where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, head = (lane & 3) * 2;
-        float mass0 = OverPositions(state.Mass0), mass1 = OverPositions(state.Mass1);
-        if (lane < 4)
+        // The same for the whole grid's part of a KV head.
+        if (span.Parts > 1)
         {
-            int at = (warp * Group8) + head, second = DecodeAttention.MostWarps * Group8;
-            masses[at] = state.Largest0;
-            masses[at + 1] = state.Largest1;
-            masses[second + at] = mass0;
-            masses[second + at + 1] = mass1;
+            Leave<THead>(a, sums, mass, slice, sum);
+            if (Arrive<THead>(a, slice) != span.Parts - 1)
+                return;
+            sum = AddParts<THead>(a, span.Parts, slice, ref mass);
         }
-        int row = RowWords(64 * THead.Halves), start = (((warp * Group8) + head) * row) + ((lane >> 2) * 8);
-        Put(sums, start, row, (state.First0, state.First1, state.First2, state.First3));
-        if (THead.Halves == 2)
-            Put(sums, start + 64, row, (state.Second0, state.Second1, state.Second2, state.Second3));
+        Store<THead, TTiles>(a, slice, sum, mass);
     }
 
-    /// <summary>Numbers between the heads of a warp's sums: four more than a head has, so that what lanes store at once lies in different banks.</summary>
-    public static int RowWords(int headDim) => headDim + 4;
+    // The place of a part's 16 columns in the workspace.
+    private static long Place<THead>(int part, int slice)
+        where THead : struct, IHeadWidth => (((((long)Grid.IdxZ * Grid.DimY) + Grid.IdxY) * Grid.DimX) + part) * DecodeAttention.Slices<THead>() + slice;
 
-    // Eight columns of two heads: of each sum X and Y are the heads' of a column, Z and W those of the next. Every second group of lanes begins with its upper four columns:
-    // eight lanes that store together then meet every bank once.
-    private static void Put(ArrayView<float> sums, int at, int row, (F4 C0, F4 C2, F4 C4, F4 C6) columns)
+    private static void Leave<THead>(DecodeAttentionArgs a, AttentionSums sums, F2 mass, int slice, F4 sum)
+        where THead : struct, IHeadWidth
     {
-        ArrayView<uint> words = sums.Cast<uint>();
-        bool upperFirst = ((Group.IdxX >> 2) & 1) != 0;
-        int first = upperFirst ? 4 : 0, second = upperFirst ? 0 : 4;
-        F4 a0 = upperFirst ? columns.C4 : columns.C0, a1 = upperFirst ? columns.C6 : columns.C2;
-        F4 b0 = upperFirst ? columns.C0 : columns.C4, b1 = upperFirst ? columns.C2 : columns.C6;
-        Mem.StoreShared(ref words[at + first], Words(a0.X, a0.Z, a1.X, a1.Z));
-        Mem.StoreShared(ref words[at + second], Words(b0.X, b0.Z, b1.X, b1.Z));
-        Mem.StoreShared(ref words[at + row + first], Words(a0.Y, a0.W, a1.Y, a1.W));
-        Mem.StoreShared(ref words[at + row + second], Words(b0.Y, b0.W, b1.Y, b1.W));
+        int lane = Group.IdxX & 31;
+        long place = Place<THead>(Grid.IdxX, slice);
+        Mem.StoreGlobal(ref a.Sums.Cast<uint>()[(place * 128) + (lane * 4)], Words(sum.X, sum.Y, sum.Z, sum.W));
+        // All lanes with the same heads have the same.
+        if (lane < 4)
+            Mem.StoreGlobal(ref a.Masses.Cast<uint>()[(place * 16) + (lane * 4)], Words(sums.Largest0, sums.Largest1, mass.X, mass.Y));
     }
 
     private static U4 Words(float x, float y, float z, float w)
@@ -59,146 +58,140 @@ internal static class AttentionMerge
         return words;
     }
 
-    private static float OverPositions(float x)
+    // How many parts were there before; the same in all lanes. The last clears the count for the next launch.
+    private static int Arrive<THead>(DecodeAttentionArgs a, int slice)
+        where THead : struct, IHeadWidth
+    {
+        int before = 0;
+        WarpOps.Barrier(); // all lanes have written before one of them counts
+        if ((Group.IdxX & 31) == 0)
+            before = Fence.Count(ref a.Done[(((Grid.IdxZ * Grid.DimY) + Grid.IdxY) * DecodeAttention.Slices<THead>()) + slice]);
+        before = (int)WarpOps.Shuffle((uint)before, 0);
+        WarpOps.Barrier(); // and what the others wrote before they counted is seen by all lanes
+        return before;
+    }
+
+    private static F4 AddParts<THead>(DecodeAttentionArgs a, int parts, int slice, ref F2 mass)
+        where THead : struct, IHeadWidth
+    {
+        int lane = Group.IdxX & 31;
+        if (lane == 0)
+            a.Done[(((Grid.IdxZ * Grid.DimY) + Grid.IdxY) * DecodeAttention.Slices<THead>()) + slice] = 0;
+        // All that the registers hold is requested at once: one after the other each would wait for the memory.
+        AttentionParts even = LoadSums<THead>(a, 0, parts, slice), odd = default;
+        if (parts > 8)
+            odd = LoadSums<THead>(a, 8, parts, slice);
+        // Lane g of those with the same heads knows the parts g, g + 8, g + 16 and g + 24.
+        U4 m0 = LoadMasses<THead>(a, lane >> 2, parts, slice), m1 = LoadMasses<THead>(a, (lane >> 2) + 8, parts, slice);
+        U4 m2 = LoadMasses<THead>(a, (lane >> 2) + 16, parts, slice), m3 = LoadMasses<THead>(a, (lane >> 2) + 24, parts, slice);
+        float largest0 = Largest(Fast.Max(Fast.Max(Number(m0.X), Number(m1.X)), Fast.Max(Number(m2.X), Number(m3.X))));
+        float largest1 = Largest(Fast.Max(Fast.Max(Number(m0.Y), Number(m1.Y)), Fast.Max(Number(m2.Y), Number(m3.Y))));
+        F2 f0 = Factors(m0, largest0, largest1), f1 = Factors(m1, largest0, largest1), f2 = Factors(m2, largest0, largest1), f3 = Factors(m3, largest0, largest1);
+        mass.X = Total(Fast.Fma(Number(m3.Z), f3.X, Fast.Fma(Number(m2.Z), f2.X, Fast.Fma(Number(m1.Z), f1.X, Number(m0.Z) * f0.X))));
+        mass.Y = Total(Fast.Fma(Number(m3.W), f3.Y, Fast.Fma(Number(m2.W), f2.Y, Fast.Fma(Number(m1.W), f1.Y, Number(m0.W) * f0.Y))));
+        F4 sum = AddEight(even, f0, default);
+        if (parts <= 8)
+            return sum;
+        if (parts > 16)
+            even = LoadSums<THead>(a, 16, parts, slice);
+        sum = AddEight(odd, f1, sum);
+        if (parts <= 16)
+            return sum;
+        odd = LoadSums<THead>(a, 24, parts, slice);
+        return AddEight(odd, f3, AddEight(even, f2, sum));
+    }
+
+    // A part that is not there has the factor zero.
+    private static F4 AddEight(AttentionParts p, F2 factors, F4 sum)
+    {
+        sum = Add(p.P3, factors, 3, Add(p.P2, factors, 2, Add(p.P1, factors, 1, Add(p.P0, factors, 0, sum))));
+        return Add(p.P7, factors, 7, Add(p.P6, factors, 6, Add(p.P5, factors, 5, Add(p.P4, factors, 4, sum))));
+    }
+
+    // Behind the last part the last one again.
+    private static AttentionParts LoadSums<THead>(DecodeAttentionArgs a, int first, int parts, int slice)
+        where THead : struct, IHeadWidth
+    {
+        AttentionParts p;
+        p.P0 = LoadSum<THead>(a, first, parts, slice);
+        p.P1 = LoadSum<THead>(a, first + 1, parts, slice);
+        p.P2 = LoadSum<THead>(a, first + 2, parts, slice);
+        p.P3 = LoadSum<THead>(a, first + 3, parts, slice);
+        p.P4 = LoadSum<THead>(a, first + 4, parts, slice);
+        p.P5 = LoadSum<THead>(a, first + 5, parts, slice);
+        p.P6 = LoadSum<THead>(a, first + 6, parts, slice);
+        p.P7 = LoadSum<THead>(a, first + 7, parts, slice);
+        return p;
+    }
+
+    private static U4 LoadSum<THead>(DecodeAttentionArgs a, int part, int parts, int slice)
+        where THead : struct, IHeadWidth => Mem.LoadL2(ref a.Sums.Cast<uint>()[(Place<THead>(IntrinsicMath.Min(part, parts - 1), slice) * 128) + ((Group.IdxX & 31) * 4)]);
+
+    private static U4 LoadMasses<THead>(DecodeAttentionArgs a, int part, int parts, int slice)
+        where THead : struct, IHeadWidth
+    {
+        U4 words = default;
+        words.X = NegativeInfinity;
+        words.Y = NegativeInfinity;
+        if (part < parts)
+            words = Mem.LoadL2(ref a.Masses.Cast<uint>()[(Place<THead>(part, slice) * 16) + ((Group.IdxX & 3) * 4)]);
+        return words;
+    }
+
+    private static float Number(uint word) => Interop.IntAsFloat(word);
+
+    private static F2 Factors(U4 masses, float largest0, float largest1)
+    {
+        F2 factors;
+        factors.X = Fast.Ex2(Number(masses.X) - largest0);
+        factors.Y = Fast.Ex2(Number(masses.Y) - largest1);
+        return factors;
+    }
+
+    // Over the lanes that have the same heads.
+    private static float Largest(float x)
+    {
+        x = Fast.Max(x, WarpOps.ShuffleXor(x, 4));
+        x = Fast.Max(x, WarpOps.ShuffleXor(x, 8));
+        return Fast.Max(x, WarpOps.ShuffleXor(x, 16));
+    }
+
+    private static float Total(float x)
     {
         x += WarpOps.ShuffleXor(x, 4);
         x += WarpOps.ShuffleXor(x, 8);
         return x + WarpOps.ShuffleXor(x, 16);
     }
 
-    /// <summary>Adds the warps; alone, stores the result, else leaves a part, and the last block to do so adds the parts.</summary>
-    public static void Finish<THead>(DecodeAttentionArgs a, ArrayView<float> sums, ArrayView<float> masses, int parts)
-        where THead : struct, IHeadWidth
+    // The factors of a part are those of lane g = its number modulo 8.
+    private static F4 Add(U4 part, F2 factors, int g, F4 sum)
     {
-        ArrayView<int> arrived = SharedMemory.Allocate<int>(1);
-        ArrayView<float> factors = SharedMemory.Allocate<float>(DecodeAttention.MostParts * Group8);
-        ArrayView<float> totals = SharedMemory.Allocate<float>(2 * Group8);
-        int headDim = 64 * THead.Halves, part = (a.KvHead * a.GridParts) + a.Part;
-        FactorsOfWarps(a, masses, factors, totals);
-        Group.Barrier(); // factors and masses are there
-        ArrayView<uint> words = sums.Cast<uint>(), partSums = a.Sums.Cast<uint>();
-        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += a.Warps * 128)
-        {
-            int head = i / headDim, column = i - (head * headDim), row = RowWords(headDim);
-            F4 sum = default;
-            for (int warp = 0; warp < a.Warps; warp++)
-                sum = Add(Mem.LoadShared(ref words[(((warp * Group8) + head) * row) + column]), factors[(warp * Group8) + head], sum);
-            if (parts == 1)
-                Store<THead>(a, i, sum, totals[head]);
-            else
-                Mem.StoreGlobal(ref partSums[((long)part * Group8 * headDim) + i], Words(sum.X, sum.Y, sum.Z, sum.W));
-        }
-        // The same for the whole block.
-        if (parts == 1)
-            return;
-        for (int i = Group.IdxX; i < 2 * Group8; i += a.Warps * 32)
-            a.Masses[(part * 2 * Group8) + i] = totals[i];
-        Group.Barrier(); // all of the block's threads have written the part
-        if (Group.IdxX == 0)
-        {
-            Fence.Device(); // the part is there for every block before it counts
-            arrived[0] = Atomic.Add(ref a.Done[a.KvHead], 1);
-            Fence.Device(); // what the others wrote before they counted is seen from here on
-        }
-        Group.Barrier(); // everyone knows which block this is
-        if (arrived[0] < parts - 1)
-            return;
-        if (Group.IdxX == 0)
-            a.Done[a.KvHead] = 0;
-        FactorsOfParts(a, factors, totals, parts);
-        Group.Barrier(); // factors and masses are there
-        AddParts<THead>(a, factors, totals, parts);
-    }
-
-    // What each warp's sums are multiplied by; totals are a head's mass and its largest score. A warp a head, a lane a warp.
-    private static void FactorsOfWarps(DecodeAttentionArgs a, ArrayView<float> masses, ArrayView<float> factors, ArrayView<float> totals)
-    {
-        int lane = Group.IdxX & 31, warps = a.Warps, source = IntrinsicMath.Min(lane, warps - 1);
-        for (int head = Group.IdxX >> 5; head < a.GroupSize; head += warps)
-        {
-            float own = lane < warps ? masses[(source * Group8) + head] : float.NegativeInfinity;
-            float mass = masses[(DecodeAttention.MostWarps * Group8) + (source * Group8) + head];
-            Reduce(factors, totals, head, own, mass, lane < warps);
-        }
-    }
-
-    // The same of the parts, a lane a part.
-    private static void FactorsOfParts(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
-    {
-        ArrayView<uint> masses = a.Masses.Cast<uint>();
-        int lane = Group.IdxX & 31, warps = a.Warps, first = ((a.KvHead * a.GridParts) + IntrinsicMath.Min(lane, parts - 1)) * 2 * Group8;
-        for (int head = Group.IdxX >> 5; head < a.GroupSize; head += warps)
-        {
-            float mass = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + head])), largest = Interop.IntAsFloat(Mem.LoadL2Word(ref masses[first + Group8 + head]));
-            Reduce(factors, totals, head, lane < parts ? largest : float.NegativeInfinity, mass, lane < parts);
-        }
-    }
-
-    private static void Reduce(ArrayView<float> factors, ArrayView<float> totals, int head, float own, float mass, bool counts)
-    {
-        int lane = Group.IdxX & 31;
-        float largest = WarpOps.Max(own);
-        float factor = Fast.Ex2(own - largest);
-        float total = WarpOps.Sum(counts ? mass * factor : 0);
-        factors[(lane * Group8) + head] = factor;
-        if (lane > 0)
-            return;
-        totals[head] = total;
-        totals[Group8 + head] = largest;
-    }
-
-    private static void AddParts<THead>(DecodeAttentionArgs a, ArrayView<float> factors, ArrayView<float> totals, int parts)
-        where THead : struct, IHeadWidth
-    {
-        int headDim = 64 * THead.Halves;
-        for (int i = Group.IdxX * 4; i < a.GroupSize * headDim; i += a.Warps * 128)
-        {
-            int head = i / headDim;
-            F4 sum = default;
-            for (int part = 0; part < parts; part += AtOnce)
-            {
-                U4 s0 = Part<THead>(a, part, parts, i), s1 = Part<THead>(a, part + 1, parts, i), s2 = Part<THead>(a, part + 2, parts, i), s3 = Part<THead>(a, part + 3, parts, i);
-                U4 s4 = Part<THead>(a, part + 4, parts, i), s5 = Part<THead>(a, part + 5, parts, i), s6 = Part<THead>(a, part + 6, parts, i), s7 = Part<THead>(a, part + 7, parts, i);
-                // Beyond the last part factors are zero.
-                sum = Add(s0, factors[(part * Group8) + head], sum);
-                sum = Add(s1, factors[((part + 1) * Group8) + head], sum);
-                sum = Add(s2, factors[((part + 2) * Group8) + head], sum);
-                sum = Add(s3, factors[((part + 3) * Group8) + head], sum);
-                sum = Add(s4, factors[((part + 4) * Group8) + head], sum);
-                sum = Add(s5, factors[((part + 5) * Group8) + head], sum);
-                sum = Add(s6, factors[((part + 6) * Group8) + head], sum);
-                sum = Add(s7, factors[((part + 7) * Group8) + head], sum);
-            }
-            Store<THead>(a, i, sum, totals[head]);
-        }
-    }
-
-    // Beyond the last part the last one again.
-    private static U4 Part<THead>(DecodeAttentionArgs a, int part, int parts, int i)
-        where THead : struct, IHeadWidth
-    {
-        int headDim = 64 * THead.Halves;
-        long at = (((long)a.KvHead * a.GridParts) + IntrinsicMath.Min(part, parts - 1)) * Group8 * headDim;
-        return Mem.LoadL2(ref a.Sums.Cast<uint>()[at + i]);
-    }
-
-    private static void Store<THead>(DecodeAttentionArgs a, int i, F4 sum, float mass)
-        where THead : struct, IHeadWidth
-    {
-        ArrayView<uint> output = a.Output.Cast<uint>();
-        float inverse = 1f / mass;
-        long target = (((long)a.KvHead * a.GroupSize * 64 * THead.Halves) + i) >> 1;
-        output[target] = Bf16.Pack(sum.X * inverse, sum.Y * inverse);
-        output[target + 1] = Bf16.Pack(sum.Z * inverse, sum.W * inverse);
-    }
-
-    private static F4 Add(U4 part, float factor, F4 sum)
-    {
-        sum.X = Fast.Fma(Interop.IntAsFloat(part.X), factor, sum.X);
-        sum.Y = Fast.Fma(Interop.IntAsFloat(part.Y), factor, sum.Y);
-        sum.Z = Fast.Fma(Interop.IntAsFloat(part.Z), factor, sum.Z);
-        sum.W = Fast.Fma(Interop.IntAsFloat(part.W), factor, sum.W);
+        int source = (g * 4) + (Group.IdxX & 3);
+        float factor0 = Number(WarpOps.Shuffle(Interop.FloatAsInt(factors.X), source)), factor1 = Number(WarpOps.Shuffle(Interop.FloatAsInt(factors.Y), source));
+        sum.X = Fast.Fma(Number(part.X), factor0, sum.X);
+        sum.Y = Fast.Fma(Number(part.Y), factor1, sum.Y);
+        sum.Z = Fast.Fma(Number(part.Z), factor0, sum.Z);
+        sum.W = Fast.Fma(Number(part.W), factor1, sum.W);
         return sum;
+    }
+
+    private static void Store<THead, TTiles>(DecodeAttentionArgs a, int slice, F4 sum, F2 mass)
+        where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
+    {
+        int lane = Group.IdxX & 31, head = (lane & 3) * 2, headDim = 64 * THead.Halves;
+        float inverse0 = 1f / mass.X, inverse1 = 1f / mass.Y;
+        long target = ((((long)Grid.IdxY * a.GroupSize) + head) * headDim) + (slice * DecodeAttention.SliceColumns) + TTiles.Column(lane);
+        if (head < a.GroupSize)
+        {
+            a.Output[target] = Bf16.FromFloat(sum.X * inverse0);
+            a.Output[target + TTiles.ColumnStep] = Bf16.FromFloat(sum.Z * inverse0);
+        }
+        if (head + 1 < a.GroupSize)
+        {
+            a.Output[target + headDim] = Bf16.FromFloat(sum.Y * inverse1);
+            a.Output[target + headDim + TTiles.ColumnStep] = Bf16.FromFloat(sum.W * inverse1);
+        }
     }
 
     /// <summary>A position outside the cache has no keys.</summary>
@@ -206,7 +199,7 @@ internal static class AttentionMerge
         where THead : struct, IHeadWidth
     {
         int count = a.GroupSize * 64 * THead.Halves;
-        for (int i = Group.IdxX; i < count; i += a.Warps * 32)
-            a.Output[((long)a.KvHead * count) + i] = 0x7FFF;
+        for (int i = Group.IdxX; i < count; i += Group.DimX)
+            a.Output[((long)Grid.IdxY * count) + i] = 0x7FFF;
     }
 }

@@ -10,29 +10,39 @@ internal struct AttentionKeys
     public U4 Lower0, Lower1, Lower2, Lower3;
 }
 
-/// <summary>One lane's words of 16 values: columns 8g … 8g + 7 of each half of the rows 4t … 4t + 3.</summary>
-internal struct AttentionValues
-{
-    public U4 First0, First1, First2, First3;
-    public U4 Second0, Second1, Second2, Second3;
-}
-
 /// <summary>One lane's words of query head g, as those of a key.</summary>
 internal struct AttentionQueries
 {
     public U4 Q0, Q1, Q2, Q3;
 }
 
-/// <summary>
-/// One lane's online softmax of the heads 2t and 2t + 1: the largest score, in base 2, the lane's part of the mass, and the sums of 16 columns a
-/// register quadruple: columns 8g + 2j and the next one of each half.
-/// </summary>
+/// <summary>Products of the values of two tiles.</summary>
+internal struct AttentionProducts
+{
+    public F4 First, Second;
+}
+
+/// <summary>A warp's online softmax of the heads 2t and 2t + 1: the largest score, in base 2, and the lane's part of the mass.</summary>
 internal struct AttentionState
 {
     public float Largest0, Largest1;
     public float Mass0, Mass1;
-    public F4 First0, First1, First2, First3;
-    public F4 Second0, Second1, Second2, Second3;
+}
+
+/// <summary>One lane's sums of a block, of the heads 2t and 2t + 1: the largest scores that they are relative to, and 16 columns; a second 16 where a block has too few warps for all.</summary>
+internal struct AttentionSums
+{
+    public float Largest0, Largest1;
+    public F4 First, Second;
+}
+
+/// <summary>Where rows g and g + 8 of a tile lie in the cache; the new token's and later ones repeat the new token's, and are replaced or masked.</summary>
+internal struct AttentionRows
+{
+    public long Upper, Lower;
+
+    /// <summary>Positions from row g to the new token's.</summary>
+    public int Before;
 }
 
 /// <summary>Tiles of 16 positions in <see cref="DecodeAttention"/>.</summary>
@@ -41,138 +51,81 @@ internal static class AttentionTiles
     // Words of a head in shared memory, whatever its width.
     public const int HeadWords = 64;
 
-    private static int RowWords<THead>()
-        where THead : struct, IHeadWidth => 32 * THead.Halves;
+    // Where largest scores end and masses begin.
+    private const int Masses = DecodeAttention.MostWarps * DecodeAttention.MostGroup;
 
-    /// <summary>Keys of a tile, past L1: the last launch left an old row there. Rows from the new token's on repeat one that is in the cache's memory and are replaced or masked.</summary>
-    public static AttentionKeys LoadKeys<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
-        where THead : struct, IHeadWidth
+    /// <summary>Largest scores of the warps' tiles, [warp][head], and masses, likewise.</summary>
+    public const int MassWords = 2 * Masses;
+
+    /// <summary>Weights of a chunk, two a word: [half a tile][head][position].</summary>
+    public const int WeightWords = DecodeAttention.MostWarps * DecodeAttention.TilePositions * DecodeAttention.MostGroup / 2;
+
+    public static AttentionRows Rows(DecodeAttentionArgs a, int tile, int position, int lane)
     {
-        long head = (long)a.KvHead * a.Capacity;
-        int row = (tile * DecodeAttention.TilePositions) + (lane >> 2), word = (lane & 3) * 4;
-        long upper = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, lower = ((head + IntrinsicMath.Min(row + 8, position)) * RowWords<THead>()) + word;
-        AttentionKeys keys = default;
-        keys.Upper0 = Mem.LoadL2(ref a.Keys[upper]);
-        keys.Upper1 = Mem.LoadL2(ref a.Keys[upper + 16]);
-        keys.Lower0 = Mem.LoadL2(ref a.Keys[lower]);
-        keys.Lower1 = Mem.LoadL2(ref a.Keys[lower + 16]);
-        if (THead.Halves == 2)
-        {
-            keys.Upper2 = Mem.LoadL2(ref a.Keys[upper + 32]);
-            keys.Upper3 = Mem.LoadL2(ref a.Keys[upper + 48]);
-            keys.Lower2 = Mem.LoadL2(ref a.Keys[lower + 32]);
-            keys.Lower3 = Mem.LoadL2(ref a.Keys[lower + 48]);
-        }
-        return keys;
+        int row = (tile * DecodeAttention.TilePositions) + (lane >> 2);
+        long head = (long)Grid.IdxY * a.Capacity;
+        AttentionRows rows;
+        rows.Upper = head + IntrinsicMath.Min(row, position);
+        rows.Lower = head + IntrinsicMath.Min(row + 8, position);
+        rows.Before = position - row;
+        return rows;
     }
 
-    /// <summary>Values of a tile, likewise.</summary>
-    public static AttentionValues LoadValues<THead>(DecodeAttentionArgs a, int tile, int position, int lane)
+    /// <summary>The queries' fragments, from a lane's first word on.</summary>
+    public static AttentionQueries LoadQueries<THead>(ArrayView<uint> heads, int word, int step)
         where THead : struct, IHeadWidth
     {
-        long head = (long)a.KvHead * a.Capacity;
-        int row = (tile * DecodeAttention.TilePositions) + ((lane & 3) * 4), word = (lane >> 2) * 4;
-        long r0 = ((head + IntrinsicMath.Min(row, position)) * RowWords<THead>()) + word, r1 = ((head + IntrinsicMath.Min(row + 1, position)) * RowWords<THead>()) + word;
-        long r2 = ((head + IntrinsicMath.Min(row + 2, position)) * RowWords<THead>()) + word, r3 = ((head + IntrinsicMath.Min(row + 3, position)) * RowWords<THead>()) + word;
-        AttentionValues values = default;
-        values.First0 = Mem.LoadL2(ref a.Values[r0]);
-        values.First1 = Mem.LoadL2(ref a.Values[r1]);
-        values.First2 = Mem.LoadL2(ref a.Values[r2]);
-        values.First3 = Mem.LoadL2(ref a.Values[r3]);
-        if (THead.Halves == 2)
-        {
-            values.Second0 = Mem.LoadL2(ref a.Values[r0 + 32]);
-            values.Second1 = Mem.LoadL2(ref a.Values[r1 + 32]);
-            values.Second2 = Mem.LoadL2(ref a.Values[r2 + 32]);
-            values.Second3 = Mem.LoadL2(ref a.Values[r3 + 32]);
-        }
-        return values;
-    }
-
-    /// <summary>The queries' fragments.</summary>
-    public static AttentionQueries LoadQueries<THead>(ArrayView<uint> heads, int lane)
-        where THead : struct, IHeadWidth
-    {
-        int word = ((lane >> 2) * HeadWords) + ((lane & 3) * 4);
         AttentionQueries queries = default;
         queries.Q0 = Mem.LoadShared(ref heads[word]);
-        queries.Q1 = Mem.LoadShared(ref heads[word + 16]);
+        queries.Q1 = Mem.LoadShared(ref heads[word + step]);
         if (THead.Halves == 2)
         {
             queries.Q2 = Mem.LoadShared(ref heads[word + 32]);
-            queries.Q3 = Mem.LoadShared(ref heads[word + 48]);
+            queries.Q3 = Mem.LoadShared(ref heads[word + 32 + step]);
         }
         return queries;
     }
 
-    /// <summary>The same keys with the new one in its row.</summary>
-    public static AttentionKeys WithNewKey<THead>(ArrayView<uint> heads, AttentionKeys keys, int tile, int position, int lane)
+    /// <summary>What the lane has copied.</summary>
+    public static AttentionKeys LoadKeys<THead>(ArrayView<uint> keys, int lane)
         where THead : struct, IHeadWidth
     {
-        int row = (tile * DecodeAttention.TilePositions) + (lane >> 2), word = (DecodeAttention.MostGroup * HeadWords) + ((lane & 3) * 4);
-        if (row == position)
+        AttentionKeys k = default;
+        int slot = lane * 4;
+        k.Upper0 = Mem.LoadShared(ref keys[slot]);
+        k.Upper1 = Mem.LoadShared(ref keys[slot + 128]);
+        k.Lower0 = Mem.LoadShared(ref keys[slot + 256]);
+        k.Lower1 = Mem.LoadShared(ref keys[slot + 384]);
+        if (THead.Halves == 2)
         {
-            keys.Upper0 = Mem.LoadShared(ref heads[word]);
-            keys.Upper1 = Mem.LoadShared(ref heads[word + 16]);
-            keys.Upper2 = Mem.LoadShared(ref heads[word + 32]);
-            keys.Upper3 = Mem.LoadShared(ref heads[word + 48]);
+            k.Upper2 = Mem.LoadShared(ref keys[slot + 512]);
+            k.Upper3 = Mem.LoadShared(ref keys[slot + 640]);
+            k.Lower2 = Mem.LoadShared(ref keys[slot + 768]);
+            k.Lower3 = Mem.LoadShared(ref keys[slot + 896]);
         }
-        if (row + 8 == position)
-        {
-            keys.Lower0 = Mem.LoadShared(ref heads[word]);
-            keys.Lower1 = Mem.LoadShared(ref heads[word + 16]);
-            keys.Lower2 = Mem.LoadShared(ref heads[word + 32]);
-            keys.Lower3 = Mem.LoadShared(ref heads[word + 48]);
-        }
-        return keys;
+        return k;
     }
 
-    /// <summary>The same values with the new one in its row and zeros in those after it: a weight of zero times what memory holds there may be NaN.</summary>
-    public static AttentionValues WithNewValue<THead>(ArrayView<uint> heads, AttentionValues values, int tile, int position, int lane)
-        where THead : struct, IHeadWidth
-    {
-        int row = (tile * DecodeAttention.TilePositions) + ((lane & 3) * 4);
-        if (row + 3 < position)
-            return values;
-        int word = ((DecodeAttention.MostGroup + 1) * HeadWords) + ((lane >> 2) * 4);
-        values.First0 = Replaced(heads, values.First0, word, position - row);
-        values.First1 = Replaced(heads, values.First1, word, position - row - 1);
-        values.First2 = Replaced(heads, values.First2, word, position - row - 2);
-        values.First3 = Replaced(heads, values.First3, word, position - row - 3);
-        values.Second0 = Replaced(heads, values.Second0, word + 32, position - row);
-        values.Second1 = Replaced(heads, values.Second1, word + 32, position - row - 1);
-        values.Second2 = Replaced(heads, values.Second2, word + 32, position - row - 2);
-        values.Second3 = Replaced(heads, values.Second3, word + 32, position - row - 3);
-        return values;
-    }
-
-    private static U4 Replaced(ArrayView<uint> heads, U4 value, int word, int before)
-    {
-        U4 result = value;
-        if (before == 0)
-            result = Mem.LoadShared(ref heads[word]);
-        if (before < 0)
-        {
-            result.X = 0;
-            result.Y = 0;
-            result.Z = 0;
-            result.W = 0;
-        }
-        return result;
-    }
-
-    /// <summary>Scores of 16 positions (rows) and eight heads (columns).</summary>
+    /// <summary>Scores of 16 positions (rows) and eight heads (columns): two sums, so that no product waits for all the others.</summary>
     public static F4 Scores<THead>(AttentionKeys keys, AttentionQueries queries)
         where THead : struct, IHeadWidth
     {
-        F4 scores = Multiply(keys.Upper0, keys.Lower0, queries.Q0, default);
-        scores = Multiply(keys.Upper1, keys.Lower1, queries.Q1, scores);
+        F4 even = Multiply(keys.Upper0, keys.Lower0, queries.Q0, default), odd = Multiply(keys.Upper1, keys.Lower1, queries.Q1, default);
         if (THead.Halves == 2)
         {
-            scores = Multiply(keys.Upper2, keys.Lower2, queries.Q2, scores);
-            scores = Multiply(keys.Upper3, keys.Lower3, queries.Q3, scores);
+            even = Multiply(keys.Upper2, keys.Lower2, queries.Q2, even);
+            odd = Multiply(keys.Upper3, keys.Lower3, queries.Q3, odd);
         }
-        return scores;
+        return Sum(even, odd);
+    }
+
+    public static F4 Sum(F4 a, F4 b)
+    {
+        a.X += b.X;
+        a.Y += b.Y;
+        a.Z += b.Z;
+        a.W += b.W;
+        return a;
     }
 
     /// <summary>Adds the products of eight columns of the rows g and g + 8.</summary>
@@ -196,84 +149,86 @@ internal static class AttentionTiles
         return Mma.Bf16(rows, columns, sum);
     }
 
-    /// <summary>Scores to weights in BF16, [head][position] of the warp's shared memory; positions after <paramref name="last"/> weigh nothing. Sums so far are scaled down.</summary>
-    public static void Weigh<THead, TTiles>(TTiles tiles, ArrayView<uint> weights, F4 scores, float scale, int last, ref AttentionState state)
-        where THead : struct, IHeadWidth
+    /// <summary>Scores of the calling warp's tile to weights in BF16; positions after the new token's weigh nothing.</summary>
+    public static void Weigh<TTiles>(ArrayView<uint> weights, F4 scores, AttentionScales scales, float scale, int before, ref AttentionState state)
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, row = lane >> 2, column = (lane & 3) * 2;
-        scores.X = row <= last ? scores.X * scale : float.NegativeInfinity;
-        scores.Y = row <= last ? scores.Y * scale : float.NegativeInfinity;
-        scores.Z = row + 8 <= last ? scores.Z * scale : float.NegativeInfinity;
-        scores.W = row + 8 <= last ? scores.W * scale : float.NegativeInfinity;
-        float largest0 = BlockOps.Larger(state.Largest0, Largest(BlockOps.Larger(scores.X, scores.Z)));
-        float largest1 = BlockOps.Larger(state.Largest1, Largest(BlockOps.Larger(scores.Y, scores.W)));
+        scores.X = before >= 0 ? scores.X * scale : float.NegativeInfinity;
+        scores.Y = before >= 0 ? scores.Y * scale : float.NegativeInfinity;
+        scores.Z = before >= 8 ? scores.Z * scale : float.NegativeInfinity;
+        scores.W = before >= 8 ? scores.W * scale : float.NegativeInfinity;
+        float largest0 = Fast.Max(state.Largest0, Largest(Fast.Max(scores.X, scores.Z))), largest1 = Fast.Max(state.Largest1, Largest(Fast.Max(scores.Y, scores.W)));
         float decay0 = Fast.Ex2(state.Largest0 - largest0), decay1 = Fast.Ex2(state.Largest1 - largest1);
         state.Largest0 = largest0;
         state.Largest1 = largest1;
-        ushort w0 = Bf16.FromFloat(TTiles.ScaledUpper(tiles, Fast.Ex2(scores.X - largest0))), w1 = Bf16.FromFloat(TTiles.ScaledUpper(tiles, Fast.Ex2(scores.Y - largest1)));
-        ushort w2 = Bf16.FromFloat(TTiles.ScaledLower(tiles, Fast.Ex2(scores.Z - largest0))), w3 = Bf16.FromFloat(TTiles.ScaledLower(tiles, Fast.Ex2(scores.W - largest1)));
-        // What is added is what is multiplied by.
-        state.Mass0 = Fast.Fma(state.Mass0, decay0, TTiles.UnscaledUpper(tiles, Bf16.ToFloat(w0)) + TTiles.UnscaledLower(tiles, Bf16.ToFloat(w2)));
-        state.Mass1 = Fast.Fma(state.Mass1, decay1, TTiles.UnscaledUpper(tiles, Bf16.ToFloat(w1)) + TTiles.UnscaledLower(tiles, Bf16.ToFloat(w3)));
+        ushort w0 = Weight<TTiles>(scores.X - largest0, scales.UpperValue), w1 = Weight<TTiles>(scores.Y - largest1, scales.UpperValue);
+        ushort w2 = Weight<TTiles>(scores.Z - largest0, scales.LowerValue), w3 = Weight<TTiles>(scores.W - largest1, scales.LowerValue);
         ArrayView<ushort> halves = weights.Cast<ushort>();
-        WarpOps.Barrier(); // the last tile's weights are read before they are overwritten
-        halves[(column * DecodeAttention.TilePositions) + row] = w0;
-        halves[((column + 1) * DecodeAttention.TilePositions) + row] = w1;
-        halves[(column * DecodeAttention.TilePositions) + row + 8] = w2;
-        halves[((column + 1) * DecodeAttention.TilePositions) + row + 8] = w3;
-        WarpOps.Barrier(); // and these are written before they are read
-        state.First0 = Scaled(state.First0, decay0, decay1);
-        state.First1 = Scaled(state.First1, decay0, decay1);
-        state.First2 = Scaled(state.First2, decay0, decay1);
-        state.First3 = Scaled(state.First3, decay0, decay1);
-        if (THead.Halves == 2)
-        {
-            state.Second0 = Scaled(state.Second0, decay0, decay1);
-            state.Second1 = Scaled(state.Second1, decay0, decay1);
-            state.Second2 = Scaled(state.Second2, decay0, decay1);
-            state.Second3 = Scaled(state.Second3, decay0, decay1);
-        }
+        int at = ((((Group.IdxX >> 5) * 2 * DecodeAttention.MostGroup) + column) * 8) + row;
+        halves[at] = w0;
+        halves[at + 8] = w1;
+        halves[at + (8 * DecodeAttention.MostGroup)] = w2;
+        halves[at + (8 * DecodeAttention.MostGroup) + 8] = w3;
+        // What is added is what is multiplied by.
+        state.Mass0 = Fast.Fma(state.Mass0, decay0, Worth<TTiles>(w0, scales.UpperValue) + Worth<TTiles>(w2, scales.LowerValue));
+        state.Mass1 = Fast.Fma(state.Mass1, decay1, Worth<TTiles>(w1, scales.UpperValue) + Worth<TTiles>(w3, scales.LowerValue));
     }
+
+    // What multiplies the stored numbers of a row.
+    private static ushort Weight<TTiles>(float score, float scale)
+        where TTiles : struct, IAttentionTiles<TTiles> => Bf16.FromFloat(TTiles.HasScales ? Fast.Ex2(score) * scale : Fast.Ex2(score));
+
+    // The weight that such a number stands for.
+    private static float Worth<TTiles>(ushort weight, float scale)
+        where TTiles : struct, IAttentionTiles<TTiles> => TTiles.HasScales ? Fast.Div(Bf16.ToFloat(weight), scale) : Bf16.ToFloat(weight);
 
     // Over the lanes that have other positions of the same heads; NaN stays.
     private static float Largest(float x)
     {
-        x = BlockOps.Larger(x, WarpOps.ShuffleXor(x, 4));
-        x = BlockOps.Larger(x, WarpOps.ShuffleXor(x, 8));
-        return BlockOps.Larger(x, WarpOps.ShuffleXor(x, 16));
+        x = Fast.Max(x, WarpOps.ShuffleXor(x, 4));
+        x = Fast.Max(x, WarpOps.ShuffleXor(x, 8));
+        return Fast.Max(x, WarpOps.ShuffleXor(x, 16));
     }
 
-    private static F4 Scaled(F4 sum, float first, float second)
+    /// <summary>What the other warps must know of this one's tiles: largest scores, and after the last tile the mass.</summary>
+    public static void Publish(ArrayView<float> masses, AttentionState state, bool isLast)
     {
-        sum.X *= first;
-        sum.Y *= second;
-        sum.Z *= first;
-        sum.W *= second;
-        return sum;
-    }
-
-    /// <summary>Adds weights · values: columns of the values are the rows of the product, heads its columns.</summary>
-    public static void Add<THead>(ArrayView<uint> weights, AttentionValues v, ref AttentionState state)
-        where THead : struct, IHeadWidth
-    {
-        int lane = Group.IdxX & 31;
-        // Head g, positions 4t … 4t + 3.
-        U2 w = Mem.LoadShared2(ref weights[((lane >> 2) * (DecodeAttention.TilePositions / 2)) + ((lane & 3) * 2)]);
-        state.First0 = Transposed(v.First0.X, v.First1.X, v.First2.X, v.First3.X, w, state.First0);
-        state.First1 = Transposed(v.First0.Y, v.First1.Y, v.First2.Y, v.First3.Y, w, state.First1);
-        state.First2 = Transposed(v.First0.Z, v.First1.Z, v.First2.Z, v.First3.Z, w, state.First2);
-        state.First3 = Transposed(v.First0.W, v.First1.W, v.First2.W, v.First3.W, w, state.First3);
-        if (THead.Halves == 2)
+        int lane = Group.IdxX & 31, at = ((Group.IdxX >> 5) * DecodeAttention.MostGroup) + (lane * 2);
+        float mass0 = 0, mass1 = 0;
+        // The same for the whole block.
+        if (isLast)
         {
-            state.Second0 = Transposed(v.Second0.X, v.Second1.X, v.Second2.X, v.Second3.X, w, state.Second0);
-            state.Second1 = Transposed(v.Second0.Y, v.Second1.Y, v.Second2.Y, v.Second3.Y, w, state.Second1);
-            state.Second2 = Transposed(v.Second0.Z, v.Second1.Z, v.Second2.Z, v.Second3.Z, w, state.Second2);
-            state.Second3 = Transposed(v.Second0.W, v.Second1.W, v.Second2.W, v.Second3.W, w, state.Second3);
+            mass0 = OverPositions(state.Mass0);
+            mass1 = OverPositions(state.Mass1);
         }
+        if (lane >= 4)
+            return;
+        masses[at] = state.Largest0;
+        masses[at + 1] = state.Largest1;
+        masses[at + Masses] = mass0;
+        masses[at + Masses + 1] = mass1;
     }
 
-    // Two columns of four positions: the low halves are row g of the operand, the high ones row g + 8.
-    private static F4 Transposed(uint p0, uint p1, uint p2, uint p3, U2 w, F4 sum) => Multiply(
-        Bits.Prmt(p0, p1, 0x5410u), Bits.Prmt(p0, p1, 0x7632u), Bits.Prmt(p2, p3, 0x5410u), Bits.Prmt(p2, p3, 0x7632u), w.X, w.Y, sum);
+    private static float OverPositions(float x)
+    {
+        x += WarpOps.ShuffleXor(x, 4);
+        x += WarpOps.ShuffleXor(x, 8);
+        return x + WarpOps.ShuffleXor(x, 16);
+    }
+
+    /// <summary>A warp's largest scores of the lane's heads.</summary>
+    public static F2 LargestOf(ArrayView<float> masses, int warp) => Pair(masses, warp * DecodeAttention.MostGroup);
+
+    /// <summary>A warp's masses of the lane's heads.</summary>
+    public static F2 MassOf(ArrayView<float> masses, int warp) => Pair(masses, Masses + (warp * DecodeAttention.MostGroup));
+
+    private static F2 Pair(ArrayView<float> masses, int at)
+    {
+        U2 pair = Mem.LoadShared2(ref masses.Cast<uint>()[at + ((Group.IdxX & 3) * 2)]);
+        F2 numbers;
+        numbers.X = Interop.IntAsFloat(pair.X);
+        numbers.Y = Interop.IntAsFloat(pair.Y);
+        return numbers;
+    }
 }

@@ -33,13 +33,13 @@ internal struct DecodeAttentionArgs
     /// <summary>[QueryHeads, HeadDim] BF16.</summary>
     public ArrayView<ushort> Output;
 
-    /// <summary>[KvHeads, Parts, 8, HeadDim] float32, workspace: sums of a part.</summary>
+    /// <summary>[KvHeads, Parts, Slices, 32, 4] float32, workspace: sums of a part, as lanes have them.</summary>
     public ArrayView<float> Sums;
 
-    /// <summary>[KvHeads, Parts, 2, 8] float32, workspace: largest scores and masses of a part.</summary>
+    /// <summary>[KvHeads, Parts, Slices, 4, 4] float32, workspace: largest scores and masses of a part, two heads each.</summary>
     public ArrayView<float> Masses;
 
-    /// <summary>[KvHeads] workspace, zero between launches: parts that are done.</summary>
+    /// <summary>[KvHeads, Slices] workspace, zero between launches: parts that are done.</summary>
     public ArrayView<int> Done;
 
     /// <summary>Words between the keys of a sequence and those of the next.</summary>
@@ -63,14 +63,14 @@ internal struct DecodeAttentionArgs
     /// <summary>Scales between a sequence and the next.</summary>
     public long ScaleStride;
 
-    /// <summary>What runs here, set by the kernel: a part of so many of a KV head, by so many warps.</summary>
-    public int KvHead, Part, GridParts, Warps;
+    /// <summary>Stages of tiles in shared memory.</summary>
+    public int Stages;
 }
 
-/// <summary>Which tiles of positions a warp walks: its first, how many there are, and how the parts of a head share them.</summary>
+/// <summary>Which tiles of positions a block has: of so many, in so many parts, those from First to before End.</summary>
 internal struct AttentionSpan
 {
-    public int Position, Tiles, Parts, Tile;
+    public int Position, Tiles, Parts, First, End;
 
     /// <summary>0 where the position lies outside the cache.</summary>
     public int IsInside;
@@ -100,11 +100,11 @@ internal readonly struct Head128 : IHeadWidth
 /// key and value into the cache. A block takes all query heads of a KV head of a sequence, so each key is read once.
 /// </summary>
 /// <remarks>
-/// Warps walk the cache in tiles of 16 positions: warp w of block b takes tile b·warps + w, then every (parts·warps)-th; up to two tiles a warp one block takes them all. Keys are the 16-row operand of
-/// an mma whose columns are up to eight query heads; values, transposed by byte permutation, the 16-row operand of one whose columns are the
-/// weights. Each warp keeps its own largest score, mass and sums (online softmax in base 2); warps meet in shared memory, blocks in a workspace, where
-/// the last of them to arrive adds all in order. So the order of sums depends on the position alone, not on when blocks run and not on other sequences. In a graph the
-/// first tiles are requested before the kernel waits: what the cache holds of earlier tokens is older than the launch before this one, and the
+/// A block has a run of tiles of 16 positions, and walks it in chunks of as many as it has warps. A warp scores one tile: keys are the 16-row operand of an mma whose columns are up to eight query
+/// heads. It keeps its own largest score and mass (online softmax in base 2), and leaves its weights in shared memory. Behind one barrier every warp has 16 columns of the values of all tiles: transposed by
+/// ldmatrix they are the 16-row operand of an mma whose columns are the weights, and a factor a tile makes up for the different largest scores. So no sums are exchanged between warps. Blocks meet in a
+/// workspace (<see cref="AttentionMerge"/>). The order of sums depends on the position alone, not on when blocks run and not on other sequences. Tiles are copied to shared memory (<see cref="AttentionRing"/>), in a
+/// graph the first ones before the kernel waits: what the cache holds of earlier tokens is older than the launch before this one, and the
 /// new token's key and value come from that launch's output. How the cache stores them is a type argument (<see cref="IAttentionTiles{TTiles}"/>).
 /// </remarks>
 internal static class DecodeAttention
@@ -112,31 +112,55 @@ internal static class DecodeAttention
     /// <summary>Most query heads of a KV head: columns of an mma.</summary>
     public const int MostGroup = 8;
 
-    /// <summary>Most blocks of a KV head.</summary>
+    /// <summary>Most blocks of a KV head, a power of two.</summary>
     public const int MostParts = 32;
 
     public const int MostWarps = 8;
 
+    /// <summary>A warp has at most two slices.</summary>
+    public const int LeastWarps = 4;
+
     /// <summary>Positions of a tile.</summary>
     public const int TilePositions = 16;
 
-    /// <summary>Dynamic shared memory of a block: each warp's sums.</summary>
-    public static int SharedBytes(int warps, int headDim) => warps * MostGroup * AttentionMerge.RowWords(headDim) * sizeof(float);
+    /// <summary>Tiles of a warp, below which one block takes them all, and which no part exceeds before there are the most: waiting for another block's part costs more.</summary>
+    public const int WarpTiles = 2;
 
-    // What belongs to one sequence, moved to the start of each view.
+    /// <summary>Columns of the values that a warp multiplies.</summary>
+    public const int SliceColumns = 16;
+
+    /// <summary>Slices of a head.</summary>
+    public static int Slices<THead>()
+        where THead : struct, IHeadWidth => 64 / SliceColumns * THead.Halves;
+
+    /// <summary>Dynamic shared memory of a stage of tiles.</summary>
+    public static int StageBytes<THead, TTiles>(int warps)
+        where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles> => warps * AttentionRing.TileWords<THead, TTiles>() * sizeof(uint);
+
+    /// <summary>Other shared memory of a block: heads, and of two turns weights, largest scores and masses.</summary>
+    public const int StaticBytes = sizeof(uint) * (((MostGroup + 2) * AttentionTiles.HeadWords) + (2 * AttentionTiles.WeightWords) + (2 * AttentionTiles.MassWords));
+
+    /// <summary>Blocks of a KV head that a position may need; a power of two.</summary>
+    public static int Parts(long tiles, int warps, int most)
+    {
+        int parts = 1;
+        while (parts < most && (long)parts * WarpTiles * warps < tiles)
+            parts *= 2;
+        return parts;
+    }
+
+    // What belongs to one sequence, moved to the start of each view. The workspace is indexed as a whole.
     private static DecodeAttentionArgs Of<THead, TTiles>(DecodeAttentionArgs a, int sequence)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int headDim = 64 * THead.Halves, heads = a.KvHeads * a.GroupSize, parts = a.KvHeads * Grid.DimX;
+        int headDim = 64 * THead.Halves, heads = a.KvHeads * a.GroupSize;
         a.Qkv = From(a.Qkv, (long)sequence * (heads + a.KvHeads + a.KvHeads) * headDim);
         a.Keys = From(a.Keys, sequence * a.Stride);
         a.Values = From(a.Values, sequence * a.Stride);
         a.Position = From(a.Position, sequence);
         a.Output = From(a.Output, (long)sequence * heads * headDim);
-        a.Sums = From(a.Sums, (long)sequence * parts * MostGroup * headDim);
-        a.Masses = From(a.Masses, (long)sequence * parts * 2 * MostGroup);
-        a.Done = From(a.Done, (long)sequence * a.KvHeads);
         if (TTiles.HasScales)
         {
             a.KeyScales = From(a.KeyScales, sequence * a.ScaleStride);
@@ -153,82 +177,112 @@ internal static class DecodeAttention
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         a = Of<THead, TTiles>(a, Grid.IdxZ);
-        a.KvHead = Grid.IdxY;
-        a.Part = Grid.IdxX;
-        a.GridParts = Grid.DimX;
-        a.Warps = Group.DimX >> 5;
-        ArrayView<float> sums = SharedMemory.GetDynamic<byte>().Cast<float>();
-        AttentionSpan span = Locate(a);
-        TTiles own = default;
-        AttentionAngles angles = Request<THead, TTiles>(a, span, ref own);
+        ArrayView<uint> ring = SharedMemory.GetDynamic<byte>().Cast<uint>();
+        int lane = Group.IdxX & 31, warps = Group.DimX >> 5;
+        AttentionSpan span = Locate(a, warps);
+        // The same for the whole block. One without a part ends before it has waited: the sequence's first block does wait, and the launch lasts as long as that.
+        if (Grid.IdxX >= span.Parts)
+            return;
+        int tile = span.First + (Group.IdxX >> 5);
+        AttentionScales scales = default;
+        if (TTiles.HasScales && tile < span.End)
+            scales = TTiles.LoadScales(a, AttentionTiles.Rows(a, tile, span.Position, lane));
+        for (int stage = 0; stage < a.Stages; stage++)
+            AttentionRing.Request<THead, TTiles>(a, ring, span, tile + (stage * warps), stage);
+        AttentionAngles angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
         GridDependency.Release();
         GridDependency.Wait();
-        Attend<THead, TTiles>(a, span, angles, own, sums);
+        if (span.IsInside != 0)
+            Attend<THead, TTiles>(a, span, angles, scales, ring);
+        else
+            AttentionMerge.StoreNaN<THead>(a);
     }
 
-    /// <summary>The tiles of the calling warp. The position must be there.</summary>
-    private static AttentionSpan Locate(DecodeAttentionArgs a)
+    /// <summary>The tiles of the calling block. The position must be there.</summary>
+    private static AttentionSpan Locate(DecodeAttentionArgs a, int warps)
     {
         AttentionSpan span = default;
         span.Position = (int)Mem.LoadL2Word(ref a.Position.Cast<uint>()[0]);
-        bool inside = span.Position >= 0 && span.Position < a.Capacity;
-        span.IsInside = inside ? 1 : 0;
-        span.Tiles = inside ? (span.Position >> 4) + 1 : 0;
-        // Two tiles a warp cost less than a second block, whose part must be waited for.
-        span.Parts = span.Tiles <= 2 * a.Warps ? IntrinsicMath.Min(1, span.Tiles) : IntrinsicMath.Min(a.GridParts, (span.Tiles + a.Warps - 1) / a.Warps);
-        span.Tile = a.Part < span.Parts ? (a.Part * a.Warps) + (Group.IdxX >> 5) : span.Tiles;
+        span.IsInside = span.Position >= 0 && span.Position < a.Capacity ? 1 : 0;
+        span.Tiles = span.IsInside != 0 ? (span.Position >> 4) + 1 : 0;
+        span.Parts = Parts(span.Tiles, warps, Grid.DimX);
+        int shift = 31 - Bits.LeadingZeros((uint)span.Parts);
+        span.First = (int)(((long)span.Tiles * Grid.IdxX) >> shift);
+        span.End = (int)(((long)span.Tiles * (Grid.IdxX + 1)) >> shift);
         return span;
     }
 
-    /// <summary>Requests angles, gains and the first tile, which are older than the new token's heads.</summary>
-    private static AttentionAngles Request<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ref TTiles tiles)
-        where THead : struct, IHeadWidth
-        where TTiles : struct, IAttentionTiles<TTiles>
-    {
-        int lane = Group.IdxX & 31;
-        AttentionAngles angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
-        if (span.Tile < span.Tiles)
-        {
-            TTiles.LoadKeys<THead>(ref tiles, a, span.Tile, span.Position, lane);
-            TTiles.LoadValues<THead>(ref tiles, a, span.Tile, span.Position, lane);
-        }
-        return angles;
-    }
-
     /// <summary>All the rest, once the new token's heads are there: by the whole block.</summary>
-    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, TTiles own, ArrayView<float> sums)
+    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, AttentionScales scales, ArrayView<uint> ring)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * 16).Cast<uint>();
-        ArrayView<uint> weights = SharedMemory.Allocate<U4>(MostWarps * MostGroup * 2).Cast<uint>();
-        ArrayView<float> masses = SharedMemory.Allocate<float>(2 * MostWarps * MostGroup);
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, position = span.Position, tile = span.Tile;
-        // The same for the whole block.
-        if (a.Part >= span.Parts)
-        {
-            if (span.IsInside == 0 && a.Part == 0)
-                AttentionMerge.StoreNaN<THead>(a);
-            return;
-        }
-        AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, (span.Tiles - 1) / a.Warps % span.Parts == a.Part);
+        ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * AttentionTiles.HeadWords / 4).Cast<uint>();
+        ArrayView<uint> weights = SharedMemory.Allocate<U4>(2 * AttentionTiles.WeightWords / 4).Cast<uint>();
+        ArrayView<float> masses = SharedMemory.Allocate<U4>(2 * AttentionTiles.MassWords / 4).Cast<float>();
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, position = span.Position, stage = 0, slices = Slices<THead>();
+        AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, span.End == span.Tiles);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
         state.Largest1 = float.NegativeInfinity;
+        AttentionSums sums = default;
+        sums.Largest0 = float.NegativeInfinity;
+        sums.Largest1 = float.NegativeInfinity;
+        F2 mass = default;
         AttentionQueries queries = TTiles.LoadQueries<THead>(heads, lane);
-        ArrayView<uint> ownWeights = weights.SubView(warp * MostGroup * 8, MostGroup * 8);
-        for (int stride = span.Parts * a.Warps; tile < span.Tiles; tile += stride)
+        for (int first = span.First, turn = 0; first < span.End; first += warps, turn ^= 1)
         {
-            int next = IntrinsicMath.Min(tile + stride, span.Tiles - 1);
-            F4 scores = TTiles.Scores<THead>(ref own, heads, queries, tile, position, lane);
-            TTiles.LoadKeys<THead>(ref own, a, next, position, lane);
-            AttentionTiles.Weigh<THead, TTiles>(own, ownWeights, scores, a.Scale, position - (tile * TilePositions), ref state);
-            TTiles.Add<THead>(ref own, heads, ownWeights, tile, position, lane, ref state);
-            TTiles.LoadValues<THead>(ref own, a, next, position, lane);
+            int tile = first + warp;
+            bool isLast = first + warps >= span.End;
+            ArrayView<uint> ownWeights = weights.SubView(turn * AttentionTiles.WeightWords, AttentionTiles.WeightWords);
+            ArrayView<float> ownMasses = masses.SubView(turn * AttentionTiles.MassWords, AttentionTiles.MassWords);
+            AttentionRing.Wait(a.Stages);
+            if (tile < span.End)
+                scales = Score<THead, TTiles>(a, span, ring, heads, ownWeights, queries, scales, tile, stage, ref state);
+            AttentionTiles.Publish(ownMasses, state, isLast);
+            Group.Barrier(); // weights, largest scores and values are there before anyone multiplies; what is read two turns later is written again behind the next one
+            AttentionValues.Add<THead, TTiles>(ring, ownWeights, ownMasses, stage, IntrinsicMath.Min(warps, span.End - first), ref sums);
+            if (isLast)
+                mass = AttentionValues.Mass(ownMasses, sums, warps);
+            else
+                stage = Advance<THead, TTiles>(a, span, ring, first, stage);
         }
-        AttentionMerge.Publish<THead>(sums, masses, state);
-        Group.Barrier(); // all warps' sums are there before they are added
-        AttentionMerge.Finish<THead>(a, sums, masses, span.Parts);
+        for (int slice = warp; slice < slices; slice += warps)
+            AttentionMerge.Finish<THead, TTiles>(a, span, sums, mass, slice, slice == warp ? sums.First : sums.Second);
+    }
+
+    // Weights of the calling warp's tile, the new token's value in its row; gives the scales of the next tile, which are requested first.
+    private static AttentionScales Score<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ArrayView<uint> ring, ArrayView<uint> heads, ArrayView<uint> weights, AttentionQueries queries, AttentionScales scales, int tile, int stage, ref AttentionState state)
+        where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
+    {
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, next = tile + (Group.DimX >> 5), position = span.Position;
+        AttentionScales following = default;
+        if (TTiles.HasScales && next < span.End)
+            following = TTiles.LoadScales(a, AttentionTiles.Rows(a, next, position, lane));
+        AttentionRows rows = AttentionTiles.Rows(a, tile, position, lane);
+        if (tile == span.Tiles - 1)
+            AttentionRing.PlaceValue<THead, TTiles>(AttentionRing.Values<THead, TTiles>(ring, stage, warp), heads, position, lane);
+        F4 scores = TTiles.Scores<THead>(AttentionRing.Keys<THead, TTiles>(ring, stage, warp), heads, queries, rows, lane, ref scales);
+        AttentionTiles.Weigh<TTiles>(weights, scores, scales, a.Scale, rows.Before, ref state);
+        return following;
+    }
+
+    // Requests what the ring has room for, and gives the next stage. With one stage all warps must have read it; with more the stage of the turn before is free behind this turn's barrier.
+    private static int Advance<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ArrayView<uint> ring, int first, int stage)
+        where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
+    {
+        int warps = Group.DimX >> 5, warp = Group.IdxX >> 5;
+        if (a.Stages == 1)
+        {
+            Group.Barrier(); // all warps have read the only stage before it is filled again
+            AttentionRing.Request<THead, TTiles>(a, ring, span, first + warps + warp, 0);
+            return 0;
+        }
+        if (first > span.First)
+            AttentionRing.Request<THead, TTiles>(a, ring, span, first + ((a.Stages - 1) * warps) + warp, stage == 0 ? a.Stages - 1 : stage - 1);
+        return stage + 1 == a.Stages ? 0 : stage + 1;
     }
 }

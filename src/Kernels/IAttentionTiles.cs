@@ -3,9 +3,13 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>
-/// How a KV cache stores its heads, for <see cref="DecodeAttention"/>: a lane's part of a tile of keys and one of values, and what is done with them.
-/// </summary>
+/// <summary>What one lane knows of the rows g and g + 8 of a tile beside their numbers: the scales of keys and values, where the cache has any.</summary>
+internal struct AttentionScales
+{
+    public float UpperKey, LowerKey, UpperValue, LowerValue;
+}
+
+/// <summary>How a KV cache stores its heads, for <see cref="DecodeAttention"/>: what of a tile goes to shared memory, and how it is multiplied there.</summary>
 /// <typeparam name="TTiles">The implementation itself.</typeparam>
 internal interface IAttentionTiles<TTiles>
     where TTiles : struct, IAttentionTiles<TTiles>
@@ -13,13 +17,15 @@ internal interface IAttentionTiles<TTiles>
     /// <summary>Whether rows have scales.</summary>
     static abstract bool HasScales { get; }
 
-    /// <summary>Requests a tile's keys.</summary>
-    static abstract void LoadKeys<THead>(ref TTiles tiles, DecodeAttentionArgs a, int tile, int position, int lane)
+    /// <summary>Words of a stored row of 64 columns.</summary>
+    static abstract int HalfWords { get; }
+
+    /// <summary>Requests a tile's keys, into 16 bytes a lane after the other: each lane what it will read itself.</summary>
+    static abstract void CopyKeys<THead>(ArrayView<uint> keys, DecodeAttentionArgs a, AttentionRows rows, int lane)
         where THead : struct, IHeadWidth;
 
-    /// <summary>Requests a tile's values.</summary>
-    static abstract void LoadValues<THead>(ref TTiles tiles, DecodeAttentionArgs a, int tile, int position, int lane)
-        where THead : struct, IHeadWidth;
+    /// <summary>A tile's scales. Those of the new token are not there yet.</summary>
+    static abstract AttentionScales LoadScales(DecodeAttentionArgs a, AttentionRows rows);
 
     /// <summary>The queries' fragments, their columns as those of the keys.</summary>
     static abstract AttentionQueries LoadQueries<THead>(ArrayView<uint> heads, int lane)
@@ -30,46 +36,57 @@ internal interface IAttentionTiles<TTiles>
         where THead : struct, IHeadWidth;
 
     /// <summary>The new value, of which a lane has the words lane and lane + 32, to shared memory and to the cache. By a warp.</summary>
-    static abstract void StoreValue<THead>(DecodeAttentionArgs a, ArrayView<uint> head, uint value0, uint value1, long row, int lane)
+    static abstract void StoreValue<THead>(DecodeAttentionArgs a, ArrayView<uint> head, U2 value, long row, int lane)
         where THead : struct, IHeadWidth;
 
     /// <summary>Scores of 16 positions (rows) and eight heads (columns), the new key in its row.</summary>
-    static abstract F4 Scores<THead>(ref TTiles tiles, ArrayView<uint> heads, AttentionQueries queries, int tile, int position, int lane)
+    static abstract F4 Scores<THead>(ArrayView<uint> keys, ArrayView<uint> heads, AttentionQueries queries, AttentionRows rows, int lane, ref AttentionScales scales)
         where THead : struct, IHeadWidth;
 
-    /// <summary>A weight of row g as what multiplies the stored numbers.</summary>
-    static abstract float ScaledUpper(TTiles tiles, float weight);
-
-    /// <summary>The same of row g + 8.</summary>
-    static abstract float ScaledLower(TTiles tiles, float weight);
-
-    /// <summary>The weight of row g that such a number stands for.</summary>
-    static abstract float UnscaledUpper(TTiles tiles, float scaled);
-
-    /// <summary>The same of row g + 8.</summary>
-    static abstract float UnscaledLower(TTiles tiles, float scaled);
-
-    /// <summary>Adds weights · values, the new value in its row.</summary>
-    static abstract void Add<THead>(ref TTiles tiles, ArrayView<uint> heads, ArrayView<uint> weights, int tile, int position, int lane, ref AttentionState state)
+    /// <summary>Products of 16 columns of the values of two tiles and the weights of eight heads.</summary>
+    static abstract AttentionProducts Multiply<THead>(ArrayView<uint> first, ArrayView<uint> second, int slice, U4 weights, int lane)
         where THead : struct, IHeadWidth;
+
+    /// <summary>Which of the 16 columns a lane's sums X and Y belong to; those of Z and W are <see cref="ColumnStep"/> further.</summary>
+    static abstract int Column(int lane);
+
+    /// <inheritdoc cref="Column"/>
+    static abstract int ColumnStep { get; }
 }
 
 /// <summary>BF16.</summary>
-internal struct Bf16Tiles : IAttentionTiles<Bf16Tiles>
+internal readonly struct Bf16Tiles : IAttentionTiles<Bf16Tiles>
 {
-    public AttentionKeys Keys;
-    public AttentionValues Values;
-
     public static bool HasScales => false;
 
-    public static void LoadKeys<THead>(ref Bf16Tiles tiles, DecodeAttentionArgs a, int tile, int position, int lane)
-        where THead : struct, IHeadWidth => tiles.Keys = AttentionTiles.LoadKeys<THead>(a, tile, position, lane);
+    public static int HalfWords => 32;
 
-    public static void LoadValues<THead>(ref Bf16Tiles tiles, DecodeAttentionArgs a, int tile, int position, int lane)
-        where THead : struct, IHeadWidth => tiles.Values = AttentionTiles.LoadValues<THead>(a, tile, position, lane);
+    public static int ColumnStep => 8;
+
+    public static int Column(int lane) => lane >> 2;
+
+    public static void CopyKeys<THead>(ArrayView<uint> keys, DecodeAttentionArgs a, AttentionRows rows, int lane)
+        where THead : struct, IHeadWidth
+    {
+        int word = (lane & 3) * 4, slot = lane * 4;
+        long upper = (rows.Upper * 32 * THead.Halves) + word, lower = (rows.Lower * 32 * THead.Halves) + word;
+        CpAsync.Copy16(ref keys[slot], ref a.Keys[upper]);
+        CpAsync.Copy16(ref keys[slot + 128], ref a.Keys[upper + 16]);
+        CpAsync.Copy16(ref keys[slot + 256], ref a.Keys[lower]);
+        CpAsync.Copy16(ref keys[slot + 384], ref a.Keys[lower + 16]);
+        if (THead.Halves == 2)
+        {
+            CpAsync.Copy16(ref keys[slot + 512], ref a.Keys[upper + 32]);
+            CpAsync.Copy16(ref keys[slot + 640], ref a.Keys[upper + 48]);
+            CpAsync.Copy16(ref keys[slot + 768], ref a.Keys[lower + 32]);
+            CpAsync.Copy16(ref keys[slot + 896], ref a.Keys[lower + 48]);
+        }
+    }
+
+    public static AttentionScales LoadScales(DecodeAttentionArgs a, AttentionRows rows) => default;
 
     public static AttentionQueries LoadQueries<THead>(ArrayView<uint> heads, int lane)
-        where THead : struct, IHeadWidth => AttentionTiles.LoadQueries<THead>(heads, lane);
+        where THead : struct, IHeadWidth => AttentionTiles.LoadQueries<THead>(heads, ((lane >> 2) * AttentionTiles.HeadWords) + ((lane & 3) * 4), 16);
 
     public static void StoreKey<THead>(DecodeAttentionArgs a, ArrayView<uint> head, long row, int lane)
         where THead : struct, IHeadWidth
@@ -78,38 +95,50 @@ internal struct Bf16Tiles : IAttentionTiles<Bf16Tiles>
             a.Keys[(row * 32 * THead.Halves) + i] = head[i];
     }
 
-    public static void StoreValue<THead>(DecodeAttentionArgs a, ArrayView<uint> head, uint value0, uint value1, long row, int lane)
+    public static void StoreValue<THead>(DecodeAttentionArgs a, ArrayView<uint> head, U2 value, long row, int lane)
         where THead : struct, IHeadWidth
     {
-        long target = row * 32 * THead.Halves;
-        head[lane] = value0;
-        a.Values[target + lane] = value0;
+        long target = (row * 32 * THead.Halves) + lane;
+        head[lane] = value.X;
+        a.Values[target] = value.X;
         if (THead.Halves == 2)
         {
-            head[lane + 32] = value1;
-            a.Values[target + lane + 32] = value1;
+            head[lane + 32] = value.Y;
+            a.Values[target + 32] = value.Y;
         }
     }
 
-    public static F4 Scores<THead>(ref Bf16Tiles tiles, ArrayView<uint> heads, AttentionQueries queries, int tile, int position, int lane)
+    public static F4 Scores<THead>(ArrayView<uint> keys, ArrayView<uint> heads, AttentionQueries queries, AttentionRows rows, int lane, ref AttentionScales scales)
         where THead : struct, IHeadWidth
     {
-        tiles.Keys = AttentionTiles.WithNewKey<THead>(heads, tiles.Keys, tile, position, lane);
-        return AttentionTiles.Scores<THead>(tiles.Keys, queries);
+        AttentionKeys k = AttentionTiles.LoadKeys<THead>(keys, lane);
+        int word = (DecodeAttention.MostGroup * AttentionTiles.HeadWords) + ((lane & 3) * 4);
+        if (rows.Before == 0)
+        {
+            k.Upper0 = Mem.LoadShared(ref heads[word]);
+            k.Upper1 = Mem.LoadShared(ref heads[word + 16]);
+            k.Upper2 = Mem.LoadShared(ref heads[word + 32]);
+            k.Upper3 = Mem.LoadShared(ref heads[word + 48]);
+        }
+        if (rows.Before == 8)
+        {
+            k.Lower0 = Mem.LoadShared(ref heads[word]);
+            k.Lower1 = Mem.LoadShared(ref heads[word + 16]);
+            k.Lower2 = Mem.LoadShared(ref heads[word + 32]);
+            k.Lower3 = Mem.LoadShared(ref heads[word + 48]);
+        }
+        return AttentionTiles.Scores<THead>(k, queries);
     }
 
-    public static float ScaledUpper(Bf16Tiles tiles, float weight) => weight;
-
-    public static float ScaledLower(Bf16Tiles tiles, float weight) => weight;
-
-    public static float UnscaledUpper(Bf16Tiles tiles, float scaled) => scaled;
-
-    public static float UnscaledLower(Bf16Tiles tiles, float scaled) => scaled;
-
-    public static void Add<THead>(ref Bf16Tiles tiles, ArrayView<uint> heads, ArrayView<uint> weights, int tile, int position, int lane, ref AttentionState state)
+    // Transposed by ldmatrix: columns 0 … 7 of the slice are the rows 0 … 7 of the operand, the others the rows from 8 on.
+    public static AttentionProducts Multiply<THead>(ArrayView<uint> first, ArrayView<uint> second, int slice, U4 weights, int lane)
         where THead : struct, IHeadWidth
     {
-        tiles.Values = AttentionTiles.WithNewValue<THead>(heads, tiles.Values, tile, position, lane);
-        AttentionTiles.Add<THead>(weights, tiles.Values, ref state);
+        int at = 2 * ((((lane & 7) + ((lane >> 4) * 8)) * AttentionRing.PitchWords<THead, Bf16Tiles>()) + (slice * 8) + (((lane >> 3) & 1) * 4));
+        U4 v0 = LdMatrix.X4Trans(ref first.Cast<ushort>()[at]), v1 = LdMatrix.X4Trans(ref second.Cast<ushort>()[at]);
+        AttentionProducts products;
+        products.First = AttentionTiles.Multiply(v0.X, v0.Y, v0.Z, v0.W, weights.X, weights.Y, default);
+        products.Second = AttentionTiles.Multiply(v1.X, v1.Y, v1.Z, v1.W, weights.Z, weights.W, default);
+        return products;
     }
 }

@@ -15,8 +15,9 @@ internal sealed class DecodeAttentionWorkspace : IDisposable
         Sums = device.Allocate<float>(heads * Kernel.MostParts * Kernel.MostGroup * headDim);
         try
         {
-            Masses = device.Allocate<float>(heads * Kernel.MostParts * 2 * Kernel.MostGroup);
-            Done = device.Allocate<int>(heads);
+            // Largest scores and masses, and a count, of every slice of a head.
+            Masses = device.Allocate<float>(heads * Kernel.MostParts * (headDim / Kernel.SliceColumns) * 2 * Kernel.MostGroup);
+            Done = device.Allocate<int>(heads * (headDim / Kernel.SliceColumns));
             Done.Fill(device.DefaultStream, 0);
             device.DefaultStream.Synchronize();
         }
@@ -59,7 +60,7 @@ internal static class DecodeAttention
 
     /// <summary>Whether heads of this kind run here.</summary>
     public static bool Exists(GpuDevice device, int queryHeads, int kvHeads, int headDim) =>
-        device.WarpSize == 32 && device.MaxThreadsPerBlock >= 64 && headDim is 64 or 128 && queryHeads % kvHeads == 0 && queryHeads / kvHeads <= Kernel.MostGroup;
+        device.WarpSize == 32 && device.MaxThreadsPerBlock >= 32 * Kernel.LeastWarps && headDim is 64 or 128 && queryHeads % kvHeads == 0 && queryHeads / kvHeads <= Kernel.MostGroup;
 
     /// <summary>
     /// What <see cref="QkNormRotary"/> and <see cref="Attention"/> do for one token, float32 inside but for the weights of the values, which are rounded to BF16. A
@@ -135,10 +136,18 @@ internal static class DecodeAttention
             Epsilon = options.Epsilon,
             Scale = (float)(Math.Log2(Math.E) / Math.Sqrt(cache.HeadDim)),
         };
-        int warps = Math.Min(Kernel.MostWarps, stream.Device.MaxThreadsPerBlock / 32), tilePositions = warps * Kernel.TilePositions;
-        int parts = (int)Math.Min(Kernel.MostParts, ((long)cache.Capacity + tilePositions - 1) / tilePositions);
-        stream.Device.Launch(fp8 ? (cache.HeadDim == 64 ? OfHeads64Fp8 : OfHeads128Fp8) : cache.HeadDim == 64 ? OfHeads64 : OfHeads128, stream, (parts, cache.KvHeads, sequences), 32 * warps, Kernel.SharedBytes(warps, cache.HeadDim), args);
+        int warps = stream.Device.MaxThreadsPerBlock >= 32 * Kernel.MostWarps ? Kernel.MostWarps : Kernel.LeastWarps;
+        int parts = Kernel.Parts((cache.Capacity + Kernel.TilePositions - 1L) / Kernel.TilePositions, warps, Kernel.MostParts);
+        (KernelDefinition<DecodeAttentionArgs> kernel, int stageBytes) = cache.HeadDim == 64
+            ? (fp8 ? (OfHeads64Fp8, Kernel.StageBytes<Head64, Fp8Tiles>(warps)) : (OfHeads64, Kernel.StageBytes<Head64, Bf16Tiles>(warps)))
+            : fp8 ? (OfHeads128Fp8, Kernel.StageBytes<Head128, Fp8Tiles>(warps)) : (OfHeads128, Kernel.StageBytes<Head128, Bf16Tiles>(warps));
+        args.Stages = Stages(stream.Device, (long)parts * cache.KvHeads * sequences, stageBytes);
+        stream.Device.Launch(kernel, stream, (parts, cache.KvHeads, sequences), 32 * warps, args.Stages * stageBytes, args);
     }
+
+    // A block that has a multiprocessor to itself requests two chunks at once, where it may have the memory; several share it, and request one each.
+    private static int Stages(GpuDevice device, long blocks, int stageBytes) =>
+        blocks <= device.MultiprocessorCount && 2 * stageBytes + Kernel.StaticBytes <= device.MaxSharedBytesPerBlock ? 2 : 1;
 
     // Codes lie on 16-byte words as they are allocated.
     private static bool IsAligned(KvLayer layer) => layer.Cache.Format == KvCacheFormat.Fp8

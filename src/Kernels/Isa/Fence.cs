@@ -11,4 +11,10 @@ internal static class Fence
     /// </summary>
     [IntrinsicImplementation, Ptx("fence.acq_rel.gpu;")]
     public static void Device() => Interlocked.MemoryBarrier();
+
+    /// <summary>
+    /// Adds one to a counter, and gives what it was. Ordered as by <see cref="Device"/> before and after it: what this thread, and by a barrier others, wrote before is seen by whoever counts later, and the other way round.
+    /// </summary>
+    [IntrinsicImplementation, Ptx("atom.global.acq_rel.gpu.add.s32 %d, [%g0], 1;")]
+    public static int Count(ref int counter) => Interlocked.Increment(ref counter) - 1;
 }
