@@ -37,6 +37,9 @@ internal sealed class DecodeAttentionWorkspace : IDisposable
     /// <summary>Parts that are done: zero between calls.</summary>
     public DeviceBuffer<int> Done { get; } = null!;
 
+    /// <summary>Stages of tiles in shared memory, 1 to 3; 0 leaves them to the launch. Bits do not depend on them.</summary>
+    public int Stages { get; init; }
+
     public void Dispose()
     {
         Sums.Dispose();
@@ -141,13 +144,13 @@ internal static class DecodeAttention
         (KernelDefinition<DecodeAttentionArgs> kernel, int stageBytes) = cache.HeadDim == 64
             ? (fp8 ? (OfHeads64Fp8, Kernel.StageBytes<Head64, Fp8Tiles>(warps)) : (OfHeads64, Kernel.StageBytes<Head64, Bf16Tiles>(warps)))
             : fp8 ? (OfHeads128Fp8, Kernel.StageBytes<Head128, Fp8Tiles>(warps)) : (OfHeads128, Kernel.StageBytes<Head128, Bf16Tiles>(warps));
-        args.Stages = Stages(stream.Device, (long)parts * cache.KvHeads * sequences, stageBytes);
+        args.Stages = workspace.Stages > 0 ? workspace.Stages : Stages(stream.Device, (long)parts * cache.KvHeads * sequences, stageBytes);
         stream.Device.Launch(kernel, stream, (parts, cache.KvHeads, sequences), 32 * warps, args.Stages * stageBytes, args);
     }
 
     // A block that has a multiprocessor to itself requests two chunks at once, where it may have the memory; several share it, and request one each.
     private static int Stages(GpuDevice device, long blocks, int stageBytes) =>
-        blocks <= device.MultiprocessorCount && 2 * stageBytes + Kernel.StaticBytes <= device.MaxSharedBytesPerBlock ? 2 : 1;
+        blocks <= device.MultiprocessorCount && (2 * stageBytes) + Kernel.StaticBytes <= device.MaxSharedBytesPerBlock ? 2 : 1;
 
     // Codes lie on 16-byte words as they are allocated.
     private static bool IsAligned(KvLayer layer) => layer.Cache.Format == KvCacheFormat.Fp8

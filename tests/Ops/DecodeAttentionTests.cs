@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Tests.Support;
 
 namespace GpuKit.Ilgpu.Tests.Ops;
@@ -6,7 +7,7 @@ public sealed class DecodeAttentionTests
 {
     private const float Epsilon = 1e-6f;
 
-    // Four warps on the CPU: tiles of 16 positions, 64 a block.
+    // Four warps on the CPU: chunks of 64 positions, two of them in one block before there is a second.
     public static TheoryData<TestDevice, int, int, int, int> Cases
     {
         get
@@ -20,8 +21,11 @@ public sealed class DecodeAttentionTests
                 data.Add(device, 4, 1, 128, 63);
                 data.Add(device, 3, 1, 64, 64);
                 data.Add(device, 8, 2, 64, 200);
+                data.Add(device, 5, 1, 128, 127);
+                data.Add(device, 8, 1, 128, 128);
+                data.Add(device, 7, 1, 64, 530);
             }
-            foreach (int position in new[] { 0, 127, 128, 129, 1000, 4095, 4096, 4097, 9001 })
+            foreach (int position in new[] { 0, 127, 128, 129, 255, 256, 257, 511, 512, 1000, 4095, 4096, 4097, 8191, 8192, 9001 })
                 data.Add(TestDevice.Cuda, 32, 4, 128, position);
             return data;
         }
@@ -52,6 +56,48 @@ public sealed class DecodeAttentionTests
         using var run = new Case(TestDevices.Get(which), 2, 1, 64, 37) { Position = position };
         Assert.All(run.Apply(out BFloat16[] keys, out _), v => Assert.True(BFloat16.IsNaN(v)));
         Assert.Equal(run.Before, keys);
+    }
+
+    // Blocks of eight warps, as on cards; there every slice of a head has a warp.
+    [Theory]
+    [InlineData(128, 8, 0)]
+    [InlineData(128, 3, 127)]
+    [InlineData(128, 8, 128)]
+    [InlineData(128, 6, 255)]
+    [InlineData(128, 8, 256)]
+    [InlineData(64, 8, 519)]
+    public void EightWarpsMatchTheOracle(int headDim, int queryHeads, int position)
+    {
+        using GpuDevice device = TestDevices.Open(TestDevice.CpuWarp32, warps: 8);
+        using var run = new Case(device, queryHeads, 1, headDim, position);
+        Compare.Close(run.Apply(out BFloat16[] keys, out BFloat16[] values), run.Oracle(keys, values), 5e-3);
+        foreach (KvCacheFormat format in Enum.GetValues<KvCacheFormat>())
+        {
+            using var cache = new Fp8CacheCase(device, queryHeads, 1, headDim, position);
+            Fp8CacheCase.Result together = cache.Run(format, together: true), apart = cache.Run(format, together: false);
+            Compare.Close(together.Output, Array.ConvertAll(apart.Output, v => (double)(float)v), 6e-3);
+        }
+    }
+
+    // How many tiles are on their way at once depends on the memory of a device and on how many blocks share it. With the longest a block walks more chunks than the ring has stages.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 64, 130)]
+    [InlineData(TestDevice.CpuWarp32, 64, 6200)]
+    [InlineData(TestDevice.Cuda, 128, 255)]
+    [InlineData(TestDevice.Cuda, 128, 300)]
+    [InlineData(TestDevice.Cuda, 64, 9000)]
+    [InlineData(TestDevice.Cuda, 128, 32_768)]
+    public void BitsDoNotDependOnTheStagesOfTheRing(TestDevice which, int headDim, int position)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        BFloat16[][] rows = [.. Enumerable.Range(1, AttentionRing.MostStages).Select(stages =>
+        {
+            using var run = new Case(device, 2, 1, headDim, position, stages);
+            BFloat16[] y = run.Apply(out BFloat16[] keys, out BFloat16[] values);
+            Compare.Close(y, run.Oracle(keys, values), 5e-3);
+            return y;
+        })];
+        Assert.All(rows, row => Assert.Equal(rows[0], row));
     }
 
     // A row is what a call over its sequence alone gives, whatever the neighbours; one without a token stores nothing.
@@ -117,7 +163,7 @@ public sealed class DecodeAttentionTests
         private readonly RotaryTable table;
         private readonly DecodeAttentionWorkspace workspace;
 
-        public Case(GpuDevice device, int queryHeads, int kvHeads, int headDim, int position)
+        public Case(GpuDevice device, int queryHeads, int kvHeads, int headDim, int position, int stages = 0)
         {
             (this.device, this.queryHeads, this.kvHeads, this.headDim, Position, capacity) = (device, queryHeads, kvHeads, headDim, position, position + 3);
             qkv = RandomData.GaussianBf16((queryHeads + (2 * kvHeads)) * headDim, 1, 2);
@@ -126,7 +172,7 @@ public sealed class DecodeAttentionTests
             oldKeys = Old(4);
             oldValues = Old(5);
             table = new RotaryTable(device, headDim, capacity, 10_000);
-            workspace = new DecodeAttentionWorkspace(device, kvHeads, headDim);
+            workspace = new DecodeAttentionWorkspace(device, kvHeads, headDim) { Stages = stages };
         }
 
         public int Position { get; init; }
