@@ -3,6 +3,25 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
+/// <summary>Shared memory of a block: tiles; the queries, the new key and value; and of two turns weights, largest scores and masses.</summary>
+internal struct AttentionMemory
+{
+    public ArrayView<uint> Ring, Heads, Weights;
+    public ArrayView<float> Masses;
+
+    /// <summary>Weights of a turn.</summary>
+    public readonly ArrayView<uint> WeightsOf(int turn) => Weights.SubView(turn * AttentionTiles.WeightWords, AttentionTiles.WeightWords);
+
+    /// <summary>Largest scores and masses of a turn.</summary>
+    public readonly ArrayView<float> MassesOf(int turn) => Masses.SubView(turn * AttentionTiles.MassWords, AttentionTiles.MassWords);
+}
+
+/// <summary>A tile for each warp: the first, the stage that they are in, and whose turn of the memory for weights it is.</summary>
+internal struct AttentionChunk
+{
+    public int First, Stage, Turn;
+}
+
 /// <summary>
 /// Tiles of <see cref="DecodeAttention"/> on their way to shared memory: a stage has one of each warp, keys first, then values, in rows of 16 bytes more than a stored
 /// one, so that eight rows at one column lie in all banks. A warp requests its tile itself: its lanes read from it what they copied of the keys; values are read by all warps, behind a barrier.

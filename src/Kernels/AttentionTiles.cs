@@ -154,10 +154,11 @@ internal static class AttentionTiles
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, row = lane >> 2, column = (lane & 3) * 2;
-        scores.X = before >= 0 ? scores.X * scale : float.NegativeInfinity;
-        scores.Y = before >= 0 ? scores.Y * scale : float.NegativeInfinity;
-        scores.Z = before >= 8 ? scores.Z * scale : float.NegativeInfinity;
-        scores.W = before >= 8 ? scores.W * scale : float.NegativeInfinity;
+        float s0 = scores.X * scale, s1 = scores.Y * scale, s2 = scores.Z * scale, s3 = scores.W * scale;
+        scores.X = before >= 0 ? s0 : float.NegativeInfinity;
+        scores.Y = before >= 0 ? s1 : float.NegativeInfinity;
+        scores.Z = before >= 8 ? s2 : float.NegativeInfinity;
+        scores.W = before >= 8 ? s3 : float.NegativeInfinity;
         float largest0 = Fast.Max(state.Largest0, Largest(Fast.Max(scores.X, scores.Z))), largest1 = Fast.Max(state.Largest1, Largest(Fast.Max(scores.Y, scores.W)));
         float decay0 = Fast.Ex2(state.Largest0 - largest0), decay1 = Fast.Ex2(state.Largest1 - largest1);
         state.Largest0 = largest0;

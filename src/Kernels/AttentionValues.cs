@@ -7,11 +7,12 @@ namespace GpuKit.Ilgpu.Kernels;
 internal static class AttentionValues
 {
     /// <summary>Adds a chunk of some tiles.</summary>
-    public static void Add<THead, TTiles>(ArrayView<uint> ring, ArrayView<uint> weights, ArrayView<float> masses, int stage, int tiles, ref AttentionSums sums)
+    public static void Add<THead, TTiles>(AttentionMemory memory, AttentionChunk chunk, int tiles, ref AttentionSums sums)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int warp = Group.IdxX >> 5, warps = Group.DimX >> 5, slices = DecodeAttention.Slices<THead>();
+        ArrayView<float> masses = memory.MassesOf(chunk.Turn);
         F2 largest = LargestOfFour(masses, 0, sums.Largest0, sums.Largest1);
         if (warps > 4)
             largest = LargestOfFour(masses, 4, largest.X, largest.Y);
@@ -22,9 +23,9 @@ internal static class AttentionValues
         for (int slice = warp; slice < slices; slice += warps)
         {
             F4 sum = Scaled(slice == warp ? sums.First : sums.Second, decay0, decay1);
-            sum = AddFour<THead, TTiles>(ring, weights, masses, stage, (0, tiles), slice, sums, sum);
+            sum = AddFour<THead, TTiles>(memory, chunk, (0, tiles), slice, sums, sum);
             if (tiles > 4)
-                sum = AddFour<THead, TTiles>(ring, weights, masses, stage, (4, tiles), slice, sums, sum);
+                sum = AddFour<THead, TTiles>(memory, chunk, (4, tiles), slice, sums, sum);
             if (slice == warp)
                 sums.First = sum;
             else
@@ -42,12 +43,13 @@ internal static class AttentionValues
     }
 
     // Behind the last tile the last one again, with the factor zero: what is loaded and multiplied depends on no branch.
-    private static F4 AddFour<THead, TTiles>(ArrayView<uint> ring, ArrayView<uint> weights, ArrayView<float> masses, int stage, (int First, int Count) tiles, int slice, AttentionSums sums, F4 sum)
+    private static F4 AddFour<THead, TTiles>(AttentionMemory memory, AttentionChunk chunk, (int First, int Count) tiles, int slice, AttentionSums sums, F4 sum)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int first = tiles.First, last = tiles.Count - 1, i1 = IntrinsicMath.Min(first + 1, last), i2 = IntrinsicMath.Min(first + 2, last), i3 = IntrinsicMath.Min(first + 3, last);
-        AttentionProducts p0 = Products<THead, TTiles>(ring, weights, stage, first, i1, slice), p1 = Products<THead, TTiles>(ring, weights, stage, i2, i3, slice);
+        ArrayView<float> masses = memory.MassesOf(chunk.Turn);
+        AttentionProducts p0 = Products<THead, TTiles>(memory, chunk, first, i1, slice), p1 = Products<THead, TTiles>(memory, chunk, i2, i3, slice);
         F2 f0 = Factor(masses, first, true, sums), f1 = Factor(masses, i1, first < last, sums), f2 = Factor(masses, i2, first + 1 < last, sums), f3 = Factor(masses, i3, first + 2 < last, sums);
         sum = Add(p0.First, f0, true, sum);
         sum = Add(p0.Second, f1, first < last, sum);
@@ -55,33 +57,35 @@ internal static class AttentionValues
         return Add(p1.Second, f3, first + 2 < last, sum);
     }
 
-    private static AttentionProducts Products<THead, TTiles>(ArrayView<uint> ring, ArrayView<uint> weights, int stage, int tile0, int tile1, int slice)
+    private static AttentionProducts Products<THead, TTiles>(AttentionMemory memory, AttentionChunk chunk, int tile0, int tile1, int slice)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, half = (2 * (lane < 16 ? tile0 : tile1)) + ((lane >> 3) & 1);
-        U4 w = LdMatrix.X4(ref weights.Cast<ushort>()[((half * DecodeAttention.MostGroup) + (lane & 7)) * 8]);
-        return TTiles.Multiply<THead>(AttentionRing.Values<THead, TTiles>(ring, stage, tile0), AttentionRing.Values<THead, TTiles>(ring, stage, tile1), slice, w, lane);
+        U4 w = LdMatrix.X4(ref memory.WeightsOf(chunk.Turn).Cast<ushort>()[((half * DecodeAttention.MostGroup) + (lane & 7)) * 8]);
+        return TTiles.Multiply<THead>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, tile0), AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, tile1), slice, w, lane);
     }
 
     // From a tile's largest score to the block's.
     private static F2 Factor(ArrayView<float> masses, int tile, bool counts, AttentionSums sums)
     {
         F2 own = AttentionTiles.LargestOf(masses, tile), factor;
-        factor.X = counts ? Fast.Ex2(own.X - sums.Largest0) : 0;
-        factor.Y = counts ? Fast.Ex2(own.Y - sums.Largest1) : 0;
+        // Computed in any case, so that it is a choice and not a branch.
+        float factor0 = Fast.Ex2(own.X - sums.Largest0), factor1 = Fast.Ex2(own.Y - sums.Largest1);
+        factor.X = counts ? factor0 : 0;
+        factor.Y = counts ? factor1 : 0;
         return factor;
     }
 
-    // Zero times what is infinite would not be zero.
+    // Zero times what is infinite would not be zero: what does not count is zero itself.
     private static F4 Add(F4 product, F2 factor, bool counts, F4 sum)
     {
         F4 added;
-        added.X = Fast.Fma(product.X, factor.X, sum.X);
-        added.Y = Fast.Fma(product.Y, factor.Y, sum.Y);
-        added.Z = Fast.Fma(product.Z, factor.X, sum.Z);
-        added.W = Fast.Fma(product.W, factor.Y, sum.W);
-        return counts ? added : sum;
+        added.X = Fast.Fma(counts ? product.X : 0, factor.X, sum.X);
+        added.Y = Fast.Fma(counts ? product.Y : 0, factor.Y, sum.Y);
+        added.Z = Fast.Fma(counts ? product.Z : 0, factor.X, sum.Z);
+        added.W = Fast.Fma(counts ? product.W : 0, factor.Y, sum.W);
+        return added;
     }
 
     private static F4 Scaled(F4 sum, float first, float second)

@@ -177,7 +177,8 @@ internal static class DecodeAttention
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         a = Of<THead, TTiles>(a, Grid.IdxZ);
-        ArrayView<uint> ring = SharedMemory.GetDynamic<byte>().Cast<uint>();
+        AttentionMemory memory = default;
+        memory.Ring = SharedMemory.GetDynamic<byte>().Cast<uint>();
         int lane = Group.IdxX & 31, warps = Group.DimX >> 5;
         AttentionSpan span = Locate(a, warps);
         // The same for the whole block. One without a part ends before it has waited: the sequence's first block does wait, and the launch lasts as long as that.
@@ -188,12 +189,12 @@ internal static class DecodeAttention
         if (TTiles.HasScales && tile < span.End)
             scales = TTiles.LoadScales(a, AttentionTiles.Rows(a, tile, span.Position, lane));
         for (int stage = 0; stage < a.Stages; stage++)
-            AttentionRing.Request<THead, TTiles>(a, ring, span, tile + (stage * warps), stage);
+            AttentionRing.Request<THead, TTiles>(a, memory.Ring, span, tile + (stage * warps), stage);
         AttentionAngles angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
         GridDependency.Release();
         GridDependency.Wait();
         if (span.IsInside != 0)
-            Attend<THead, TTiles>(a, span, angles, scales, ring);
+            Attend<THead, TTiles>(a, span, angles, scales, memory);
         else
             AttentionMerge.StoreNaN<THead>(a);
     }
@@ -213,15 +214,15 @@ internal static class DecodeAttention
     }
 
     /// <summary>All the rest, once the new token's heads are there: by the whole block.</summary>
-    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, AttentionScales scales, ArrayView<uint> ring)
+    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, AttentionScales scales, AttentionMemory memory)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        ArrayView<uint> heads = SharedMemory.Allocate<U4>((MostGroup + 2) * AttentionTiles.HeadWords / 4).Cast<uint>();
-        ArrayView<uint> weights = SharedMemory.Allocate<U4>(2 * AttentionTiles.WeightWords / 4).Cast<uint>();
-        ArrayView<float> masses = SharedMemory.Allocate<U4>(2 * AttentionTiles.MassWords / 4).Cast<float>();
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, position = span.Position, stage = 0, slices = Slices<THead>();
-        AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, span.End == span.Tiles);
+        memory.Heads = SharedMemory.Allocate<U4>((MostGroup + 2) * AttentionTiles.HeadWords / 4).Cast<uint>();
+        memory.Weights = SharedMemory.Allocate<U4>(2 * AttentionTiles.WeightWords / 4).Cast<uint>();
+        memory.Masses = SharedMemory.Allocate<U4>(2 * AttentionTiles.MassWords / 4).Cast<float>();
+        int warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
+        AttentionHeads.Prepare<THead, TTiles>(a, memory.Heads, angles, span.Position, span.End == span.Tiles);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
@@ -230,59 +231,55 @@ internal static class DecodeAttention
         sums.Largest0 = float.NegativeInfinity;
         sums.Largest1 = float.NegativeInfinity;
         F2 mass = default;
-        AttentionQueries queries = TTiles.LoadQueries<THead>(heads, lane);
-        for (int first = span.First, turn = 0; first < span.End; first += warps, turn ^= 1)
+        AttentionQueries queries = TTiles.LoadQueries<THead>(memory.Heads, Group.IdxX & 31);
+        AttentionChunk chunk = default;
+        for (chunk.First = span.First; chunk.First < span.End; chunk.First += warps)
         {
-            int tile = first + warp;
-            bool isLast = first + warps >= span.End;
-            ArrayView<uint> ownWeights = weights.SubView(turn * AttentionTiles.WeightWords, AttentionTiles.WeightWords);
-            ArrayView<float> ownMasses = masses.SubView(turn * AttentionTiles.MassWords, AttentionTiles.MassWords);
+            bool isLast = chunk.First + warps >= span.End;
             AttentionRing.Wait(a.Stages);
-            if (tile < span.End)
-                scales = Score<THead, TTiles>(a, span, ring, heads, ownWeights, queries, scales, tile, stage, ref state);
-            AttentionTiles.Publish(ownMasses, state, isLast);
-            Group.Barrier(); // weights, largest scores and values are there before anyone multiplies; what is read two turns later is written again behind the next one
-            AttentionValues.Add<THead, TTiles>(ring, ownWeights, ownMasses, stage, IntrinsicMath.Min(warps, span.End - first), ref sums);
+            if (chunk.First + warp < span.End)
+                scales = Score<THead, TTiles>(a, span, memory, chunk, queries, scales, ref state);
+            AttentionTiles.Publish(memory.MassesOf(chunk.Turn), state, isLast);
+            Group.Barrier(); // weights, largest scores and values are there before they are read, and those of the turn before have been read
+            AttentionValues.Add<THead, TTiles>(memory, chunk, IntrinsicMath.Min(warps, span.End - chunk.First), ref sums);
             if (isLast)
-                mass = AttentionValues.Mass(ownMasses, sums, warps);
+                mass = AttentionValues.Mass(memory.MassesOf(chunk.Turn), sums, warps);
             else
-                stage = Advance<THead, TTiles>(a, span, ring, first, stage);
+                chunk.Stage = Advance<THead, TTiles>(a, span, memory.Ring, chunk);
+            chunk.Turn ^= 1;
         }
-        for (int slice = warp; slice < slices; slice += warps)
+        for (int slice = warp; slice < Slices<THead>(); slice += warps)
             AttentionMerge.Finish<THead, TTiles>(a, span, sums, mass, slice, slice == warp ? sums.First : sums.Second);
     }
 
-    // Weights of the calling warp's tile, the new token's value in its row; gives the scales of the next tile, which are requested first.
-    private static AttentionScales Score<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ArrayView<uint> ring, ArrayView<uint> heads, ArrayView<uint> weights, AttentionQueries queries, AttentionScales scales, int tile, int stage, ref AttentionState state)
+    // Weights of the calling warp's tile, the new token's value in its row; gives the scales of the warp's next tile.
+    private static AttentionScales Score<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionMemory memory, AttentionChunk chunk, AttentionQueries queries, AttentionScales scales, ref AttentionState state)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, next = tile + (Group.DimX >> 5), position = span.Position;
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, tile = chunk.First + warp, next = tile + (Group.DimX >> 5);
+        // Requested before this tile is multiplied.
         AttentionScales following = default;
         if (TTiles.HasScales && next < span.End)
-            following = TTiles.LoadScales(a, AttentionTiles.Rows(a, next, position, lane));
-        AttentionRows rows = AttentionTiles.Rows(a, tile, position, lane);
+            following = TTiles.LoadScales(a, AttentionTiles.Rows(a, next, span.Position, lane));
         if (tile == span.Tiles - 1)
-            AttentionRing.PlaceValue<THead, TTiles>(AttentionRing.Values<THead, TTiles>(ring, stage, warp), heads, position, lane);
-        F4 scores = TTiles.Scores<THead>(AttentionRing.Keys<THead, TTiles>(ring, stage, warp), heads, queries, rows, lane, ref scales);
-        AttentionTiles.Weigh<TTiles>(weights, scores, scales, a.Scale, rows.Before, ref state);
+            AttentionRing.PlaceValue<THead, TTiles>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.Heads, span.Position, lane);
+        AttentionRows rows = AttentionTiles.Rows(a, tile, span.Position, lane);
+        F4 scores = TTiles.Scores<THead>(AttentionRing.Keys<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.Heads, queries, rows, lane, ref scales);
+        AttentionTiles.Weigh<TTiles>(memory.WeightsOf(chunk.Turn), scores, scales, a.Scale, rows.Before, ref state);
         return following;
     }
 
-    // Requests what the ring has room for, and gives the next stage. With one stage all warps must have read it; with more the stage of the turn before is free behind this turn's barrier.
-    private static int Advance<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ArrayView<uint> ring, int first, int stage)
+    // Requests what the ring has room for, and gives the next stage. The only stage must have been read by all warps; of several, that of the chunk before is free behind this one's barrier.
+    private static int Advance<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ArrayView<uint> ring, AttentionChunk chunk)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int warps = Group.DimX >> 5, warp = Group.IdxX >> 5;
+        int warps = Group.DimX >> 5, tile = chunk.First + (Group.IdxX >> 5), ahead = IntrinsicMath.Max(a.Stages - 1, 1), before = chunk.Stage == 0 ? a.Stages - 1 : chunk.Stage - 1;
         if (a.Stages == 1)
-        {
-            Group.Barrier(); // all warps have read the only stage before it is filled again
-            AttentionRing.Request<THead, TTiles>(a, ring, span, first + warps + warp, 0);
-            return 0;
-        }
-        if (first > span.First)
-            AttentionRing.Request<THead, TTiles>(a, ring, span, first + ((a.Stages - 1) * warps) + warp, stage == 0 ? a.Stages - 1 : stage - 1);
-        return stage + 1 == a.Stages ? 0 : stage + 1;
+            Group.Barrier(); // all warps have read the stage before it is filled again
+        if (a.Stages == 1 || chunk.First > span.First)
+            AttentionRing.Request<THead, TTiles>(a, ring, span, tile + (ahead * warps), before);
+        return chunk.Stage + 1 == a.Stages ? 0 : chunk.Stage + 1;
     }
 }

@@ -68,6 +68,7 @@ public sealed class DecodeAttentionTests
     [InlineData(64, 8, 519)]
     public void EightWarpsMatchTheOracle(int headDim, int queryHeads, int position)
     {
+        TestDevices.Get(TestDevice.CpuWarp32);
         using GpuDevice device = TestDevices.Open(TestDevice.CpuWarp32, warps: 8);
         using var run = new Case(device, queryHeads, 1, headDim, position);
         Compare.Close(run.Apply(out BFloat16[] keys, out BFloat16[] values), run.Oracle(keys, values), 5e-3);
