@@ -19,6 +19,12 @@ internal struct AttentionAngles
     public HeadColumns QueryGain, KeyGain;
 }
 
+/// <summary>The lane's first word of its warp's query, of the key and of the value.</summary>
+internal struct AttentionSources
+{
+    public ArrayView<uint> Query, Key, Value;
+}
+
 /// <summary>The new token's heads in <see cref="DecodeAttention"/>: as <see cref="QkNormRotary"/> makes them, bit for bit.</summary>
 internal static class AttentionHeads
 {
@@ -56,15 +62,33 @@ internal static class AttentionHeads
         return columns;
     }
 
-    private static HeadColumns Columns<THead>(ArrayView<ushort> numbers, long first)
+    /// <summary>Where the lane's words of the new token's heads will be: known before they are. A warp without a query has the last one's.</summary>
+    public static AttentionSources Sources<THead>(DecodeAttentionArgs a)
         where THead : struct, IHeadWidth
     {
-        int lane = Group.IdxX & 31, halfWords = 16 * THead.Halves;
+        int lane = Group.IdxX & 31, queryHeads = a.KvHeads * a.GroupSize;
+        AttentionSources sources;
+        sources.Query = Words<THead>(a, (Grid.IdxY * a.GroupSize) + IntrinsicMath.Min(Group.IdxX >> 5, a.GroupSize - 1), lane);
+        sources.Key = Words<THead>(a, queryHeads + Grid.IdxY, lane);
+        sources.Value = Words<THead>(a, queryHeads + a.KvHeads + Grid.IdxY, lane);
+        return sources;
+    }
+
+    private static ArrayView<uint> Words<THead>(DecodeAttentionArgs a, int head, int lane)
+        where THead : struct, IHeadWidth
+    {
+        ArrayView<uint> words = a.Qkv.Cast<uint>();
+        long first = ((long)head * 32 * THead.Halves) + lane;
+        return words.SubView(first, words.Length - first);
+    }
+
+    private static HeadColumns Columns<THead>(ArrayView<uint> words, int first)
+        where THead : struct, IHeadWidth
+    {
         HeadColumns columns = default;
-        if (!HasColumns<THead>(lane))
+        if (!HasColumns<THead>(Group.IdxX & 31))
             return columns;
-        ArrayView<uint> words = numbers.Cast<uint>();
-        uint low = Mem.LoadL2Word(ref words[(first >> 1) + lane]), high = Mem.LoadL2Word(ref words[(first >> 1) + halfWords + lane]);
+        uint low = Mem.LoadL2Word(ref words[first]), high = Mem.LoadL2Word(ref words[first + (16 * THead.Halves)]);
         columns.Low0 = Bf16.Low(low);
         columns.Low1 = Bf16.High(low);
         columns.High0 = Bf16.Low(high);
@@ -76,49 +100,44 @@ internal static class AttentionHeads
     /// The group's queries, a warp a head, and in the block that has the new position the key and the value, which also go to the cache. A
     /// barrier must follow.
     /// </summary>
-    public static void Prepare<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionAngles angles, int position, bool hasNew)
+    public static void Prepare<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> heads, AttentionSources sources, AttentionAngles angles, int position, bool hasNew)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5, headDim = 64 * THead.Halves, queryHeads = a.KvHeads * a.GroupSize;
-        long row = ((long)Grid.IdxY * a.Capacity) + position;
-        HeadColumns key = default;
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
+        HeadColumns query = default, key = default, second = default;
         U2 value = default;
         bool hasValue = hasNew && warp == warps - 2;
+        if (warp < a.GroupSize)
+            query = Columns<THead>(sources.Query, 0);
         if (hasNew)
-            key = Columns<THead>(a.Qkv, ((long)queryHeads + Grid.IdxY) * headDim);
+            key = Columns<THead>(sources.Key, 0);
         if (hasValue)
-            value = Value<THead>(a, queryHeads);
-        for (int head = warp; head < DecodeAttention.MostGroup; head += warps)
         {
-            ArrayView<uint> target = heads.SubView(head * AttentionTiles.HeadWords, AttentionTiles.HeadWords);
-            HeadColumns query = default;
-            if (head < a.GroupSize)
-                query = Columns<THead>(a.Qkv, (((long)Grid.IdxY * a.GroupSize) + head) * headDim);
-            // Every warp norms the key beside its query: their sums wait for nothing but each other, and one warp with two heads would be waited for.
-            HeadColumns rotatedQuery = Rotated<THead>(a, query, angles.QueryGain, angles), rotatedKey = Rotated<THead>(a, key, angles.KeyGain, angles);
-            Store<THead>(rotatedQuery, target);
-            if (!hasNew || warp != warps - 1 || head != warp)
-                continue;
-            ArrayView<uint> keyTarget = heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, AttentionTiles.HeadWords);
-            Store<THead>(rotatedKey, keyTarget);
+            value.X = Mem.LoadL2Word(ref sources.Value[0]);
+            if (THead.Halves == 2)
+                value.Y = Mem.LoadL2Word(ref sources.Value[32]);
+        }
+        // Every warp norms the key beside its query: their sums wait for nothing but each other, and one warp with two heads would be waited for.
+        HeadColumns rotatedQuery = Rotated<THead>(a, query, angles.QueryGain, angles), rotatedKey = Rotated<THead>(a, key, angles.KeyGain, angles);
+        Store<THead>(rotatedQuery, heads.SubView(warp * AttentionTiles.HeadWords, AttentionTiles.HeadWords));
+        // Blocks of fewer warps have two queries a warp.
+        if (warps < DecodeAttention.MostGroup)
+        {
+            if (warp + warps < a.GroupSize)
+                second = Columns<THead>(sources.Query, warps * 32 * THead.Halves);
+            Store<THead>(Rotated<THead>(a, second, angles.QueryGain, angles), heads.SubView((warp + warps) * AttentionTiles.HeadWords, AttentionTiles.HeadWords));
+        }
+        long row = ((long)Grid.IdxY * a.Capacity) + position;
+        if (hasNew && warp == warps - 1)
+        {
+            ArrayView<uint> target = heads.SubView(DecodeAttention.MostGroup * AttentionTiles.HeadWords, AttentionTiles.HeadWords);
+            Store<THead>(rotatedKey, target);
             WarpOps.Barrier(); // the warp has written the whole key
-            TTiles.StoreKey<THead>(a, keyTarget, row, lane);
+            TTiles.StoreKey<THead>(a, target, row, lane);
         }
         if (hasValue)
             TTiles.StoreValue<THead>(a, heads.SubView((DecodeAttention.MostGroup + 1) * AttentionTiles.HeadWords, AttentionTiles.HeadWords), value, row, lane);
-    }
-
-    private static U2 Value<THead>(DecodeAttentionArgs a, int queryHeads)
-        where THead : struct, IHeadWidth
-    {
-        ArrayView<uint> qkv = a.Qkv.Cast<uint>();
-        long source = (((long)queryHeads + a.KvHeads + Grid.IdxY) * 32 * THead.Halves) + (Group.IdxX & 31);
-        U2 value = default;
-        value.X = Mem.LoadL2Word(ref qkv[source]);
-        if (THead.Halves == 2)
-            value.Y = Mem.LoadL2Word(ref qkv[source + 32]);
-        return value;
     }
 
     private static HeadColumns Rotated<THead>(DecodeAttentionArgs a, HeadColumns x, HeadColumns gain, AttentionAngles angles)
@@ -127,7 +146,8 @@ internal static class AttentionHeads
         if (a.HasGains != 0)
         {
             float squares = Fast.Fma(x.High1, x.High1, Fast.Fma(x.High0, x.High0, Fast.Fma(x.Low1, x.Low1, Fast.Fma(x.Low0, x.Low0, 0))));
-            float scale = Fast.Rsqrt((WarpOps.Sum(squares) / (64 * THead.Halves)) + a.Epsilon);
+            // A power of two: a product is the quotient, bit for bit.
+            float scale = Fast.Rsqrt((WarpOps.Sum(squares) * (1f / (64 * THead.Halves))) + a.Epsilon);
             x.Low0 = x.Low0 * scale * gain.Low0;
             x.Low1 = x.Low1 * scale * gain.Low1;
             x.High0 = x.High0 * scale * gain.High0;

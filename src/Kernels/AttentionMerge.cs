@@ -22,7 +22,7 @@ internal static class AttentionMerge
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        // The same for the whole grid's part of a KV head.
+        // The same for all blocks of a KV head.
         if (span.Parts > 1)
         {
             Leave<THead>(a, sums, mass, slice, sum);
@@ -33,9 +33,9 @@ internal static class AttentionMerge
         Store<THead, TTiles>(a, slice, sum, mass);
     }
 
-    // The place of a part's 16 columns in the workspace.
+    // The place of a part's 16 columns in the workspace, which has the most parts of every KV head.
     private static long Place<THead>(int part, int slice)
-        where THead : struct, IHeadWidth => (((((long)Grid.IdxZ * Grid.DimY) + Grid.IdxY) * Grid.DimX) + part) * DecodeAttention.Slices<THead>() + slice;
+        where THead : struct, IHeadWidth => (((((long)Grid.IdxZ * Grid.DimY) + Grid.IdxY) * DecodeAttention.MostParts) + part) * DecodeAttention.Slices<THead>() + slice;
 
     private static void Leave<THead>(DecodeAttentionArgs a, AttentionSums sums, F2 mass, int slice, F4 sum)
         where THead : struct, IHeadWidth
@@ -77,64 +77,80 @@ internal static class AttentionMerge
         int lane = Group.IdxX & 31;
         if (lane == 0)
             a.Done[(((Grid.IdxZ * Grid.DimY) + Grid.IdxY) * DecodeAttention.Slices<THead>()) + slice] = 0;
+        long place = Place<THead>(0, slice);
+        ArrayView<uint> partSums = a.Sums.Cast<uint>().SubView((place * 128) + (lane * 4), a.Sums.Length - (place * 128) - (lane * 4));
+        ArrayView<uint> masses = a.Masses.Cast<uint>().SubView((place * 16) + ((lane & 3) * 4), a.Masses.Length - (place * 16) - ((lane & 3) * 4));
         // All that the registers hold is requested at once: one after the other each would wait for the memory.
-        AttentionParts even = LoadSums<THead>(a, 0, parts, slice), odd = default;
+        AttentionParts even = LoadSums<THead>(partSums, 0), odd = default;
         if (parts > 8)
-            odd = LoadSums<THead>(a, 8, parts, slice);
+            odd = LoadSums<THead>(partSums, 8);
         // Lane g of those with the same heads knows the parts g, g + 8, g + 16 and g + 24.
-        U4 m0 = LoadMasses<THead>(a, lane >> 2, parts, slice), m1 = LoadMasses<THead>(a, (lane >> 2) + 8, parts, slice);
-        U4 m2 = LoadMasses<THead>(a, (lane >> 2) + 16, parts, slice), m3 = LoadMasses<THead>(a, (lane >> 2) + 24, parts, slice);
+        U4 m0 = LoadMasses<THead>(masses, lane >> 2, parts), m1 = LoadMasses<THead>(masses, (lane >> 2) + 8, parts);
+        U4 m2 = LoadMasses<THead>(masses, (lane >> 2) + 16, parts), m3 = LoadMasses<THead>(masses, (lane >> 2) + 24, parts);
         float largest0 = Largest(Fast.Max(Fast.Max(Number(m0.X), Number(m1.X)), Fast.Max(Number(m2.X), Number(m3.X))));
         float largest1 = Largest(Fast.Max(Fast.Max(Number(m0.Y), Number(m1.Y)), Fast.Max(Number(m2.Y), Number(m3.Y))));
         F2 f0 = Factors(m0, largest0, largest1), f1 = Factors(m1, largest0, largest1), f2 = Factors(m2, largest0, largest1), f3 = Factors(m3, largest0, largest1);
         mass.X = Total(Fast.Fma(Number(m3.Z), f3.X, Fast.Fma(Number(m2.Z), f2.X, Fast.Fma(Number(m1.Z), f1.X, Number(m0.Z) * f0.X))));
         mass.Y = Total(Fast.Fma(Number(m3.W), f3.Y, Fast.Fma(Number(m2.W), f2.Y, Fast.Fma(Number(m1.W), f1.Y, Number(m0.W) * f0.Y))));
-        F4 sum = AddEight(even, f0, default);
+        F4 sum = AddEight(Existing(even, parts), f0, default);
         if (parts <= 8)
             return sum;
-        if (parts > 16)
-            even = LoadSums<THead>(a, 16, parts, slice);
         sum = AddEight(odd, f1, sum);
         if (parts <= 16)
             return sum;
-        odd = LoadSums<THead>(a, 24, parts, slice);
+        even = LoadSums<THead>(partSums, 16);
+        odd = LoadSums<THead>(partSums, 24);
         return AddEight(odd, f3, AddEight(even, f2, sum));
     }
 
-    // A part that is not there has the factor zero.
+    // The parts are a power of two; what lies behind the last one is anything.
+    private static AttentionParts Existing(AttentionParts p, int parts)
+    {
+        if (parts < 8)
+        {
+            p.P4 = default;
+            p.P5 = default;
+            p.P6 = default;
+            p.P7 = default;
+        }
+        if (parts < 4)
+        {
+            p.P2 = default;
+            p.P3 = default;
+        }
+        return p;
+    }
+
     private static F4 AddEight(AttentionParts p, F2 factors, F4 sum)
     {
         sum = Add(p.P3, factors, 3, Add(p.P2, factors, 2, Add(p.P1, factors, 1, Add(p.P0, factors, 0, sum))));
         return Add(p.P7, factors, 7, Add(p.P6, factors, 6, Add(p.P5, factors, 5, Add(p.P4, factors, 4, sum))));
     }
 
-    // Behind the last part the last one again.
-    private static AttentionParts LoadSums<THead>(DecodeAttentionArgs a, int first, int parts, int slice)
+    private static AttentionParts LoadSums<THead>(ArrayView<uint> sums, int first)
         where THead : struct, IHeadWidth
     {
+        int bytes = DecodeAttention.Slices<THead>() * 512;
         AttentionParts p;
-        p.P0 = LoadSum<THead>(a, first, parts, slice);
-        p.P1 = LoadSum<THead>(a, first + 1, parts, slice);
-        p.P2 = LoadSum<THead>(a, first + 2, parts, slice);
-        p.P3 = LoadSum<THead>(a, first + 3, parts, slice);
-        p.P4 = LoadSum<THead>(a, first + 4, parts, slice);
-        p.P5 = LoadSum<THead>(a, first + 5, parts, slice);
-        p.P6 = LoadSum<THead>(a, first + 6, parts, slice);
-        p.P7 = LoadSum<THead>(a, first + 7, parts, slice);
+        p.P0 = Mem.LoadL2At(ref sums[0], first * bytes);
+        p.P1 = Mem.LoadL2At(ref sums[0], (first + 1) * bytes);
+        p.P2 = Mem.LoadL2At(ref sums[0], (first + 2) * bytes);
+        p.P3 = Mem.LoadL2At(ref sums[0], (first + 3) * bytes);
+        p.P4 = Mem.LoadL2At(ref sums[0], (first + 4) * bytes);
+        p.P5 = Mem.LoadL2At(ref sums[0], (first + 5) * bytes);
+        p.P6 = Mem.LoadL2At(ref sums[0], (first + 6) * bytes);
+        p.P7 = Mem.LoadL2At(ref sums[0], (first + 7) * bytes);
         return p;
     }
 
-    private static U4 LoadSum<THead>(DecodeAttentionArgs a, int part, int parts, int slice)
-        where THead : struct, IHeadWidth => Mem.LoadL2(ref a.Sums.Cast<uint>()[(Place<THead>(IntrinsicMath.Min(part, parts - 1), slice) * 128) + ((Group.IdxX & 31) * 4)]);
-
-    private static U4 LoadMasses<THead>(DecodeAttentionArgs a, int part, int parts, int slice)
+    private static U4 LoadMasses<THead>(ArrayView<uint> masses, int part, int parts)
         where THead : struct, IHeadWidth
     {
         U4 words = default;
         words.X = NegativeInfinity;
         words.Y = NegativeInfinity;
         if (part < parts)
-            words = Mem.LoadL2(ref a.Masses.Cast<uint>()[(Place<THead>(part, slice) * 16) + ((Group.IdxX & 3) * 4)]);
+            words = Mem.LoadL2(ref masses[part * DecodeAttention.Slices<THead>() * 16]);
         return words;
     }
 
@@ -180,7 +196,7 @@ internal static class AttentionMerge
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, head = (lane & 3) * 2, headDim = 64 * THead.Halves;
-        float inverse0 = 1f / mass.X, inverse1 = 1f / mass.Y;
+        float inverse0 = Fast.Rcp(mass.X), inverse1 = Fast.Rcp(mass.Y);
         long target = ((((long)Grid.IdxY * a.GroupSize) + head) * headDim) + (slice * DecodeAttention.SliceColumns) + TTiles.Column(lane);
         if (head < a.GroupSize)
         {

@@ -29,7 +29,7 @@ internal struct AttentionChunk
 internal static class AttentionRing
 {
     /// <summary>Most stages.</summary>
-    public const int MostStages = 3;
+    public const int MostStages = 2;
 
     private static int KeyWords<THead, TTiles>()
         where THead : struct, IHeadWidth
@@ -45,34 +45,44 @@ internal static class AttentionRing
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles> => KeyWords<THead, TTiles>() + (DecodeAttention.TilePositions * PitchWords<THead, TTiles>());
 
-    /// <summary>A warp's keys in a stage.</summary>
+    /// <summary>Keys of a stage, from a warp's on.</summary>
     public static ArrayView<uint> Keys<THead, TTiles>(ArrayView<uint> ring, int stage, int warp)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int warps = Group.DimX >> 5, words = TileWords<THead, TTiles>();
-        return ring.SubView(((stage * warps) + warp) * words, words);
+        int first = ((stage * (Group.DimX >> 5)) + warp) * TileWords<THead, TTiles>();
+        return ring.SubView(first, ring.Length - first);
     }
 
-    /// <summary>A warp's values in a stage.</summary>
+    /// <summary>Values of a stage, from a warp's on.</summary>
     public static ArrayView<uint> Values<THead, TTiles>(ArrayView<uint> ring, int stage, int warp)
         where THead : struct, IHeadWidth
-        where TTiles : struct, IAttentionTiles<TTiles> => Keys<THead, TTiles>(ring, stage, warp).SubView(KeyWords<THead, TTiles>(), DecodeAttention.TilePositions * PitchWords<THead, TTiles>());
+        where TTiles : struct, IAttentionTiles<TTiles>
+    {
+        int first = (((stage * (Group.DimX >> 5)) + warp) * TileWords<THead, TTiles>()) + KeyWords<THead, TTiles>();
+        return ring.SubView(first, ring.Length - first);
+    }
 
-    /// <summary>
-    /// Requests the calling warp's tile, if there is one, as a group of copies. Values of later positions are replaced by zeros: their weight is zero, but memory may hold NaN. The new
-    /// token's has not been written and is not copied.
-    /// </summary>
-    public static void Request<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> ring, AttentionSpan span, int tile, int stage)
+    /// <summary>Requests the keys of the calling warp's tile, if there is one, as a group of copies.</summary>
+    public static void RequestKeys<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> ring, AttentionSpan span, int tile, int stage)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5;
         if (tile < span.End)
-        {
             TTiles.CopyKeys<THead>(Keys<THead, TTiles>(ring, stage, warp), a, AttentionTiles.Rows(a, tile, span.Position, lane), lane);
-            CopyValues<THead, TTiles>(Values<THead, TTiles>(ring, stage, warp), a, tile * DecodeAttention.TilePositions, span.Position, lane);
-        }
+        CpAsync.Commit();
+    }
+
+    /// <summary>
+    /// Requests the values, likewise. Those of later positions are replaced by zeros: their weight is zero, but memory may hold NaN. The new token's has not been written and is not copied.
+    /// </summary>
+    public static void RequestValues<THead, TTiles>(DecodeAttentionArgs a, ArrayView<uint> ring, AttentionSpan span, int tile, int stage)
+        where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
+    {
+        if (tile < span.End)
+            CopyValues<THead, TTiles>(Values<THead, TTiles>(ring, stage, Group.IdxX >> 5), a, tile * DecodeAttention.TilePositions, span.Position, Group.IdxX & 31);
         CpAsync.Commit();
     }
 
@@ -92,13 +102,27 @@ internal static class AttentionRing
         }
     }
 
-    /// <summary>Waits for the tile that is next of the calling lane's.</summary>
-    public static void Wait(int stages)
+    /// <summary>Waits for the keys that the calling lane has requested for this chunk. Behind their group are those of its values, and with two stages those of the next chunk's keys and values.</summary>
+    public static void WaitForKeys(int stages)
     {
         if (stages == MostStages)
-            CpAsync.Wait(1);
+            CpAsync.Wait(3);
         else
-            CpAsync.Wait(0);
+            CpAsync.Wait(1);
+    }
+
+    /// <summary>Waits for the values: behind their group are only the keys of a later chunk, which have just been requested.</summary>
+    public static void WaitForValues() => CpAsync.Wait(1);
+
+    /// <summary>In the place of a tile that is not there: zeros for values and weights. By a warp.</summary>
+    public static void Clear<THead, TTiles>(ArrayView<uint> values, ArrayView<uint> weights, int lane)
+        where THead : struct, IHeadWidth
+        where TTiles : struct, IAttentionTiles<TTiles>
+    {
+        for (int i = lane * 4; i < DecodeAttention.TilePositions * PitchWords<THead, TTiles>(); i += 128)
+            Mem.StoreShared(ref values[i], default);
+        if (lane < AttentionTiles.TileWeightWords / 4)
+            Mem.StoreShared(ref weights[((Group.IdxX >> 5) * AttentionTiles.TileWeightWords) + (lane * 4)], default);
     }
 
     /// <summary>The new token's value, in shared memory, into its row of a tile. By a warp.</summary>

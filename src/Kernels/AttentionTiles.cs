@@ -57,8 +57,11 @@ internal static class AttentionTiles
     /// <summary>Largest scores of the warps' tiles, [warp][head], and masses, likewise.</summary>
     public const int MassWords = 2 * Masses;
 
-    /// <summary>Weights of a chunk, two a word: [half a tile][head][position].</summary>
-    public const int WeightWords = DecodeAttention.MostWarps * DecodeAttention.TilePositions * DecodeAttention.MostGroup / 2;
+    /// <summary>Weights of a tile, two heads a word: [position][head].</summary>
+    public const int TileWeightWords = DecodeAttention.TilePositions * DecodeAttention.MostGroup / 2;
+
+    /// <summary>Weights of a chunk.</summary>
+    public const int WeightWords = DecodeAttention.MostWarps * TileWeightWords;
 
     public static AttentionRows Rows(DecodeAttentionArgs a, int tile, int position, int lane)
     {
@@ -92,16 +95,16 @@ internal static class AttentionTiles
     {
         AttentionKeys k = default;
         int slot = lane * 4;
-        k.Upper0 = Mem.LoadShared(ref keys[slot]);
-        k.Upper1 = Mem.LoadShared(ref keys[slot + 128]);
-        k.Lower0 = Mem.LoadShared(ref keys[slot + 256]);
-        k.Lower1 = Mem.LoadShared(ref keys[slot + 384]);
+        k.Upper0 = Mem.LoadSharedAt(ref keys[slot], 0);
+        k.Upper1 = Mem.LoadSharedAt(ref keys[slot], 512);
+        k.Lower0 = Mem.LoadSharedAt(ref keys[slot], 1024);
+        k.Lower1 = Mem.LoadSharedAt(ref keys[slot], 1536);
         if (THead.Halves == 2)
         {
-            k.Upper2 = Mem.LoadShared(ref keys[slot + 512]);
-            k.Upper3 = Mem.LoadShared(ref keys[slot + 640]);
-            k.Lower2 = Mem.LoadShared(ref keys[slot + 768]);
-            k.Lower3 = Mem.LoadShared(ref keys[slot + 896]);
+            k.Upper2 = Mem.LoadSharedAt(ref keys[slot], 2048);
+            k.Upper3 = Mem.LoadSharedAt(ref keys[slot], 2560);
+            k.Lower2 = Mem.LoadSharedAt(ref keys[slot], 3072);
+            k.Lower3 = Mem.LoadSharedAt(ref keys[slot], 3584);
         }
         return k;
     }
@@ -153,7 +156,6 @@ internal static class AttentionTiles
     public static void Weigh<TTiles>(ArrayView<uint> weights, F4 scores, AttentionScales scales, float scale, int before, ref AttentionState state)
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, row = lane >> 2, column = (lane & 3) * 2;
         float s0 = scores.X * scale, s1 = scores.Y * scale, s2 = scores.Z * scale, s3 = scores.W * scale;
         scores.X = before >= 0 ? s0 : float.NegativeInfinity;
         scores.Y = before >= 0 ? s1 : float.NegativeInfinity;
@@ -163,26 +165,22 @@ internal static class AttentionTiles
         float decay0 = Fast.Ex2(state.Largest0 - largest0), decay1 = Fast.Ex2(state.Largest1 - largest1);
         state.Largest0 = largest0;
         state.Largest1 = largest1;
-        ushort w0 = Weight<TTiles>(scores.X - largest0, scales.UpperValue), w1 = Weight<TTiles>(scores.Y - largest1, scales.UpperValue);
-        ushort w2 = Weight<TTiles>(scores.Z - largest0, scales.LowerValue), w3 = Weight<TTiles>(scores.W - largest1, scales.LowerValue);
-        ArrayView<ushort> halves = weights.Cast<ushort>();
-        int at = ((((Group.IdxX >> 5) * 2 * DecodeAttention.MostGroup) + column) * 8) + row;
-        halves[at] = w0;
-        halves[at + 8] = w1;
-        halves[at + (8 * DecodeAttention.MostGroup)] = w2;
-        halves[at + (8 * DecodeAttention.MostGroup) + 8] = w3;
+        float w0 = Fast.Ex2(scores.X - largest0), w1 = Fast.Ex2(scores.Y - largest1), w2 = Fast.Ex2(scores.Z - largest0), w3 = Fast.Ex2(scores.W - largest1);
+        // What multiplies the stored numbers of a row.
+        uint upper = TTiles.HasScales ? Bf16.Pack(w0 * scales.UpperValue, w1 * scales.UpperValue) : Bf16.Pack(w0, w1);
+        uint lower = TTiles.HasScales ? Bf16.Pack(w2 * scales.LowerValue, w3 * scales.LowerValue) : Bf16.Pack(w2, w3);
+        // Lane after lane: position g, heads 2t and 2t + 1.
+        int at = ((Group.IdxX >> 5) * TileWeightWords) + (Group.IdxX & 31);
+        Mem.StoreSharedWordAt(ref weights[at], 0, upper);
+        Mem.StoreSharedWordAt(ref weights[at], 128, lower);
         // What is added is what is multiplied by.
-        state.Mass0 = Fast.Fma(state.Mass0, decay0, Worth<TTiles>(w0, scales.UpperValue) + Worth<TTiles>(w2, scales.LowerValue));
-        state.Mass1 = Fast.Fma(state.Mass1, decay1, Worth<TTiles>(w1, scales.UpperValue) + Worth<TTiles>(w3, scales.LowerValue));
+        state.Mass0 = Fast.Fma(state.Mass0, decay0, Worth<TTiles>(Bf16.Low(upper), scales.UpperValue) + Worth<TTiles>(Bf16.Low(lower), scales.LowerValue));
+        state.Mass1 = Fast.Fma(state.Mass1, decay1, Worth<TTiles>(Bf16.High(upper), scales.UpperValue) + Worth<TTiles>(Bf16.High(lower), scales.LowerValue));
     }
 
-    // What multiplies the stored numbers of a row.
-    private static ushort Weight<TTiles>(float score, float scale)
-        where TTiles : struct, IAttentionTiles<TTiles> => Bf16.FromFloat(TTiles.HasScales ? Fast.Ex2(score) * scale : Fast.Ex2(score));
-
-    // The weight that such a number stands for.
-    private static float Worth<TTiles>(ushort weight, float scale)
-        where TTiles : struct, IAttentionTiles<TTiles> => TTiles.HasScales ? Fast.Div(Bf16.ToFloat(weight), scale) : Bf16.ToFloat(weight);
+    // The weight that a rounded product stands for.
+    private static float Worth<TTiles>(float product, float scale)
+        where TTiles : struct, IAttentionTiles<TTiles> => TTiles.HasScales ? Fast.Div(product, scale) : product;
 
     // Over the lanes that have other positions of the same heads; NaN stays.
     private static float Largest(float x)
@@ -205,10 +203,17 @@ internal static class AttentionTiles
         }
         if (lane >= 4)
             return;
-        masses[at] = state.Largest0;
-        masses[at + 1] = state.Largest1;
-        masses[at + Masses] = mass0;
-        masses[at + Masses + 1] = mass1;
+        ArrayView<uint> words = masses.Cast<uint>();
+        Mem.StoreShared2(ref words[at], Pair(state.Largest0, state.Largest1));
+        Mem.StoreShared2(ref words[at + Masses], Pair(mass0, mass1));
+    }
+
+    private static U2 Pair(float x, float y)
+    {
+        U2 pair;
+        pair.X = Interop.FloatAsInt(x);
+        pair.Y = Interop.FloatAsInt(y);
+        return pair;
     }
 
     private static float OverPositions(float x)
@@ -218,15 +223,15 @@ internal static class AttentionTiles
         return x + WarpOps.ShuffleXor(x, 16);
     }
 
-    /// <summary>A warp's largest scores of the lane's heads.</summary>
-    public static F2 LargestOf(ArrayView<float> masses, int warp) => Pair(masses, warp * DecodeAttention.MostGroup);
+    /// <summary>A warp's largest scores of the lane's heads; the warp's number is a constant.</summary>
+    public static F2 LargestOf(ArrayView<float> masses, int warp) => Pair(masses, warp * DecodeAttention.MostGroup * sizeof(float));
 
-    /// <summary>A warp's masses of the lane's heads.</summary>
-    public static F2 MassOf(ArrayView<float> masses, int warp) => Pair(masses, Masses + (warp * DecodeAttention.MostGroup));
+    /// <summary>A warp's masses of the lane's heads, likewise.</summary>
+    public static F2 MassOf(ArrayView<float> masses, int warp) => Pair(masses, (Masses + (warp * DecodeAttention.MostGroup)) * sizeof(float));
 
-    private static F2 Pair(ArrayView<float> masses, int at)
+    private static F2 Pair(ArrayView<float> masses, int bytes)
     {
-        U2 pair = Mem.LoadShared2(ref masses.Cast<uint>()[at + ((Group.IdxX & 3) * 2)]);
+        U2 pair = Mem.LoadShared2At(ref masses.Cast<uint>()[(Group.IdxX & 3) * 2], bytes);
         F2 numbers;
         numbers.X = Interop.IntAsFloat(pair.X);
         numbers.Y = Interop.IntAsFloat(pair.Y);

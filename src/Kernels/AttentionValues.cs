@@ -19,18 +19,12 @@ internal static class AttentionValues
         float decay0 = Fast.Ex2(sums.Largest0 - largest.X), decay1 = Fast.Ex2(sums.Largest1 - largest.Y);
         sums.Largest0 = largest.X;
         sums.Largest1 = largest.Y;
+        ArrayView<uint> values = AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, 0), weights = memory.WeightsOf(chunk.Turn);
+        if (warp < slices)
+            sums.First = AddSlice<THead, TTiles>(values, weights, masses, tiles, warp, sums, Scaled(sums.First, decay0, decay1));
         // Blocks of fewer warps have two slices a warp.
-        for (int slice = warp; slice < slices; slice += warps)
-        {
-            F4 sum = Scaled(slice == warp ? sums.First : sums.Second, decay0, decay1);
-            sum = AddFour<THead, TTiles>(memory, chunk, (0, tiles), slice, sums, sum);
-            if (tiles > 4)
-                sum = AddFour<THead, TTiles>(memory, chunk, (4, tiles), slice, sums, sum);
-            if (slice == warp)
-                sums.First = sum;
-            else
-                sums.Second = sum;
-        }
+        if (warps < slices)
+            sums.Second = AddSlice<THead, TTiles>(values, weights, masses, tiles, warp + warps, sums, Scaled(sums.Second, decay0, decay1));
     }
 
     private static F2 LargestOfFour(ArrayView<float> masses, int first, float largest0, float largest1)
@@ -42,50 +36,46 @@ internal static class AttentionValues
         return largest;
     }
 
-    // Behind the last tile the last one again, with the factor zero: what is loaded and multiplied depends on no branch.
-    private static F4 AddFour<THead, TTiles>(AttentionMemory memory, AttentionChunk chunk, (int First, int Count) tiles, int slice, AttentionSums sums, F4 sum)
+    private static F4 AddSlice<THead, TTiles>(ArrayView<uint> values, ArrayView<uint> weights, ArrayView<float> masses, int tiles, int slice, AttentionSums sums, F4 sum)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int first = tiles.First, last = tiles.Count - 1, i1 = IntrinsicMath.Min(first + 1, last), i2 = IntrinsicMath.Min(first + 2, last), i3 = IntrinsicMath.Min(first + 3, last);
-        ArrayView<float> masses = memory.MassesOf(chunk.Turn);
-        AttentionProducts p0 = Products<THead, TTiles>(memory, chunk, first, i1, slice), p1 = Products<THead, TTiles>(memory, chunk, i2, i3, slice);
-        F2 f0 = Factor(masses, first, true, sums), f1 = Factor(masses, i1, first < last, sums), f2 = Factor(masses, i2, first + 1 < last, sums), f3 = Factor(masses, i3, first + 2 < last, sums);
-        sum = Add(p0.First, f0, true, sum);
-        sum = Add(p0.Second, f1, first < last, sum);
-        sum = Add(p1.First, f2, first + 1 < last, sum);
-        return Add(p1.Second, f3, first + 2 < last, sum);
+        int lane = Group.IdxX & 31, word = TTiles.ValueWord<THead>(slice, lane);
+        sum = AddFour<THead, TTiles>(values, weights, masses, word, 0, sums, sum);
+        // The same for the whole block.
+        return tiles > 4 ? AddFour<THead, TTiles>(values, weights, masses, word, 4, sums, sum) : sum;
     }
 
-    private static AttentionProducts Products<THead, TTiles>(AttentionMemory memory, AttentionChunk chunk, int tile0, int tile1, int slice)
+    // What belongs to a tile is a constant number of bytes behind what belongs to the first: one address for all. Tiles that are not there are zeros.
+    private static F4 AddFour<THead, TTiles>(ArrayView<uint> values, ArrayView<uint> weights, ArrayView<float> masses, int word, int first, AttentionSums sums, F4 sum)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int lane = Group.IdxX & 31, half = (2 * (lane < 16 ? tile0 : tile1)) + ((lane >> 3) & 1);
-        U4 w = LdMatrix.X4(ref memory.WeightsOf(chunk.Turn).Cast<ushort>()[((half * DecodeAttention.MostGroup) + (lane & 7)) * 8]);
-        return TTiles.Multiply<THead>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, tile0), AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, tile1), slice, w, lane);
+        int tileBytes = 4 * AttentionRing.TileWords<THead, TTiles>();
+        AttentionProducts p0 = TTiles.Multiply<THead>(values, word, first * tileBytes, Weights(weights, first)), p1 = TTiles.Multiply<THead>(values, word, (first + 2) * tileBytes, Weights(weights, first + 2));
+        F2 f0 = Factor(masses, first, sums), f1 = Factor(masses, first + 1, sums), f2 = Factor(masses, first + 2, sums), f3 = Factor(masses, first + 3, sums);
+        return Add(p1.Second, f3, Add(p1.First, f2, Add(p0.Second, f1, Add(p0.First, f0, sum))));
     }
+
+    // Of two tiles, transposed to the operand's order.
+    private static U4 Weights(ArrayView<uint> weights, int tile) => LdMatrix.X4TransAt(ref weights.Cast<ushort>()[(Group.IdxX & 31) * 8], tile * AttentionTiles.TileWeightWords * sizeof(uint));
 
     // From a tile's largest score to the block's.
-    private static F2 Factor(ArrayView<float> masses, int tile, bool counts, AttentionSums sums)
+    private static F2 Factor(ArrayView<float> masses, int tile, AttentionSums sums)
     {
         F2 own = AttentionTiles.LargestOf(masses, tile), factor;
-        // Computed in any case, so that it is a choice and not a branch.
-        float factor0 = Fast.Ex2(own.X - sums.Largest0), factor1 = Fast.Ex2(own.Y - sums.Largest1);
-        factor.X = counts ? factor0 : 0;
-        factor.Y = counts ? factor1 : 0;
+        factor.X = Fast.Ex2(own.X - sums.Largest0);
+        factor.Y = Fast.Ex2(own.Y - sums.Largest1);
         return factor;
     }
 
-    // Zero times what is infinite would not be zero: what does not count is zero itself.
-    private static F4 Add(F4 product, F2 factor, bool counts, F4 sum)
+    private static F4 Add(F4 product, F2 factor, F4 sum)
     {
-        F4 added;
-        added.X = Fast.Fma(counts ? product.X : 0, factor.X, sum.X);
-        added.Y = Fast.Fma(counts ? product.Y : 0, factor.Y, sum.Y);
-        added.Z = Fast.Fma(counts ? product.Z : 0, factor.X, sum.Z);
-        added.W = Fast.Fma(counts ? product.W : 0, factor.Y, sum.W);
-        return added;
+        sum.X = Fast.Fma(product.X, factor.X, sum.X);
+        sum.Y = Fast.Fma(product.Y, factor.Y, sum.Y);
+        sum.Z = Fast.Fma(product.Z, factor.X, sum.Z);
+        sum.W = Fast.Fma(product.W, factor.Y, sum.W);
+        return sum;
     }
 
     private static F4 Scaled(F4 sum, float first, float second)
@@ -106,7 +96,7 @@ internal static class AttentionValues
 
     private static F2 MassOfFour(ArrayView<float> masses, int first, AttentionSums sums, F2 mass)
     {
-        F2 f0 = Factor(masses, first, true, sums), f1 = Factor(masses, first + 1, true, sums), f2 = Factor(masses, first + 2, true, sums), f3 = Factor(masses, first + 3, true, sums);
+        F2 f0 = Factor(masses, first, sums), f1 = Factor(masses, first + 1, sums), f2 = Factor(masses, first + 2, sums), f3 = Factor(masses, first + 3, sums);
         F2 m0 = AttentionTiles.MassOf(masses, first), m1 = AttentionTiles.MassOf(masses, first + 1), m2 = AttentionTiles.MassOf(masses, first + 2), m3 = AttentionTiles.MassOf(masses, first + 3);
         mass.X = Fast.Fma(m3.X, f3.X, Fast.Fma(m2.X, f2.X, Fast.Fma(m1.X, f1.X, Fast.Fma(m0.X, f0.X, mass.X))));
         mass.Y = Fast.Fma(m3.Y, f3.Y, Fast.Fma(m2.Y, f2.Y, Fast.Fma(m1.Y, f1.Y, Fast.Fma(m0.Y, f0.Y, mass.Y))));

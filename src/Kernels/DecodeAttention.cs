@@ -189,12 +189,16 @@ internal static class DecodeAttention
         if (TTiles.HasScales && tile < span.End)
             scales = TTiles.LoadScales(a, AttentionTiles.Rows(a, tile, span.Position, lane));
         for (int stage = 0; stage < a.Stages; stage++)
-            AttentionRing.Request<THead, TTiles>(a, memory.Ring, span, tile + (stage * warps), stage);
+        {
+            AttentionRing.RequestKeys<THead, TTiles>(a, memory.Ring, span, tile + (stage * warps), stage);
+            AttentionRing.RequestValues<THead, TTiles>(a, memory.Ring, span, tile + (stage * warps), stage);
+        }
         AttentionAngles angles = AttentionHeads.Angles<THead>(a, span.IsInside != 0 ? span.Position : 0, lane);
+        AttentionSources sources = AttentionHeads.Sources<THead>(a);
         GridDependency.Release();
         GridDependency.Wait();
         if (span.IsInside != 0)
-            Attend<THead, TTiles>(a, span, angles, scales, memory);
+            Attend<THead, TTiles>(a, span, sources, angles, scales, memory);
         else
             AttentionMerge.StoreNaN<THead>(a);
     }
@@ -214,15 +218,15 @@ internal static class DecodeAttention
     }
 
     /// <summary>All the rest, once the new token's heads are there: by the whole block.</summary>
-    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionAngles angles, AttentionScales scales, AttentionMemory memory)
+    private static void Attend<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionSources sources, AttentionAngles angles, AttentionScales scales, AttentionMemory memory)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         memory.Heads = SharedMemory.Allocate<U4>((MostGroup + 2) * AttentionTiles.HeadWords / 4).Cast<uint>();
         memory.Weights = SharedMemory.Allocate<U4>(2 * AttentionTiles.WeightWords / 4).Cast<uint>();
         memory.Masses = SharedMemory.Allocate<U4>(2 * AttentionTiles.MassWords / 4).Cast<float>();
-        int warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
-        AttentionHeads.Prepare<THead, TTiles>(a, memory.Heads, angles, span.Position, span.End == span.Tiles);
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
+        AttentionHeads.Prepare<THead, TTiles>(a, memory.Heads, sources, angles, span.Position, span.End == span.Tiles);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
@@ -231,15 +235,25 @@ internal static class DecodeAttention
         sums.Largest0 = float.NegativeInfinity;
         sums.Largest1 = float.NegativeInfinity;
         F2 mass = default;
-        AttentionQueries queries = TTiles.LoadQueries<THead>(memory.Heads, Group.IdxX & 31);
+        AttentionQueries queries = TTiles.LoadQueries<THead>(memory.Heads, lane);
         AttentionChunk chunk = default;
         for (chunk.First = span.First; chunk.First < span.End; chunk.First += warps)
         {
             bool isLast = chunk.First + warps >= span.End;
-            AttentionRing.Wait(a.Stages);
             if (chunk.First + warp < span.End)
                 scales = Score<THead, TTiles>(a, span, memory, chunk, queries, scales, ref state);
+            else
+                AttentionRing.Clear<THead, TTiles>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.WeightsOf(chunk.Turn), lane);
+            // The lanes have read these keys themselves.
+            if (!isLast)
+                AttentionRing.RequestKeys<THead, TTiles>(a, memory.Ring, span, chunk.First + (a.Stages * warps) + warp, chunk.Stage);
             AttentionTiles.Publish(memory.MassesOf(chunk.Turn), state, isLast);
+            if (isLast)
+                CpAsync.WaitAll();
+            else
+                AttentionRing.WaitForValues();
+            if (chunk.First + warp == span.Tiles - 1)
+                AttentionRing.PlaceValue<THead, TTiles>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.Heads, span.Position, lane);
             Group.Barrier(); // weights, largest scores and values are there before they are read, and those of the turn before have been read
             AttentionValues.Add<THead, TTiles>(memory, chunk, IntrinsicMath.Min(warps, span.End - chunk.First), ref sums);
             if (isLast)
@@ -248,38 +262,44 @@ internal static class DecodeAttention
                 chunk.Stage = Advance<THead, TTiles>(a, span, memory.Ring, chunk);
             chunk.Turn ^= 1;
         }
-        for (int slice = warp; slice < Slices<THead>(); slice += warps)
-            AttentionMerge.Finish<THead, TTiles>(a, span, sums, mass, slice, slice == warp ? sums.First : sums.Second);
+        if (warp < Slices<THead>())
+            AttentionMerge.Finish<THead, TTiles>(a, span, sums, mass, warp, sums.First);
+        // Blocks of fewer warps have two slices a warp.
+        if (warps < Slices<THead>())
+            AttentionMerge.Finish<THead, TTiles>(a, span, sums, mass, warp + warps, sums.Second);
     }
 
-    // Weights of the calling warp's tile, the new token's value in its row; gives the scales of the warp's next tile.
+    // Weights of the calling warp's tile; gives the scales of its next one.
     private static AttentionScales Score<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, AttentionMemory memory, AttentionChunk chunk, AttentionQueries queries, AttentionScales scales, ref AttentionState state)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, tile = chunk.First + warp, next = tile + (Group.DimX >> 5);
+        int before = span.Position - (tile * TilePositions) - (lane >> 2);
+        ArrayView<uint> keys = AttentionRing.Keys<THead, TTiles>(memory.Ring, chunk.Stage, warp);
         // Requested before this tile is multiplied.
         AttentionScales following = default;
         if (TTiles.HasScales && next < span.End)
             following = TTiles.LoadScales(a, AttentionTiles.Rows(a, next, span.Position, lane));
+        AttentionRing.WaitForKeys(a.Stages);
         if (tile == span.Tiles - 1)
-            AttentionRing.PlaceValue<THead, TTiles>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.Heads, span.Position, lane);
-        AttentionRows rows = AttentionTiles.Rows(a, tile, span.Position, lane);
-        F4 scores = TTiles.Scores<THead>(AttentionRing.Keys<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.Heads, queries, rows, lane, ref scales);
-        AttentionTiles.Weigh<TTiles>(memory.WeightsOf(chunk.Turn), scores, scales, a.Scale, rows.Before, ref state);
+            TTiles.PlaceKey<THead>(keys, memory.Heads, before, lane);
+        if (TTiles.HasScales)
+            scales = TTiles.PlaceScales(memory.Heads, scales, before);
+        AttentionTiles.Weigh<TTiles>(memory.WeightsOf(chunk.Turn), TTiles.Scores<THead>(keys, queries, scales, lane), scales, a.Scale, before, ref state);
         return following;
     }
 
-    // Requests what the ring has room for, and gives the next stage. The only stage must have been read by all warps; of several, that of the chunk before is free behind this one's barrier.
+    // Requests the values that the ring has room for, and gives the next stage. The only stage must have been read by all warps; of two, that of the chunk before is free behind this one's barrier.
     private static int Advance<THead, TTiles>(DecodeAttentionArgs a, AttentionSpan span, ArrayView<uint> ring, AttentionChunk chunk)
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
-        int warps = Group.DimX >> 5, tile = chunk.First + (Group.IdxX >> 5), ahead = IntrinsicMath.Max(a.Stages - 1, 1), before = chunk.Stage == 0 ? a.Stages - 1 : chunk.Stage - 1;
+        int next = chunk.First + (Group.DimX >> 5) + (Group.IdxX >> 5), stage = a.Stages - 1 - chunk.Stage;
         if (a.Stages == 1)
             Group.Barrier(); // all warps have read the stage before it is filled again
-        if (a.Stages == 1 || chunk.First > span.First)
-            AttentionRing.Request<THead, TTiles>(a, ring, span, tile + (ahead * warps), before);
-        return chunk.Stage + 1 == a.Stages ? 0 : chunk.Stage + 1;
+        // With two stages the second chunk has been requested before the first was read.
+        AttentionRing.RequestValues<THead, TTiles>(a, ring, span, a.Stages == 1 || chunk.First > span.First ? next : span.End, stage);
+        return stage;
     }
 }

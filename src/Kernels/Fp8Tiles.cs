@@ -93,35 +93,40 @@ internal readonly struct Fp8Tiles : IAttentionTiles<Fp8Tiles>
         }
     }
 
-    public static F4 Scores<THead>(ArrayView<uint> keys, ArrayView<uint> heads, AttentionQueries queries, AttentionRows rows, int lane, ref AttentionScales scales)
+    public static void PlaceKey<THead>(ArrayView<uint> keys, ArrayView<uint> heads, int before, int lane)
         where THead : struct, IHeadWidth
     {
-        int slot = lane * 4, head = DecodeAttention.MostGroup * AttentionTiles.HeadWords, word = head + ((lane & 3) * 4);
-        U4 upper0 = Mem.LoadShared(ref keys[slot]), lower0 = Mem.LoadShared(ref keys[slot + 128]), upper1 = default, lower1 = default;
+        if (before != 0 && before != 8)
+            return;
+        int word = (DecodeAttention.MostGroup * AttentionTiles.HeadWords) + ((lane & 3) * 4), slot = (lane * 4) + (before * 16);
+        Mem.StoreShared(ref keys[slot], Mem.LoadShared(ref heads[word]));
+        if (THead.Halves == 2)
+            Mem.StoreShared(ref keys[slot + 256], Mem.LoadShared(ref heads[word + 16]));
+    }
+
+    public static AttentionScales PlaceScales(ArrayView<uint> heads, AttentionScales scales, int before)
+    {
+        const int Key = DecodeAttention.MostGroup * AttentionTiles.HeadWords;
+        float key = Interop.IntAsFloat(heads[Key + ScaleWord]), value = Interop.IntAsFloat(heads[Key + AttentionTiles.HeadWords + ScaleWord]);
+        scales.UpperKey = before == 0 ? key : scales.UpperKey;
+        scales.LowerKey = before == 8 ? key : scales.LowerKey;
+        scales.UpperValue = OfRow(scales.UpperValue, value, before);
+        scales.LowerValue = OfRow(scales.LowerValue, value, before - 8);
+        return scales;
+    }
+
+    public static F4 Scores<THead>(ArrayView<uint> keys, AttentionQueries queries, AttentionScales scales, int lane)
+        where THead : struct, IHeadWidth
+    {
+        int slot = lane * 4;
+        U4 upper = Mem.LoadSharedAt(ref keys[slot], 0), lower = Mem.LoadSharedAt(ref keys[slot], 512);
+        F4 scores = Multiply(upper, lower, queries.Q0, queries.Q1);
         if (THead.Halves == 2)
         {
-            upper1 = Mem.LoadShared(ref keys[slot + 256]);
-            lower1 = Mem.LoadShared(ref keys[slot + 384]);
+            upper = Mem.LoadSharedAt(ref keys[slot], 1024);
+            lower = Mem.LoadSharedAt(ref keys[slot], 1536);
+            scores = AttentionTiles.Sum(scores, Multiply(upper, lower, queries.Q2, queries.Q3));
         }
-        float own = Interop.IntAsFloat(heads[head + ScaleWord]), ownValue = Interop.IntAsFloat(heads[head + AttentionTiles.HeadWords + ScaleWord]);
-        if (rows.Before == 0)
-        {
-            upper0 = Mem.LoadShared(ref heads[word]);
-            upper1 = Mem.LoadShared(ref heads[word + 16]);
-            scales.UpperKey = own;
-        }
-        if (rows.Before == 8)
-        {
-            lower0 = Mem.LoadShared(ref heads[word]);
-            lower1 = Mem.LoadShared(ref heads[word + 16]);
-            scales.LowerKey = own;
-        }
-        // The weights of these rows come next.
-        scales.UpperValue = OfRow(scales.UpperValue, ownValue, rows.Before);
-        scales.LowerValue = OfRow(scales.LowerValue, ownValue, rows.Before - 8);
-        F4 scores = Multiply(upper0, lower0, queries.Q0, queries.Q1);
-        if (THead.Halves == 2)
-            scores = AttentionTiles.Sum(scores, Multiply(upper1, lower1, queries.Q2, queries.Q3));
         scores.X *= scales.UpperKey;
         scores.Y *= scales.UpperKey;
         scores.Z *= scales.LowerKey;
@@ -129,7 +134,7 @@ internal readonly struct Fp8Tiles : IAttentionTiles<Fp8Tiles>
         return scores;
     }
 
-    // What memory holds of the new position and later ones is no scale.
+    // Before the new token's row, in it, or behind it.
     private static float OfRow(float loaded, float own, int before) => Fast.Max(before > 0 ? loaded : before == 0 ? own : 1f, LeastScale);
 
     // 16 columns of the rows g and g + 8.
@@ -149,12 +154,14 @@ internal readonly struct Fp8Tiles : IAttentionTiles<Fp8Tiles>
         return words;
     }
 
-    // Two codes are one number to ldmatrix: a lane gets the columns 2g and 2g + 1 of two positions, the rows g and g + 8 of the operand.
-    public static AttentionProducts Multiply<THead>(ArrayView<uint> first, ArrayView<uint> second, int slice, U4 weights, int lane)
+    // Two codes are one number to ldmatrix: a lane gets the columns 2g and 2g + 1 of two positions, the rows g and g + 8 of the operand; the upper lanes name the rows of the second tile.
+    public static int ValueWord<THead>(int slice, int lane)
+        where THead : struct, IHeadWidth => ((lane >> 4) * AttentionRing.TileWords<THead, Fp8Tiles>()) + ((lane & 15) * AttentionRing.PitchWords<THead, Fp8Tiles>()) + (slice * 4);
+
+    public static AttentionProducts Multiply<THead>(ArrayView<uint> values, int word, int bytes, U4 weights)
         where THead : struct, IHeadWidth
     {
-        int at = 2 * (((lane & 15) * AttentionRing.PitchWords<THead, Fp8Tiles>()) + (slice * 4));
-        U4 v = LdMatrix.X4Trans(ref (lane < 16 ? first : second).Cast<ushort>()[at]);
+        U4 v = LdMatrix.X4TransAt(ref values.Cast<ushort>()[2 * word], bytes);
         AttentionProducts products;
         products.First = AttentionTiles.Multiply(Even(v.X), Odd(v.X), Even(v.Y), Odd(v.Y), weights.X, weights.Y, default);
         products.Second = AttentionTiles.Multiply(Even(v.Z), Odd(v.Z), Even(v.W), Odd(v.W), weights.Z, weights.W, default);

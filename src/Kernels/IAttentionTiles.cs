@@ -39,12 +39,23 @@ internal interface IAttentionTiles<TTiles>
     static abstract void StoreValue<THead>(DecodeAttentionArgs a, ArrayView<uint> head, U2 value, long row, int lane)
         where THead : struct, IHeadWidth;
 
-    /// <summary>Scores of 16 positions (rows) and eight heads (columns), the new key in its row.</summary>
-    static abstract F4 Scores<THead>(ArrayView<uint> keys, ArrayView<uint> heads, AttentionQueries queries, AttentionRows rows, int lane, ref AttentionScales scales)
+    /// <summary>The new key, in shared memory, into its row of the tile; a lane where it reads that itself.</summary>
+    static abstract void PlaceKey<THead>(ArrayView<uint> keys, ArrayView<uint> heads, int before, int lane)
         where THead : struct, IHeadWidth;
 
-    /// <summary>Products of 16 columns of the values of two tiles and the weights of eight heads.</summary>
-    static abstract AttentionProducts Multiply<THead>(ArrayView<uint> first, ArrayView<uint> second, int slice, U4 weights, int lane)
+    /// <summary>The scales with the new token's in its rows; what memory holds of it and of later ones is no scale.</summary>
+    static abstract AttentionScales PlaceScales(ArrayView<uint> heads, AttentionScales scales, int before);
+
+    /// <summary>Scores of 16 positions (rows) and eight heads (columns).</summary>
+    static abstract F4 Scores<THead>(ArrayView<uint> keys, AttentionQueries queries, AttentionScales scales, int lane)
+        where THead : struct, IHeadWidth;
+
+    /// <summary>Where a lane begins to read 16 columns of a tile's values.</summary>
+    static abstract int ValueWord<THead>(int slice, int lane)
+        where THead : struct, IHeadWidth;
+
+    /// <summary>Products of 16 columns of the values of two tiles, a constant number of bytes behind the lane's word, and the weights of eight heads.</summary>
+    static abstract AttentionProducts Multiply<THead>(ArrayView<uint> values, int word, int bytes, U4 weights)
         where THead : struct, IHeadWidth;
 
     /// <summary>Which of the 16 columns a lane's sums X and Y belong to; those of Z and W are <see cref="ColumnStep"/> further.</summary>
@@ -108,34 +119,35 @@ internal readonly struct Bf16Tiles : IAttentionTiles<Bf16Tiles>
         }
     }
 
-    public static F4 Scores<THead>(ArrayView<uint> keys, ArrayView<uint> heads, AttentionQueries queries, AttentionRows rows, int lane, ref AttentionScales scales)
+    public static void PlaceKey<THead>(ArrayView<uint> keys, ArrayView<uint> heads, int before, int lane)
         where THead : struct, IHeadWidth
     {
-        AttentionKeys k = AttentionTiles.LoadKeys<THead>(keys, lane);
-        int word = (DecodeAttention.MostGroup * AttentionTiles.HeadWords) + ((lane & 3) * 4);
-        if (rows.Before == 0)
+        if (before != 0 && before != 8)
+            return;
+        int word = (DecodeAttention.MostGroup * AttentionTiles.HeadWords) + ((lane & 3) * 4), slot = (lane * 4) + (before * 32);
+        Mem.StoreShared(ref keys[slot], Mem.LoadShared(ref heads[word]));
+        Mem.StoreShared(ref keys[slot + 128], Mem.LoadShared(ref heads[word + 16]));
+        if (THead.Halves == 2)
         {
-            k.Upper0 = Mem.LoadShared(ref heads[word]);
-            k.Upper1 = Mem.LoadShared(ref heads[word + 16]);
-            k.Upper2 = Mem.LoadShared(ref heads[word + 32]);
-            k.Upper3 = Mem.LoadShared(ref heads[word + 48]);
+            Mem.StoreShared(ref keys[slot + 512], Mem.LoadShared(ref heads[word + 32]));
+            Mem.StoreShared(ref keys[slot + 640], Mem.LoadShared(ref heads[word + 48]));
         }
-        if (rows.Before == 8)
-        {
-            k.Lower0 = Mem.LoadShared(ref heads[word]);
-            k.Lower1 = Mem.LoadShared(ref heads[word + 16]);
-            k.Lower2 = Mem.LoadShared(ref heads[word + 32]);
-            k.Lower3 = Mem.LoadShared(ref heads[word + 48]);
-        }
-        return AttentionTiles.Scores<THead>(k, queries);
     }
 
+    public static AttentionScales PlaceScales(ArrayView<uint> heads, AttentionScales scales, int before) => scales;
+
+    public static F4 Scores<THead>(ArrayView<uint> keys, AttentionQueries queries, AttentionScales scales, int lane)
+        where THead : struct, IHeadWidth => AttentionTiles.Scores<THead>(AttentionTiles.LoadKeys<THead>(keys, lane), queries);
+
     // Transposed by ldmatrix: columns 0 … 7 of the slice are the rows 0 … 7 of the operand, the others the rows from 8 on.
-    public static AttentionProducts Multiply<THead>(ArrayView<uint> first, ArrayView<uint> second, int slice, U4 weights, int lane)
+    public static int ValueWord<THead>(int slice, int lane)
+        where THead : struct, IHeadWidth => (((lane & 7) + ((lane >> 4) * 8)) * AttentionRing.PitchWords<THead, Bf16Tiles>()) + (slice * 8) + (((lane >> 3) & 1) * 4);
+
+    public static AttentionProducts Multiply<THead>(ArrayView<uint> values, int word, int bytes, U4 weights)
         where THead : struct, IHeadWidth
     {
-        int at = 2 * ((((lane & 7) + ((lane >> 4) * 8)) * AttentionRing.PitchWords<THead, Bf16Tiles>()) + (slice * 8) + (((lane >> 3) & 1) * 4));
-        U4 v0 = LdMatrix.X4Trans(ref first.Cast<ushort>()[at]), v1 = LdMatrix.X4Trans(ref second.Cast<ushort>()[at]);
+        ArrayView<ushort> halves = values.Cast<ushort>();
+        U4 v0 = LdMatrix.X4TransAt(ref halves[2 * word], bytes), v1 = LdMatrix.X4TransAt(ref halves[2 * word], bytes + (4 * AttentionRing.TileWords<THead, Bf16Tiles>()));
         AttentionProducts products;
         products.First = AttentionTiles.Multiply(v0.X, v0.Y, v0.Z, v0.W, weights.X, weights.Y, default);
         products.Second = AttentionTiles.Multiply(v1.X, v1.Y, v1.Z, v1.W, weights.Z, weights.W, default);

@@ -37,7 +37,7 @@ internal sealed class DecodeAttentionWorkspace : IDisposable
     /// <summary>Parts that are done: zero between calls.</summary>
     public DeviceBuffer<int> Done { get; } = null!;
 
-    /// <summary>Stages of tiles in shared memory, 1 to 3; 0 leaves them to the launch. Bits do not depend on them.</summary>
+    /// <summary>Stages of tiles in shared memory, 1 or 2; 0 leaves them to the launch. Bits do not depend on them.</summary>
     public int Stages { get; init; }
 
     public void Dispose()
@@ -54,7 +54,7 @@ internal sealed class DecodeAttentionWorkspace : IDisposable
 /// </summary>
 internal static class DecodeAttention
 {
-    private static readonly KernelTraits Traits = new(32 * Kernel.MostWarps, NeedsWarp32: true, Overlaps: true);
+    private static readonly KernelTraits Traits = new(32 * Kernel.MostWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 2);
 
     internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads64 = new(Kernel.Run<Head64, Bf16Tiles>, Traits);
     internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads128 = new(Kernel.Run<Head128, Bf16Tiles>, Traits);

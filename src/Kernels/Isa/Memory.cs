@@ -31,6 +31,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.cg.v4.u32 %d, [%g0];")]
     public static U4 LoadL2(ref uint p) => Load<U4>(ref p, "ld.global.cg.v4.u32");
 
+    /// <summary>Loads 16 bytes of global memory past L1, a constant number of bytes on.</summary>
+    [IntrinsicImplementation, Ptx("ld.global.cg.v4.u32 %d, [%g0+%c1];")]
+    public static U4 LoadL2At(ref uint p, int bytes) => Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.cg.v4.u32");
+
     /// <summary>Loads 8 bytes of global memory past L1.</summary>
     [IntrinsicImplementation, Ptx("ld.global.cg.v2.u32 %d, [%g0];")]
     public static U2 LoadL2Pair(ref uint p) => Load<U2>(ref p, "ld.global.cg.v2.u32");
@@ -122,6 +126,10 @@ internal static class Mem
     /// <summary>Stores a number to shared memory, a constant number of bytes on.</summary>
     [IntrinsicImplementation, Ptx("st.shared.f32 [%s0+%c1], %2;")]
     public static void StoreSharedAt(ref uint p, int bytes, float v) => Store(ref Unsafe.AddByteOffset(ref p, bytes), v, "st.shared.f32");
+
+    /// <summary>Stores 4 bytes to shared memory, a constant number of bytes on.</summary>
+    [IntrinsicImplementation, Ptx("st.shared.u32 [%s0+%c1], %2;")]
+    public static void StoreSharedWordAt(ref uint p, int bytes, uint v) => Store(ref Unsafe.AddByteOffset(ref p, bytes), v, "st.shared.u32");
 
     /// <summary>Stores 16 bytes to shared memory.</summary>
     [IntrinsicImplementation, Ptx("st.shared.v4.u32 [%s0], %1;")]

@@ -36,7 +36,7 @@ public sealed partial class EveryInstructionTests
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
-        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y;
+        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y;
         CpAsync.Commit();
         CpAsync.Wait(1);
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
@@ -46,7 +46,7 @@ public sealed partial class EveryInstructionTests
         Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2At(ref a.Input[at + 10], 32));
         Mem.StoreShared(ref shared[at + 20], Mem.LoadStream(ref a.Input[at + 20]));
         Mem.StoreShared(ref shared[at + 24], Mem.LoadReadOnly(ref a.Input[at + 24]));
-        shared[at + 28] = Mem.LoadStream1(ref a.Input[at + 28]);
+        Mem.StoreSharedWordAt(ref shared[at + 24], 16, Mem.LoadStream1(ref a.Input[at + 28]));
         shared[at + 29] = first.X ^ first.W ^ Mem.LoadGlobal2(ref a.Input[at + 2]).Y ^ Mem.LoadStream2(ref a.Input[at + 6]).X ^ Mem.LoadGlobalHalf(ref a.Input.Cast<byte>()[(4 * at) + 6]) ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
         Mem.StoreSharedAt(ref shared[at + 28], 8, Interop.IntAsFloat(a.Input[at + 9] & 0x3FFFFFFF));
         Fence.Device();
