@@ -11,7 +11,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// A block owns 16 columns of the residual stream and goes through all experts that any token chose, in ascending order, each read
 /// once; a warp multiplies the same chunks of every expert. So the order of a token's sum depends on its own experts alone: those of
 /// the others add nothing to its column. A pair's weight multiplies a chunk's sums, and the warps add up in shared memory, in warp order. In
-/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing, or the sums that it is made from, is
+/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing is
 /// older, and is read and the first weights are requested before this kernel waits.
 /// </remarks>
 internal static class ExpertDown
@@ -59,7 +59,7 @@ internal static class ExpertDown
         table.Firsts = shared.SubView(3 * pairs * sizeof(int), pairs * sizeof(int)).Cast<int>();
         table.Pairs = shared.SubView(4 * pairs * sizeof(int), pairs * a.Tokens * sizeof(int)).Cast<int>();
         table.Count = count;
-        table.Fill<TInputs>(a);
+        table.Fill(a);
         ArrayView<uint> rows = TInputs.IsOneRow ? shared.SubView(RowStart(pairs, a.Tokens), 2 * pairs * k).Cast<uint>() : a.Activated.Cast<uint>();
         F4 sum0 = default, sum1 = default;
         Stream<TFormat, TInputs, TTiles>(a, table, rows, ref sum0, ref sum1);
@@ -79,7 +79,7 @@ internal static class ExpertDown
             // Eight lanes a row, in the first four warps.
             if (Group.IdxX < TileStream.Sums)
             {
-                float value = old + TileStream.CollectRow(partials, Group.DimX >> 5);
+                float value = old + TileStream.CollectRow(partials, 0, TileStream.Sums, Group.DimX >> 5);
                 if (owns && (Group.IdxX & 7) == 0)
                     a.Residual[row] = value;
             }
@@ -244,27 +244,16 @@ internal struct ExpertTable
     public readonly int PairOf(ExpertArgs a, int rank, int token) => token < a.Tokens ? Pairs[(rank * a.Tokens) + token] : -1;
 
     /// <summary>Called by the whole block, which may use it afterwards.</summary>
-    public readonly void Fill<TInputs>(ExpertArgs a)
-        where TInputs : struct, ITileInputs
+    public readonly void Fill(ExpertArgs a)
     {
         int pairs = a.Tokens * a.TopK;
         if (Group.IdxX == 0)
             Count[0] = 0;
-        if (TInputs.IsNormed)
+        ArrayView<uint> experts = a.Experts.Cast<uint>();
+        for (int p = Group.IdxX; p < pairs; p += Group.DimX)
         {
-            // The launch before writes what it chose; what it chose from is older.
-            RouterChoice choice = RouterSums.Select(a.Router, a.TopK);
-            if (Group.IdxX < pairs)
-                Ids[Group.IdxX] = choice.ChosenExpert;
-        }
-        else
-        {
-            ArrayView<uint> experts = a.Experts.Cast<uint>();
-            for (int p = Group.IdxX; p < pairs; p += Group.DimX)
-            {
-                int id = (int)Mem.LoadL2Word(ref experts[p]);
-                Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
-            }
+            int id = (int)Mem.LoadL2Word(ref experts[p]);
+            Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
         }
         for (int i = Group.IdxX; i < pairs * a.Tokens; i += Group.DimX)
             Pairs[i] = -1;

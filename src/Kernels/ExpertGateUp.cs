@@ -14,7 +14,7 @@ internal struct ExpertArgs
     /// <summary>The tokens' inputs, of gate and up.</summary>
     public TileSource Source;
 
-    /// <summary>One token's routing where the kernels make it themselves.</summary>
+    /// <summary>One token's routing where the kernels make it themselves (<see cref="RoutedGateUp"/>).</summary>
     public RouterArgs Router;
 
     /// <summary>[Tokens · TopK] the expert of each pair; of a token's pairs all differ.</summary>
@@ -35,6 +35,9 @@ internal struct ExpertArgs
 
     /// <summary>Rows of gate, of up, and columns of down.</summary>
     public int Width;
+
+    /// <summary>Chunks of a warp that are on their way at once, where there is a <see cref="TileRing"/>.</summary>
+    public int Slots;
 }
 
 /// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>
@@ -58,13 +61,6 @@ internal struct ExpertRows
     public int Expert;
 }
 
-/// <summary>What a block knows of its inputs before it knows its expert.</summary>
-internal struct ExpertRowParts
-{
-    public TileRowStates States;
-    public TileRowGains Gains;
-}
-
 /// <summary>
 /// The first half of a Mixture-of-Experts layer for at most 16 tokens: a[p] = silu(Wgate · x) · (Wup · x) with the expert of pair p and
 /// the input of its token, float32 sums, rounded once.
@@ -83,9 +79,9 @@ internal static class ExpertGateUp
     private static int WarpSums<TTiles>()
         where TTiles : struct, ITiles => 2 * TTiles.Count * TileStream.Sums;
 
-    /// <summary>Bytes of the row of inputs, with what goes before it.</summary>
+    /// <summary>Bytes of the row of inputs.</summary>
     public static int RowBytes<TInputs>(int k)
-        where TInputs : struct, ITileInputs => TInputs.IsOneRow ? TileRow.ScratchBytes + (2 * k) : 0;
+        where TInputs : struct, ITileInputs => TInputs.IsOneRow ? 2 * k : 0;
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes<TInputs, TTiles>(int warps, int k)
@@ -99,24 +95,9 @@ internal static class ExpertGateUp
     {
         ArrayView<int> found = SharedMemory.Allocate<int>(1 + MostTokens);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        ExpertRowParts parts = default;
-        if (TInputs.IsNormed)
-            parts.Gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
         GridDependency.Wait();
         GridDependency.Release();
-        if (TInputs.IsNormed)
-            parts.States = TileRow.LoadStates(a.Source, a.Weights.K / 2);
-        int pair = Grid.IdxY, expert;
-        RouterChoice choice = default;
-        if (TInputs.IsNormed)
-        {
-            choice = RouterSums.Select(a.Router, a.TopK);
-            expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
-        }
-        else
-        {
-            expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
-        }
+        int pair = Grid.IdxY, expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
         // The same for the whole block. Routing comes from the device unchecked: an expert that does not exist is left out.
         bool skip = expert < 0 || expert >= a.ExpertCount;
         if (a.Tokens > 1)
@@ -126,7 +107,7 @@ internal static class ExpertGateUp
         int row = RowBytes<TInputs>(a.Weights.K);
         ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
         ExpertSums sums = default;
-        Stream<TFormat, TInputs, TTiles>(a, shared, expert, parts, ref sums);
+        Stream<TFormat, TInputs, TTiles>(a, shared, expert, ref sums);
         int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
         TileStream.Publish(partials, start, lane, sums.Gate0);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
@@ -137,14 +118,7 @@ internal static class ExpertGateUp
         }
         // All warps' sums are there before they are added.
         Group.Barrier();
-        float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
-        if (TInputs.IsNormed)
-        {
-            float norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
-            factor *= norm;
-            StoreRouting(a, choice, norm);
-        }
-        Store<TTiles>(a, partials, found, factor);
+        Store<TTiles>(a, partials, found, TileStream.MatrixScale<TFormat>(a.Weights, expert));
     }
 
     // Whether an earlier pair's block has the expert; else which of its pairs each token has, or −1.
@@ -165,7 +139,7 @@ internal static class ExpertGateUp
         return found[0] != 0;
     }
 
-    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ExpertRowParts parts, ref ExpertSums sums)
+    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
@@ -180,19 +154,19 @@ internal static class ExpertGateUp
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
         // With a second tile of inputs a third chunk would cost more registers than it hides.
         if (TTiles.Count == 2)
-            StreamTwo<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+            StreamTwo<TFormat, TInputs, TTiles>(a, shared, rows, ref sums);
         else
-            StreamThree<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+            StreamThree<TFormat, TInputs, TTiles>(a, shared, rows, ref sums);
     }
 
-    private static void StreamTwo<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static void StreamTwo<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
+        ArrayView<uint> x = Prepare<TInputs>(a, shared);
         for (; c + step < count; c += 2 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
@@ -206,7 +180,7 @@ internal static class ExpertGateUp
 
     // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
     // again. No branch stands in the loop that the compiler would wait at.
-    private static void StreamThree<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static void StreamThree<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
@@ -214,7 +188,7 @@ internal static class ExpertGateUp
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
         ExpertChunk w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
+        ArrayView<uint> x = Prepare<TInputs>(a, shared);
         for (; c + (2 * step) < count; c += 3 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
@@ -248,16 +222,13 @@ internal static class ExpertGateUp
     }
 
     // Called by all threads: there may be a barrier in it.
-    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared, ExpertRowParts parts)
+    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared)
         where TInputs : struct, ITileInputs
     {
         if (!TInputs.IsOneRow)
             return shared.Cast<uint>();
-        ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
-        if (TInputs.IsNormed)
-            TileRow.Norm(a.Source, row, shared.Cast<float>(), parts.States, parts.Gains);
-        else
-            TileRow.Copy(a.Source.X.Cast<uint>(), row);
+        ArrayView<uint> row = shared.SubView(0, 2 * a.Weights.K).Cast<uint>();
+        TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         return row;
     }
@@ -274,20 +245,6 @@ internal static class ExpertGateUp
         {
             sums.Gate1 = TileStream.Multiply<TFormat>(w.Gate, w.Inputs1, 1f, 1f, sums.Gate1);
             sums.Up1 = TileStream.Multiply<TFormat>(w.Up, w.Inputs1, 1f, 1f, sums.Up1);
-        }
-    }
-
-    // One warp of the whole grid: its choice is everybody's.
-    private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
-    {
-        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
-            return;
-        float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
-        RouterSums.StoreLogits(a.Router, choice, norm);
-        if (Group.IdxX < a.TopK)
-        {
-            a.Experts[Group.IdxX] = choice.ChosenExpert;
-            a.PairWeights[Group.IdxX] = weight;
         }
     }
 

@@ -24,6 +24,9 @@ internal struct TileLinearArgs
 
     /// <summary>[N] BF16, the gains of the norm before the router.</summary>
     public ArrayView<ushort> RouterGain;
+
+    /// <summary>Chunks of a warp that are on their way at once (<see cref="TileRing"/>).</summary>
+    public int Slots;
 }
 
 /// <summary>Where a product goes.</summary>
@@ -51,7 +54,7 @@ internal readonly struct TileAdd : ITileSink
 /// </summary>
 /// <remarks>
 /// A block has 16 rows of W, so that 2,048 rows still occupy 128 multiprocessors; its warps take turns along K and add up in shared memory, in
-/// a fixed tree. Weights are requested before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
+/// a fixed tree. Weights are requested, nearly all of them, before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
 /// but for the norm's factor, which is the same for all: each block adds its columns' share as a fixed-point integer, so the order of the
 /// blocks does not matter, and no launch is needed for them.
 /// </remarks>
@@ -64,9 +67,16 @@ internal static class TileLinear
     private static int RouterBytes<TSink>(int experts)
         where TSink : struct, ITileSink => TSink.IsResidual ? experts * TileStream.Rows * sizeof(ushort) : 0;
 
+    /// <summary>Where the warps' slots begin: on a 16-byte boundary.</summary>
+    private static int RingStart<TSink>(int k, int experts)
+        where TSink : struct, ITileSink => TileRow.ScratchBytes + (2 * k) + RouterBytes<TSink>(experts);
+
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes<TSink>(int warps, int k, int experts)
-        where TSink : struct, ITileSink => TileRow.ScratchBytes + (2 * k) + RouterBytes<TSink>(experts) + (warps * TileStream.Sums * sizeof(float));
+    public static int SharedBytes<TSink>(int ringBytes, int k, int experts)
+        where TSink : struct, ITileSink => RingStart<TSink>(k, experts) + ringBytes;
+
+    private static ArrayView<uint> RouterColumns<TSink>(TileLinearArgs a, ArrayView<byte> shared)
+        where TSink : struct, ITileSink => shared.SubView(TileRow.ScratchBytes + (2 * a.Weights.K), RouterBytes<TSink>((int)a.RouterSums.Length)).Cast<uint>();
 
     public static void Run<TFormat, TInputs, TSink>(TileLinearArgs a)
         where TFormat : struct, IStreamedFormat
@@ -76,12 +86,13 @@ internal static class TileLinear
         ArrayView<float> columns = SharedMemory.Allocate<float>(TileStream.Rows);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int lane = Group.IdxX & 31, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, k = a.Weights.K;
-        int routerStart = TileRow.ScratchBytes + (2 * k), routerBytes = RouterBytes<TSink>((int)a.RouterSums.Length);
-        ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * k).Cast<uint>();
-        ArrayView<uint> router = shared.SubView(routerStart, routerBytes).Cast<uint>();
-        ArrayView<float> partials = shared.SubView(routerStart + routerBytes, warps * TileStream.Sums * sizeof(float)).Cast<float>();
-        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, row, router);
-        TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
+        int first = RingStart<TSink>(k, (int)a.RouterSums.Length), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
+        TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
+        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, ring);
+        // A warp's sums take the place of its weights.
+        ArrayView<float> partials = shared.SubView(first, warps * step * sizeof(float)).Cast<float>();
+        WarpOps.Barrier(); // no lane reads weights any more
+        TileStream.Publish(partials, turn * step, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
         float old = 0, gain = 1;
         if (TSink.IsResidual && Group.IdxX < TileStream.Sums)
@@ -94,27 +105,27 @@ internal static class TileLinear
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
-        Finish<TSink>(a, partials, columns, (old, gain), factor);
+        Finish<TSink>(a, (partials, step), columns, (old, gain), factor);
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
-            AddRouter(a.RouterSums, router, columns);
+            AddRouter(a.RouterSums, RouterColumns<TSink>(a, shared), columns);
         }
     }
 
-    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router)
+    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, TileRing ring)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, c = Group.IdxX >> 5;
-        int count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
-        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
-        TileChunk w0 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c, last)), w1 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + warps, last));
-        TileChunk w2 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (2 * warps), last)), w3 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (3 * warps), last));
+        int warps = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>();
+        ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
+        TileAddresses at = TileRing.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        for (int slot = 0; slot < ring.Slots; slot += 2)
+            RequestStep<TFormat>(a, ring, at, c + (slot * warps), slot);
         GridDependency.Release();
         if (TSink.IsResidual)
-            LoadRouter(a.Router, a.Weights.N, router);
+            LoadRouter(a.Router, a.Weights.N, RouterColumns<TSink>(a, shared));
         if (TInputs.IsNormed)
         {
             TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
@@ -130,30 +141,28 @@ internal static class TileLinear
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);
         Group.Barrier(); // the row is there before anyone multiplies by it
-        F4 sum = default;
-        // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.
-        for (; c + (7 * warps) < count; c += 4 * warps)
+        F4 even = default, odd = default;
+        for (int slot = 0; c < count; slot += 2, c += 2 * warps)
         {
-            sum = Multiply<TFormat>(row, w0, c, sum);
-            w0 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (4 * warps));
-            sum = Multiply<TFormat>(row, w1, c + warps, sum);
-            w1 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (5 * warps));
-            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-            w2 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (6 * warps));
-            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-            w3 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (7 * warps));
+            ring.WaitStep();
+            even = Multiply<TFormat>(row, ring.Take<TFormat>(a.Weights, at, 0, c, slot), c, even);
+            if (c + warps < count)
+                odd = Multiply<TFormat>(row, ring.Take<TFormat>(a.Weights, at, 0, c + warps, slot + 1), c + warps, odd);
+            RequestStep<TFormat>(a, ring, at, c + (ring.Slots * warps), slot);
         }
-        if (c < count)
-            sum = Multiply<TFormat>(row, w0, c, sum);
-        if (c + warps < count)
-            sum = Multiply<TFormat>(row, w1, c + warps, sum);
-        if (c + (2 * warps) < count)
-            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-        if (c + (3 * warps) < count)
-            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-        for (c += 4 * warps; c < count; c += warps)
-            sum = Multiply<TFormat>(row, TileStream.Load<TFormat>(a.Weights, place, 0, c), c, sum);
-        return sum;
+        return TileStream.Add(even, odd);
+    }
+
+    // A step is two of the warp's chunks. Beyond the last chunk nothing is requested.
+    private static void RequestStep<TFormat>(TileLinearArgs a, TileRing ring, TileAddresses at, int chunk, int slot)
+        where TFormat : struct, IStreamedFormat
+    {
+        int warps = Group.DimX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>();
+        if (chunk < count)
+            ring.Request<TFormat>(a.Weights, at, 0, chunk, slot);
+        if (chunk + warps < count)
+            ring.Request<TFormat>(a.Weights, at, 0, chunk + warps, slot + 1);
+        CpAsync.Commit();
     }
 
     private static F4 Multiply<TFormat>(ArrayView<uint> row, TileChunk w, int chunk, F4 sum)
@@ -164,13 +173,13 @@ internal static class TileLinear
     }
 
     // Eight lanes a row, in the first four warps.
-    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> partials, ArrayView<float> columns, (float Old, float Gain) residual, float factor)
+    private static void Finish<TSink>(TileLinearArgs a, (ArrayView<float> Sums, int Step) partials, ArrayView<float> columns, (float Old, float Gain) residual, float factor)
         where TSink : struct, ITileSink
     {
         int row = Group.IdxX >> 3, n = (Grid.IdxX * TileStream.Rows) + row;
         if (Group.IdxX >= TileStream.Sums)
             return;
-        float value = TileStream.CollectRow(partials, Group.DimX >> 5) * factor;
+        float value = TileStream.CollectRow(partials.Sums, 0, partials.Step, Group.DimX >> 5) * factor;
         if ((Group.IdxX & 7) > 0)
             return;
         if (!TSink.IsResidual)

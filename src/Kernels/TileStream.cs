@@ -135,6 +135,16 @@ internal static class TileStream
         return inputs;
     }
 
+    /// <summary>The sums of two halves of a warp's chunks.</summary>
+    public static F4 Add(F4 first, F4 second)
+    {
+        first.X += second.X;
+        first.Y += second.Y;
+        first.Z += second.Z;
+        first.W += second.W;
+        return first;
+    }
+
     /// <summary>Adds a chunk's products; the sums of the lane's two columns are multiplied by a number each.</summary>
     public static F4 Multiply<TFormat>(TileChunk w, TileInputs x, float column0, float column1, F4 sum)
         where TFormat : struct, IStreamedFormat
@@ -192,14 +202,14 @@ internal static class TileStream
 
     /// <summary>
     /// One row's sum of the first column over the warps, by eight lanes beside each other that all get it: the first 128 threads, row by row.
-    /// The order is fixed by the number of warps. Whole warps call.
+    /// The order is fixed by the number of warps; a warp's sums begin at <paramref name="first"/> plus so many steps. Whole warps call.
     /// </summary>
-    public static float CollectRow(ArrayView<float> partials, int warps)
+    public static float CollectRow(ArrayView<float> partials, int first, int step, int warps)
     {
         int row = Group.IdxX >> 3;
         float sum = 0;
         for (int warp = Group.IdxX & 7; warp < warps; warp += 8)
-            sum += partials[(warp * Sums) + (row * Columns)];
+            sum += partials[(warp * step) + first + (row * Columns)];
         sum += WarpOps.ShuffleXor(sum, 1);
         sum += WarpOps.ShuffleXor(sum, 2);
         return sum + WarpOps.ShuffleXor(sum, 4);

@@ -20,6 +20,7 @@ internal static class DecodeLinear
     // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
     private const int LeastWarps = 4, WarpsWanted = 2048;
 
+    private static readonly Dictionary<WeightFormat, int> SlotBytes = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
@@ -30,7 +31,7 @@ internal static class DecodeLinear
     public static bool Exists(GpuDevice device, QuantizedMatrix matrix) =>
         device.WarpSize == 32 && device.MaxThreadsPerBlock >= TileStream.Sums && matrix.Count == 1 && SkinnyKernels.Exist(matrix.Format, null, matrix.Block)
         && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0 && matrix.N % TileStream.Rows == 0
-        && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps, matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock;
+        && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps * TileRing.LeastSlots * SlotBytes[matrix.Format], matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock;
 
     /// <summary>Whether a router's logits can be fed by the product that adds to the residual stream.</summary>
     public static bool CanFeed(QuantizedMatrix router) => router.Format == WeightFormat.Bf16 && router.N <= RouterSums.MostExperts;
@@ -99,23 +100,28 @@ internal static class DecodeLinear
             throw new NotSupportedException($"{matrix.Format.Title()} weights of [{matrix.N}, {matrix.K}] do not stream on {stream.Device.Name}.");
     }
 
-    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args)
+    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, TileLinearArgs args)
         where TSink : struct, ITileSink
     {
-        int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix);
-        int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length);
+        int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix), experts = (int)args.RouterSums.Length;
+        int chunks = Chunks(matrix), perSlot = warps * SlotBytes[matrix.Format];
+        int available = stream.Device.MaxSharedBytesPerBlock - TileLinear.SharedBytes<TSink>(0, matrix.K, experts);
+        args.Slots = TileRing.SlotsFor((chunks + warps - 1) / warps, perSlot, available);
+        int shared = TileLinear.SharedBytes<TSink>(args.Slots * perSlot, matrix.K, experts);
         stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
     }
 
     // Depends on the matrix only: a row's sums have one order for any number of rows.
     internal static int Warps(GpuDevice device, QuantizedMatrix matrix)
     {
-        int chunks = (int)(matrix.Format.RowBytes(matrix.K) / SkinnyGemm.ChunkBytes), tiles = matrix.N / TileStream.Rows;
+        int chunks = Chunks(matrix), tiles = matrix.N / TileStream.Rows;
         int most = Math.Min(SkinnyGemm.MostWarps, device.MaxThreadsPerBlock / 32), warps = Math.Min(LeastWarps, most);
         while (2 * warps <= Math.Min(most, chunks) && 2 * warps * tiles <= WarpsWanted)
             warps *= 2;
         return warps;
     }
+
+    private static int Chunks(QuantizedMatrix matrix) => (int)(matrix.Format.RowBytes(matrix.K) / SkinnyGemm.ChunkBytes);
 
     private static KernelDefinition[] Create()
     {
@@ -131,6 +137,7 @@ internal static class DecodeLinear
         where TFormat : struct, IStreamedFormat
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        SlotBytes.Add(format, TileRing.SlotBytes<TFormat>());
         StoreByFormat.Add(format, new(TileLinear.Run<TFormat, RowNormed, TileStore>, traits));
         AddByFormat.Add(format, new(TileLinear.Run<TFormat, RowCopied, TileAdd>, traits));
     }

@@ -10,9 +10,6 @@ internal enum ExpertInputs
     /// <summary>One token's normed state.</summary>
     One,
 
-    /// <summary>One token's residual stream, normed and routed by the kernels.</summary>
-    Normed,
-
     /// <summary>1 to 8 tokens.</summary>
     Eight,
 
@@ -38,7 +35,7 @@ internal static class ExpertKernels
     /// <summary>Dynamic shared memory of a block of gate and up.</summary>
     public static int GateUpShared(ExpertInputs inputs, int warps, int k) => inputs switch
     {
-        ExpertInputs.One or ExpertInputs.Normed => ExpertGateUp.SharedBytes<RowCopied, OneTile>(warps, k),
+        ExpertInputs.One => ExpertGateUp.SharedBytes<RowCopied, OneTile>(warps, k),
         ExpertInputs.Eight => ExpertGateUp.SharedBytes<RowsInDevice, OneTile>(warps, k),
         _ => ExpertGateUp.SharedBytes<RowsInDevice, TwoTiles>(warps, k),
     };
@@ -46,7 +43,7 @@ internal static class ExpertKernels
     /// <summary>Dynamic shared memory of a block of down.</summary>
     public static int DownShared(ExpertInputs inputs, int warps, (int Pairs, int Tokens) size, int k) => inputs switch
     {
-        ExpertInputs.One or ExpertInputs.Normed => ExpertDown.SharedBytes<RowCopied, OneTile>(warps, size.Pairs, size.Tokens, k),
+        ExpertInputs.One => ExpertDown.SharedBytes<RowCopied, OneTile>(warps, size.Pairs, size.Tokens, k),
         ExpertInputs.Eight => ExpertDown.SharedBytes<RowsInDevice, OneTile>(warps, size.Pairs, size.Tokens, k),
         _ => ExpertDown.SharedBytes<RowsInDevice, TwoTiles>(warps, size.Pairs, size.Tokens, k),
     };
@@ -68,11 +65,9 @@ internal static class ExpertKernels
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
         var three = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 3);
         GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, traits));
         GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, traits));
         GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, three));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));
-        DownByKey.Add((format, ExpertInputs.Normed), new(ExpertDown.Run<TFormat, RowNormed, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Eight), new(ExpertDown.Run<TFormat, RowsInDevice, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Sixteen), new(ExpertDown.Run<TFormat, RowsInDevice, TwoTiles>, traits));
     }

@@ -93,7 +93,9 @@ public static class ExpertMlp
         ExpertArgs args = CreateArgs(routing.Routing, activated, residual, 1);
         args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
         args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
-        Launch(stream, matrices, args, ExpertInputs.Normed);
+        args.ExpertCount = matrices.GateUp.Count;
+        args.Width = matrices.Down.K;
+        RoutedExperts.Launch(stream, matrices, args);
     }
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.

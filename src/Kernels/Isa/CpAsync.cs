@@ -21,6 +21,14 @@ internal static unsafe class CpAsync
     [IntrinsicImplementation, Ptx("cp.async.cg.shared.global [%s0], [%g1], 16;")]
     public static void Copy16(ref uint shared, ref uint global) => Enqueue(ref shared, ref global, 16, 16);
 
+    /// <summary>Copies 16 bytes that are read once (weights) past L1, fetched into L2 by 128 bytes; both addresses are numbers (<see cref="SharedWindow"/>, <see cref="Mem.GlobalAddress"/>).</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %1; cp.async.cg.shared.global.L2::128B [%0], [global], 16; }")]
+    public static void Stream16(uint shared, long global) => Enqueue(SharedWindow.Pointer(shared), (byte*)global, 16);
+
+    /// <summary>Copies 4 bytes, by addresses as numbers.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %1; cp.async.ca.shared.global [%0], [global], 4; }")]
+    public static void Copy4(uint shared, long global) => Enqueue(SharedWindow.Pointer(shared), (byte*)global, 4);
+
     /// <summary>Copies the first <paramref name="bytes"/> (0..16) of 16 bytes and fills the rest with zeros.</summary>
     [IntrinsicImplementation, Ptx("cp.async.cg.shared.global [%s0], [%g1], 16, %2;")]
     public static void Copy16ZeroFill(ref uint shared, ref uint global, int bytes) =>
@@ -56,7 +64,13 @@ internal static unsafe class CpAsync
     {
         if ((uint)bytes > (uint)size)
             throw new InvalidOperationException($"cp.async: a source size of {bytes} is outside 0..{size}.");
-        var copy = new Copy((byte*)Unsafe.AsPointer(ref shared), (byte*)Unsafe.AsPointer(ref global), size, bytes);
+        Enqueue(new Copy((byte*)Unsafe.AsPointer(ref shared), (byte*)Unsafe.AsPointer(ref global), size, bytes), size);
+    }
+
+    private static void Enqueue(byte* shared, byte* global, int size) => Enqueue(new Copy(shared, global, size, size), size);
+
+    private static void Enqueue(Copy copy, int size)
+    {
         Mem.CheckAligned(copy.Destination, size, "cp.async (shared)");
         Mem.CheckAligned(copy.Source, size, "cp.async (global)");
         Pending().Add(copy);
