@@ -79,7 +79,7 @@ internal static class ExpertDown
             // Eight lanes a row, in the first four warps.
             if (Group.IdxX < TileStream.Sums)
             {
-                float value = old + TileStream.CollectRow(partials, 0, TileStream.Sums, Group.DimX >> 5);
+                float value = old + TileStream.CollectRow(partials, 0, TileStream.Sums, Group.DimX >> 5, Group.IdxX);
                 if (owns && (Group.IdxX & 7) == 0)
                     a.Residual[row] = value;
             }

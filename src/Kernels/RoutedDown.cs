@@ -54,7 +54,7 @@ internal static class RoutedDown
         // Eight lanes a row, in the first four warps.
         if (Group.IdxX >= TileStream.Sums)
             return;
-        old += TileStream.CollectRow(partials, 0, step, warps);
+        old += TileStream.CollectRow(partials, 0, step, warps, Group.IdxX);
         if (owns && (Group.IdxX & 7) == 0)
             a.Residual[n] = old;
     }

@@ -27,6 +27,9 @@ internal struct TileLinearArgs
 
     /// <summary>Chunks of a warp that are on their way at once (<see cref="TileRing"/>).</summary>
     public int Slots;
+
+    /// <summary>Warps of a team, which has a tile of 16 rows.</summary>
+    public int Warps;
 }
 
 /// <summary>Where a product goes.</summary>
@@ -53,8 +56,8 @@ internal readonly struct TileAdd : ITileSink
 /// behind it.
 /// </summary>
 /// <remarks>
-/// A block has 16 rows of W, so that 2,048 rows still occupy 128 multiprocessors; its warps take turns along K and add up in shared memory, in
-/// a fixed tree. Weights are requested, nearly all of them, before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
+/// A team of warps has 16 rows of W, so that 2,048 rows still occupy 128 multiprocessors; its warps take turns along K and add up in shared memory, in
+/// a fixed tree. A block is one team or several; one that adds to the residual stream is one. Weights are requested, nearly all of them, before the kernel waits for the launch before it, in a graph. A router's logits are linear in the residual stream
 /// but for the norm's factor, which is the same for all: each block adds its columns' share as a fixed-point integer, so the order of the
 /// blocks does not matter, and no launch is needed for them.
 /// </remarks>
@@ -85,27 +88,35 @@ internal static class TileLinear
     {
         ArrayView<float> columns = SharedMemory.Allocate<float>(TileStream.Rows);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, k = a.Weights.K;
+        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, k = a.Weights.K, team = turn / a.Warps, thread = Group.IdxX - (team * a.Warps * 32);
+        // Tiles beside each other are other blocks', so that blocks differ by one tile at most.
+        int firstRow = ((team * Grid.DimX) + Grid.IdxX) * TileStream.Rows;
+        bool owns = thread < TileStream.Sums && firstRow < a.Weights.N;
         int first = RingStart<TSink>(k, (int)a.RouterSums.Length), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
         TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
-        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, ring);
+        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, ring, (firstRow, turn - (team * a.Warps)));
         // A warp's sums take the place of its weights.
         ArrayView<float> partials = shared.SubView(first, warps * step * sizeof(float)).Cast<float>();
         WarpOps.Barrier(); // no lane reads weights any more
         TileStream.Publish(partials, turn * step, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
         float old = 0, gain = 1;
-        if (TSink.IsResidual && Group.IdxX < TileStream.Sums)
+        if (TSink.IsResidual && owns)
         {
-            old = a.Residual[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)];
+            old = a.Residual[firstRow + (thread >> 3)];
             if (a.RouterSums.Length > 0)
-                gain = Bf16.ToFloat(a.RouterGain[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)]);
+                gain = Bf16.ToFloat(a.RouterGain[firstRow + (thread >> 3)]);
         }
         Group.Barrier(); // all warps' sums are there before they are added
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
-        Finish<TSink>(a, (partials, step), columns, (old, gain), factor);
+        if (owns)
+        {
+            float value = TileStream.CollectRow(partials, team * a.Warps * step, step, a.Warps, thread) * factor;
+            if ((thread & 7) == 0)
+                Finish<TSink>(a, columns, firstRow + (thread >> 3), (old, gain), value);
+        }
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
@@ -113,16 +124,16 @@ internal static class TileLinear
         }
     }
 
-    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, TileRing ring)
+    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, TileRing ring, (int FirstRow, int Turn) own)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
-        int warps = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>();
+        int warps = a.Warps, c = own.Turn, count = own.FirstRow < a.Weights.N ? a.Weights.K / TileStream.ChunkCodes<TFormat>() : 0;
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
-        TileAddresses at = TileRing.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        TileAddresses at = TileRing.Locate<TFormat>(a.Weights, own.FirstRow, Group.IdxX & 31);
         for (int slot = 0; slot < ring.Slots; slot += 2)
-            RequestStep<TFormat>(a, ring, at, c + (slot * warps), slot);
+            RequestStep<TFormat>(a, ring, at, (c + (slot * warps), count), slot);
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a.Router, a.Weights.N, RouterColumns<TSink>(a, shared));
@@ -148,20 +159,19 @@ internal static class TileLinear
             even = Multiply<TFormat>(row, ring.Take<TFormat>(a.Weights, at, 0, c, slot), c, even);
             if (c + warps < count)
                 odd = Multiply<TFormat>(row, ring.Take<TFormat>(a.Weights, at, 0, c + warps, slot + 1), c + warps, odd);
-            RequestStep<TFormat>(a, ring, at, c + (ring.Slots * warps), slot);
+            RequestStep<TFormat>(a, ring, at, (c + (ring.Slots * warps), count), slot);
         }
         return TileStream.Add(even, odd);
     }
 
     // A step is two of the warp's chunks. Beyond the last chunk nothing is requested.
-    private static void RequestStep<TFormat>(TileLinearArgs a, TileRing ring, TileAddresses at, int chunk, int slot)
+    private static void RequestStep<TFormat>(TileLinearArgs a, TileRing ring, TileAddresses at, (int First, int Count) chunks, int slot)
         where TFormat : struct, IStreamedFormat
     {
-        int warps = Group.DimX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>();
-        if (chunk < count)
-            ring.Request<TFormat>(a.Weights, at, 0, chunk, slot);
-        if (chunk + warps < count)
-            ring.Request<TFormat>(a.Weights, at, 0, chunk + warps, slot + 1);
+        if (chunks.First < chunks.Count)
+            ring.Request<TFormat>(a.Weights, at, 0, chunks.First, slot);
+        if (chunks.First + a.Warps < chunks.Count)
+            ring.Request<TFormat>(a.Weights, at, 0, chunks.First + a.Warps, slot + 1);
         CpAsync.Commit();
     }
 
@@ -172,16 +182,9 @@ internal static class TileLinear
         return TileStream.Multiply<TFormat>(w, x, 1f, 1f, sum);
     }
 
-    // Eight lanes a row, in the first four warps.
-    private static void Finish<TSink>(TileLinearArgs a, (ArrayView<float> Sums, int Step) partials, ArrayView<float> columns, (float Old, float Gain) residual, float factor)
+    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> columns, int n, (float Old, float Gain) residual, float value)
         where TSink : struct, ITileSink
     {
-        int row = Group.IdxX >> 3, n = (Grid.IdxX * TileStream.Rows) + row;
-        if (Group.IdxX >= TileStream.Sums)
-            return;
-        float value = TileStream.CollectRow(partials.Sums, 0, partials.Step, Group.DimX >> 5) * factor;
-        if ((Group.IdxX & 7) > 0)
-            return;
         if (!TSink.IsResidual)
         {
             a.Y[n] = Bf16.FromFloat(value);
@@ -189,7 +192,7 @@ internal static class TileLinear
         }
         value += residual.Old;
         a.Residual[n] = value;
-        columns[row] = value * residual.Gain;
+        columns[n & (TileStream.Rows - 1)] = value * residual.Gain;
     }
 
     private static void Clear(ArrayView<long> sums)

@@ -202,11 +202,11 @@ internal static class TileStream
 
     /// <summary>
     /// One row's sum of the first column over the warps, by eight lanes beside each other that all get it: the first 128 threads, row by row.
-    /// The order is fixed by the number of warps; a warp's sums begin at <paramref name="first"/> plus so many steps. Whole warps call.
+    /// The order is fixed by the number of warps; a warp's sums begin at <paramref name="first"/> plus so many steps. Whole warps call, each thread with its number among the 128.
     /// </summary>
-    public static float CollectRow(ArrayView<float> partials, int first, int step, int warps)
+    public static float CollectRow(ArrayView<float> partials, int first, int step, int warps, int thread)
     {
-        int row = Group.IdxX >> 3;
+        int row = thread >> 3;
         float sum = 0;
         for (int warp = Group.IdxX & 7; warp < warps; warp += 8)
             sum += partials[(warp * step) + first + (row * Columns)];

@@ -20,6 +20,9 @@ internal static class DecodeLinear
     // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
     private const int LeastWarps = 4, WarpsWanted = 2048;
 
+    // Attention comes next; its blocks need more registers than a product leaves, and there are as many as KV heads in short contexts.
+    private const int AttentionSpare = 4;
+
     private static readonly Dictionary<WeightFormat, int> SlotBytes = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
@@ -103,12 +106,16 @@ internal static class DecodeLinear
     private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, TileLinearArgs args)
         where TSink : struct, ITileSink
     {
-        int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix), experts = (int)args.RouterSums.Length;
-        int chunks = Chunks(matrix), perSlot = warps * SlotBytes[matrix.Format];
-        int available = stream.Device.MaxSharedBytesPerBlock - TileLinear.SharedBytes<TSink>(0, matrix.K, experts);
-        args.Slots = TileRing.SlotsFor((chunks + warps - 1) / warps, perSlot, available);
+        GpuDevice device = stream.Device;
+        int tiles = matrix.N / TileStream.Rows, experts = (int)args.RouterSums.Length;
+        args.Warps = Warps(device, matrix);
+        // A block that adds to the residual stream multiplies its columns by the router's: one tile.
+        (int blocks, int teams) = TSink.IsResidual ? (tiles, 1) : LaunchShape.Teams(device, tiles, Math.Min(SkinnyGemm.MostWarps, device.MaxThreadsPerBlock / 32) / args.Warps, AttentionSpare);
+        int chunks = Chunks(matrix), warps = teams * args.Warps, perSlot = warps * SlotBytes[matrix.Format];
+        int available = device.MaxSharedBytesPerBlock - TileLinear.SharedBytes<TSink>(0, matrix.K, experts);
+        args.Slots = TileRing.SlotsFor((chunks + args.Warps - 1) / args.Warps, perSlot, available);
         int shared = TileLinear.SharedBytes<TSink>(args.Slots * perSlot, matrix.K, experts);
-        stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
+        device.Launch(kernel, stream, (blocks, 1, 1), 32 * warps, TSink.IsResidual ? shared : LaunchShape.SharedOfOneBlock(device, blocks, shared), args);
     }
 
     // Depends on the matrix only: a row's sums have one order for any number of rows.

@@ -21,14 +21,16 @@ internal static class RoutedExperts
         (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
         GpuDevice device = stream.Device;
         args.Weights = ExpertMlp.Streamed(gateUp);
-        int warps = ExpertMlp.GateUpWarps, chunks = Chunks(gateUp), perSlot = warps * ByFormat[gateUp.Format].SlotBytes;
+        int tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows, most = Math.Min(SkinnyGemm.MostWarps, device.MaxThreadsPerBlock / 32);
+        (int blocks, int teams) = LaunchShape.Teams(device, tiles * args.TopK, most / RoutedGateUp.TeamWarps);
+        int warps = teams * RoutedGateUp.TeamWarps, chunks = Chunks(gateUp), perSlot = warps * ByFormat[gateUp.Format].SlotBytes;
         // A step is a chunk of gate and one of up.
-        args.Slots = TileRing.SlotsFor(2 * ((chunks + warps - 1) / warps), perSlot, device.MaxSharedBytesPerBlock - RoutedGateUp.SharedBytes(0, gateUp.K));
-        int tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        device.Launch(ByFormat[gateUp.Format].GateUp, stream, (tiles, args.TopK, 1), 32 * warps, RoutedGateUp.SharedBytes(args.Slots * perSlot, gateUp.K), args);
+        args.Slots = TileRing.SlotsFor(2 * ((chunks + RoutedGateUp.TeamWarps - 1) / RoutedGateUp.TeamWarps), perSlot, device.MaxSharedBytesPerBlock - RoutedGateUp.SharedBytes(0, gateUp.K));
+        int shared = LaunchShape.SharedOfOneBlock(device, blocks, RoutedGateUp.SharedBytes(args.Slots * perSlot, gateUp.K));
+        device.Launch(ByFormat[gateUp.Format].GateUp, stream, (blocks, 1, 1), 32 * warps, shared, args);
         args.Weights = ExpertMlp.Streamed(down);
         chunks = Chunks(down);
-        warps = Math.Max(LeastDownWarps, ExpertDown.Warps(chunks, Math.Min(SkinnyGemm.MostWarps, device.MaxThreadsPerBlock / 32)));
+        warps = Math.Max(LeastDownWarps, ExpertDown.Warps(chunks, most));
         perSlot = warps * ByFormat[down.Format].SlotBytes;
         args.Slots = TileRing.SlotsFor(args.TopK * ((chunks + warps - 1) / warps), perSlot, device.MaxSharedBytesPerBlock - RoutedDown.SharedBytes(0, args.TopK, down.K));
         tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
@@ -47,12 +49,13 @@ internal static class RoutedExperts
         return [.. ByFormat.Values.SelectMany(k => new KernelDefinition[] { k.GateUp, k.Down })];
     }
 
-    // Bounds hold the compiler to 80 registers a thread, so that blocks of neighbouring launches fit beside each other.
+    // Few registers, so that blocks of neighbouring launches fit beside each other.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var gateUp = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 6);
-        var down = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        ByFormat.Add(format, (new(RoutedGateUp.Run<TFormat>, gateUp), new(RoutedDown.Run<TFormat>, down), TileRing.SlotBytes<TFormat>()));
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        // A bound of 768 threads holds the compiler to 80 registers. Formats with multipliers a group or zero points would spill.
+        KernelTraits gateUp = TFormat.HasGroupScales || TFormat.HasZeroPoints ? traits : traits with { MaxThreads = 768 };
+        ByFormat.Add(format, (new(RoutedGateUp.Run<TFormat>, gateUp), new(RoutedDown.Run<TFormat>, traits), TileRing.SlotBytes<TFormat>()));
     }
 }
