@@ -22,12 +22,12 @@ internal struct RoutedPlace
 /// <see cref="ExpertDown"/> for the token of <see cref="RoutedGateUp"/>: r += Σ_p weight[p] · Wdown(expert of p) · a[p], float32 sums, pairs in the order of their choice.
 /// </summary>
 /// <remarks>
-/// A block has 16 columns of the residual stream. Every warp chooses from the same sums as the launch before, before it waits: they are older than that. So weights of
+/// A block has 16 columns of the residual stream. It chooses from the same sums as the launch before, before it waits: they are older than that. So weights of
 /// all chosen experts are on their way while gate and up are multiplied; pairs' weights and inputs are read after the wait.
 /// </remarks>
 internal static class RoutedDown
 {
-    private static int RingStart(int pairs, int k) => 2 * pairs * k;
+    private static int RingStart(int pairs, int k) => RoutedChoice.Bytes + (2 * pairs * k);
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes(int ringBytes, int pairs, int k) => RingStart(pairs, k) + ringBytes;
@@ -39,8 +39,7 @@ internal static class RoutedDown
         int k = a.Weights.K, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, lane = Group.IdxX & 31;
         int first = RingStart(a.TopK, k), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
         TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
-        ArrayView<uint> rows = shared.SubView(0, first).Cast<uint>();
-        F4 sum = Stream<TFormat>(a, ring, rows);
+        F4 sum = Stream<TFormat>(a, shared, ring);
         // A warp's sums take the place of its weights.
         ArrayView<float> partials = shared.SubView(first, warps * step * sizeof(float)).Cast<float>();
         WarpOps.Barrier(); // no lane reads weights any more
@@ -59,7 +58,7 @@ internal static class RoutedDown
             a.Residual[n] = old;
     }
 
-    private static F4 Stream<TFormat>(ExpertArgs a, TileRing ring, ArrayView<uint> rows)
+    private static F4 Stream<TFormat>(ExpertArgs a, ArrayView<byte> shared, TileRing ring)
         where TFormat : struct, IStreamedFormat
     {
         int lane = Group.IdxX & 31, turn = Group.IdxX >> 5;
@@ -67,12 +66,18 @@ internal static class RoutedDown
         RoutedPlace at = next;
         int items = turn < next.Chunks ? a.TopK * ((next.Chunks - turn + next.Step - 1) / next.Step) : 0;
         TileAddresses place = TileRing.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
-        RouterChoice choice = RouterSums.Select(a.Router, a.TopK);
+        ArrayView<uint> rows = shared.SubView(RoutedChoice.Bytes, 2 * a.TopK * a.Weights.K).Cast<uint>();
+        ArrayView<int> choice = shared.SubView(0, RoutedChoice.Bytes).Cast<int>();
+        RoutedChoice.StoreKeys(a.Router, choice);
+        Group.Barrier(); // keys are there before they are compared
+        RoutedChoice.Rank(choice, a.TopK);
+        Group.Barrier(); // the choice is made before anyone reads it
+        int experts = RoutedChoice.Expert(choice, IntrinsicMath.Min(lane, a.TopK - 1));
         int requested = 0;
         for (; requested < ring.Slots; requested += 2)
-            RequestStep<TFormat>(a, ring, (place, choice.ChosenExpert), (requested, items), ref next);
+            RequestStep<TFormat>(a, ring, (place, experts), (requested, items), ref next);
         GridDependency.Release();
-        float matrix = lane < a.TopK ? TileStream.MatrixScale<TFormat>(a.Weights, choice.ChosenExpert) : 0;
+        float matrix = lane < a.TopK ? TileStream.MatrixScale<TFormat>(a.Weights, experts) : 0;
         GridDependency.Wait();
         uint weight = lane < a.TopK ? Mem.LoadL2Word(ref a.PairWeights.Cast<uint>()[lane]) : 0;
         TileRow.Copy(a.Activated.Cast<uint>(), rows);
@@ -82,12 +87,12 @@ internal static class RoutedDown
         for (int i = 0; i < items; i += 2, requested += 2)
         {
             ring.WaitStep();
-            even = Multiply<TFormat>(a, ring, (place, choice.ChosenExpert), at, i, (rows, scale), even);
+            even = Multiply<TFormat>(a, ring, (place, experts), at, i, (rows, scale), even);
             at.Advance();
             if (i + 1 < items)
-                odd = Multiply<TFormat>(a, ring, (place, choice.ChosenExpert), at, i + 1, (rows, scale), odd);
+                odd = Multiply<TFormat>(a, ring, (place, experts), at, i + 1, (rows, scale), odd);
             at.Advance();
-            RequestStep<TFormat>(a, ring, (place, choice.ChosenExpert), (requested, items), ref next);
+            RequestStep<TFormat>(a, ring, (place, experts), (requested, items), ref next);
         }
         return TileStream.Add(even, odd);
     }

@@ -16,17 +16,18 @@ internal struct RoutedTeam
 /// the sums that <see cref="TileLinear"/> left and x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon).
 /// </summary>
 /// <remarks>
-/// A team of four warps has 16 gate rows and the 16 up rows beside them of one expert; a block is one team or several. Every warp looks for its expert alone, no further than to the team's own pair, and requests its
-/// chunks at once; only then is the residual stream normed, beside the weights that come. The teams of the last pair
-/// have the whole choice: one warp of them writes ids, weights and logits. The launch after this one is released only when all blocks have waited, and may read early what is older.
+/// A team of four warps has 16 gate rows and the 16 up rows beside them of one expert; a block is one team or several. The block chooses the experts and norms the residual stream, then all warps request their chunks. One warp of
+/// the grid writes ids, weights and logits. The launch after this one is released only when all blocks have waited, and may read early what is older.
 /// </remarks>
 internal static class RoutedGateUp
 {
     /// <summary>Warps of a team.</summary>
     public const int TeamWarps = TileStream.Sums / 32;
 
+    private const int RowStart = TileRow.ScratchBytes + RoutedChoice.Bytes;
+
     /// <summary>Where the warps' slots begin.</summary>
-    private static int RingStart(int k) => TileRow.ScratchBytes + (2 * k);
+    private static int RingStart(int k) => RowStart + (2 * k);
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes(int ringBytes, int k) => RingStart(k) + ringBytes;
@@ -39,19 +40,22 @@ internal static class RoutedGateUp
         RoutedTeam team = Team(a);
         int first = RingStart(k), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
         TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
-        ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * k).Cast<uint>();
+        ArrayView<uint> row = shared.SubView(RowStart, 2 * k).Cast<uint>();
+        ArrayView<int> choice = shared.SubView(TileRow.ScratchBytes, RoutedChoice.Bytes).Cast<int>();
         TileRowGains gains = TileRow.LoadGains(a.Source, k / 2);
         TileAddresses gate = TileRing.Locate<TFormat>(a.Weights, team.FirstRow, lane), up = TileRing.Locate<TFormat>(a.Weights, team.FirstRow + a.Width, lane);
         GridDependency.Wait();
         GridDependency.Release();
         TileRowStates states = TileRow.LoadStates(a.Source, k / 2);
-        // The last of so many rounds finds the team's own expert. A team without a pair has nothing to multiply.
-        RouterChoice choice = RouterSums.Select(a.Router, IntrinsicMath.Min(team.Pair + 1, a.TopK));
-        int expert = choice.LastExpert, c = team.Turn, count = team.Pair < a.TopK ? k / TileStream.ChunkCodes<TFormat>() : 0;
+        RoutedChoice.StoreKeys(a.Router, choice);
+        TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
+        Group.Barrier(); // keys are there before they are compared, the row before anyone multiplies by it
+        RoutedChoice.Rank(choice, a.TopK);
+        Group.Barrier(); // the choice is made before anyone reads it
+        // A team without a pair has nothing to multiply.
+        int expert = RoutedChoice.Expert(choice, IntrinsicMath.Min(team.Pair, a.TopK - 1)), c = team.Turn, count = team.Pair < a.TopK ? k / TileStream.ChunkCodes<TFormat>() : 0;
         for (int slot = 0; slot < ring.Slots; slot += 2)
             RequestStep<TFormat>(a, ring, (gate, up), (c + (slot / 2 * TeamWarps), count), (expert, slot));
-        TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
-        Group.Barrier(); // the row is there before anyone multiplies by it
         F4 gateSum = default, upSum = default;
         for (int slot = 0; c < count; slot += 2, c += TeamWarps)
         {
@@ -70,7 +74,7 @@ internal static class RoutedGateUp
         float norm = TileRow.Factor(a.Source, k, shared.Cast<float>());
         Store(a, (partials, step), team, TileStream.MatrixScale<TFormat>(a.Weights, expert) * norm);
         if (team.Pair == a.TopK - 1 && team.FirstRow == 0 && team.Turn == 0)
-            StoreRouting(a, choice, norm);
+            StoreRouting(a, RoutedChoice.OfWarp(choice, a.TopK), norm);
     }
 
     // A step is a chunk of gate and the one of up.

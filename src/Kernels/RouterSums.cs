@@ -23,9 +23,6 @@ internal struct RouterChoice
     public float Chosen;
     public float Largest;
     public int ChosenExpert;
-
-    /// <summary>The k-th expert, in all lanes.</summary>
-    public int LastExpert;
 }
 
 /// <summary>
@@ -65,7 +62,6 @@ internal static class RouterSums
             choice.Largest = j == 0 ? best.Value : choice.Largest;
             choice.Chosen = lane == j ? best.Value : choice.Chosen;
             choice.ChosenExpert = lane == j ? best.Index : choice.ChosenExpert;
-            choice.LastExpert = best.Index;
         }
         return choice;
     }
@@ -98,8 +94,8 @@ internal static class RouterSums
 
     private static float Mass(float sum, RouterChoice choice, float factor) => sum < -float.MaxValue ? 0 : XMath.Exp((sum - choice.Largest) * factor);
 
-    // Beyond the last expert −∞: below every sum.
-    private static float Sum(RouterArgs a, int expert)
+    /// <summary>An expert's sum; beyond the last expert −∞, below every sum.</summary>
+    public static float Sum(RouterArgs a, int expert)
     {
         if (expert >= a.Sums.Length)
             return float.NegativeInfinity;

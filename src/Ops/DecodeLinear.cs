@@ -143,7 +143,7 @@ internal static class DecodeLinear
     private static void AddFormat<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true, WantsSharedMemory: true);
         SlotBytes.Add(format, TileRing.SlotBytes<TFormat>());
         StoreByFormat.Add(format, new(TileLinear.Run<TFormat, RowNormed, TileStore>, traits));
         AddByFormat.Add(format, new(TileLinear.Run<TFormat, RowCopied, TileAdd>, traits));

@@ -53,7 +53,7 @@ internal static class RoutedExperts
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true, WantsSharedMemory: true);
         // A bound of 768 threads holds the compiler to 80 registers. Formats with multipliers a group or zero points would spill.
         KernelTraits gateUp = TFormat.HasGroupScales || TFormat.HasZeroPoints ? traits : traits with { MaxThreads = 768 };
         ByFormat.Add(format, (new(RoutedGateUp.Run<TFormat>, gateUp), new(RoutedDown.Run<TFormat>, traits), TileRing.SlotBytes<TFormat>()));
