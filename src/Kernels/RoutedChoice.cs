@@ -9,38 +9,62 @@ namespace GpuKit.Ilgpu.Kernels;
 /// </summary>
 internal static class RoutedChoice
 {
-    /// <summary>Bytes of shared memory: a key an expert, then the experts in the order of their sums.</summary>
-    public const int Bytes = (RouterSums.MostExperts + Router.MaxTopK) * sizeof(int);
+    /// <summary>Bytes of shared memory: a key an expert, the experts in the order of their sums, how many stand before each.</summary>
+    public const int Bytes = ((2 * RouterSums.MostExperts) + Router.MaxTopK) * sizeof(int);
 
-    /// <summary>Writes the keys; a barrier must follow. At least 128 threads call.</summary>
-    public static void StoreKeys(RouterArgs a, ArrayView<int> choice)
-    {
-        if (Group.IdxX < RouterSums.MostExperts)
-            choice[Group.IdxX] = Key(RouterSums.Sum(a, Group.IdxX));
-    }
+    private const int Counts = RouterSums.MostExperts + Router.MaxTopK;
 
-    /// <summary>Writes who the k largest are; a barrier must follow.</summary>
-    public static void Rank(ArrayView<int> choice, int k)
+    /// <summary>The whole block, at least 128 threads, chooses and may read the choice afterwards. What it wrote to shared memory before is there, too.</summary>
+    public static void Make(RouterArgs a, ArrayView<int> choice, int k)
     {
         int expert = Group.IdxX;
-        if (expert >= RouterSums.MostExperts)
-            return;
-        ArrayView<uint> keys = choice.Cast<uint>();
-        int own = choice[expert], group = expert >> 2, before = 0;
-        for (int i = 0; i < RouterSums.MostExperts / 4; i++)
+        if (expert < RouterSums.MostExperts)
         {
-            U4 four = Mem.LoadShared(ref keys[4 * i]);
-            // Of equal sums the lower index stands before: in the groups before its own an expert stands behind its equals.
-            int least = i < group ? own - 1 : own;
-            before += ((int)four.X > least ? 1 : 0) + ((int)four.Y > least ? 1 : 0) + ((int)four.Z > least ? 1 : 0) + ((int)four.W > least ? 1 : 0);
+            choice[expert] = Key(RouterSums.Sum(a, expert));
+            choice[Counts + expert] = 0;
         }
-        int place = expert & 3;
-        before += place > 0 && choice[expert - place] == own ? 1 : 0;
-        before += place > 1 && choice[expert - place + 1] == own ? 1 : 0;
-        before += place > 2 && choice[expert - 1] == own ? 1 : 0;
-        if (before < k)
-            choice[RouterSums.MostExperts + before] = expert;
+        Group.Barrier(); // keys are there before they are compared
+        Count(choice);
+        Group.Barrier(); // everyone has counted
+        if (expert < RouterSums.MostExperts)
+        {
+            int before = choice[Counts + expert];
+            if (before < k)
+                choice[RouterSums.MostExperts + before] = expert;
+        }
+        Group.Barrier(); // the choice is made before anyone reads it
     }
+
+    // 128 threads each count among a share of the experts; integers, whose order does not matter.
+    private static void Count(ArrayView<int> choice)
+    {
+        int expert = Group.IdxX & (RouterSums.MostExperts - 1), part = Group.IdxX / RouterSums.MostExperts, parts = Group.DimX / RouterSums.MostExperts;
+        if (part >= parts)
+            return;
+        const int Groups = RouterSums.MostExperts / 8;
+        ArrayView<uint> keys = choice.Cast<uint>();
+        int own = choice[expert], before = 0, first = part * Groups / parts, end = (part + 1) * Groups / parts;
+        for (int i = first; i < end; i++)
+        {
+            U4 four = Mem.LoadShared(ref keys[8 * i]), next = Mem.LoadShared(ref keys[(8 * i) + 4]);
+            // Of equal sums the lower index stands before: among lower indices an expert stands behind its equals.
+            int least = (8 * i) + 7 < expert ? own - 1 : own;
+            before += Above(four.X, least) + Above(four.Y, least) + Above(four.Z, least) + Above(four.W, least);
+            before += Above(next.X, least) + Above(next.Y, least) + Above(next.Z, least) + Above(next.W, least);
+            if (i == expert >> 3)
+                before += EqualsBefore(four, next, expert & 7, own);
+        }
+        Atomic.Add(ref choice[Counts + expert], before);
+    }
+
+    private static int Above(uint key, int least) => (int)key > least ? 1 : 0;
+
+    // Among the eight of its own group.
+    private static int EqualsBefore(U4 four, U4 next, int place, int own) =>
+        Equal(four.X, own, place > 0) + Equal(four.Y, own, place > 1) + Equal(four.Z, own, place > 2) + Equal(four.W, own, place > 3)
+        + Equal(next.X, own, place > 4) + Equal(next.Y, own, place > 5) + Equal(next.Z, own, place > 6);
+
+    private static int Equal(uint key, int own, bool counts) => counts & (int)key == own ? 1 : 0;
 
     /// <summary>The expert of a pair.</summary>
     public static int Expert(ArrayView<int> choice, int pair) => choice[RouterSums.MostExperts + pair];

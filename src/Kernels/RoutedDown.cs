@@ -68,10 +68,7 @@ internal static class RoutedDown
         TileAddresses place = TileRing.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         ArrayView<uint> rows = shared.SubView(RoutedChoice.Bytes, 2 * a.TopK * a.Weights.K).Cast<uint>();
         ArrayView<int> choice = shared.SubView(0, RoutedChoice.Bytes).Cast<int>();
-        RoutedChoice.StoreKeys(a.Router, choice);
-        Group.Barrier(); // keys are there before they are compared
-        RoutedChoice.Rank(choice, a.TopK);
-        Group.Barrier(); // the choice is made before anyone reads it
+        RoutedChoice.Make(a.Router, choice, a.TopK);
         int experts = RoutedChoice.Expert(choice, IntrinsicMath.Min(lane, a.TopK - 1));
         int requested = 0;
         for (; requested < ring.Slots; requested += 2)

@@ -47,11 +47,8 @@ internal static class RoutedGateUp
         GridDependency.Wait();
         GridDependency.Release();
         TileRowStates states = TileRow.LoadStates(a.Source, k / 2);
-        RoutedChoice.StoreKeys(a.Router, choice);
         TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
-        Group.Barrier(); // keys are there before they are compared, the row before anyone multiplies by it
-        RoutedChoice.Rank(choice, a.TopK);
-        Group.Barrier(); // the choice is made before anyone reads it
+        RoutedChoice.Make(a.Router, choice, a.TopK);
         // A team without a pair has nothing to multiply.
         int expert = RoutedChoice.Expert(choice, IntrinsicMath.Min(team.Pair, a.TopK - 1)), c = team.Turn, count = team.Pair < a.TopK ? k / TileStream.ChunkCodes<TFormat>() : 0;
         for (int slot = 0; slot < ring.Slots; slot += 2)
