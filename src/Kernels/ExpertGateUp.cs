@@ -36,8 +36,8 @@ internal struct ExpertArgs
     /// <summary>Rows of gate, of up, and columns of down.</summary>
     public int Width;
 
-    /// <summary>Chunks of a warp that are on their way at once, where there is a <see cref="TileRing"/>.</summary>
-    public int Slots;
+    /// <summary>Of <see cref="TileRing"/>, where there is one.</summary>
+    public int Slots, RowStride;
 }
 
 /// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>

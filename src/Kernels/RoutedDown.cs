@@ -4,20 +4,6 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>One warp's place in its sequence of chunks: Chunk, Chunk + Step, … of the first chosen expert, then of the next.</summary>
-internal struct RoutedPlace
-{
-    public int Pair, Chunk, First, Step, Chunks;
-
-    /// <summary>The next chunk of the warp.</summary>
-    public void Advance()
-    {
-        Chunk += Step;
-        Pair += Chunk >= Chunks ? 1 : 0;
-        Chunk = Chunk >= Chunks ? First : Chunk;
-    }
-}
-
 /// <summary>
 /// <see cref="ExpertDown"/> for the token of <see cref="RoutedGateUp"/>: r += Σ_p weight[p] · Wdown(expert of p) · a[p], float32 sums, pairs in the order of their choice.
 /// </summary>
@@ -30,18 +16,19 @@ internal static class RoutedDown
     private static int RingStart(int pairs, int k) => RoutedChoice.Bytes + (2 * pairs * k);
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes(int ringBytes, int pairs, int k) => RingStart(pairs, k) + ringBytes;
+    public static int SharedBytes(int ringBytes, int pairs, int k) => RingStart(pairs, k) + TileRing.BarrierBytes + ringBytes;
 
-    public static void Run<TFormat>(ExpertArgs a)
+    public static void Run<TFormat, TRing>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int k = a.Weights.K, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, lane = Group.IdxX & 31;
-        int first = RingStart(a.TopK, k), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
-        TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
-        F4 sum = Stream<TFormat>(a, shared, ring);
+        int first = RingStart(a.TopK, k), step = a.Slots * TileRing.SlotBytes<TFormat>(a.RowStride) / sizeof(float);
+        TileRing ring = TileRing.Open<TFormat, TRing>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots, a.RowStride);
+        F4 sum = Stream<TFormat, TRing>(a, shared, ring);
         // A warp's sums take the place of its weights.
-        ArrayView<float> partials = shared.SubView(first, warps * step * sizeof(float)).Cast<float>();
+        ArrayView<float> partials = shared.SubView(first + TileRing.BarrierBytes, warps * step * sizeof(float)).Cast<float>();
         WarpOps.Barrier(); // no lane reads weights any more
         TileStream.Publish(partials, turn * step, lane, sum);
         int n = (Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3);
@@ -58,62 +45,56 @@ internal static class RoutedDown
             a.Residual[n] = old;
     }
 
-    private static F4 Stream<TFormat>(ExpertArgs a, ArrayView<byte> shared, TileRing ring)
+    // The warps take turns with the strips of all pairs, pair by pair.
+    private static F4 Stream<TFormat, TRing>(ExpertArgs a, ArrayView<byte> shared, TileRing ring)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
-        int lane = Group.IdxX & 31, turn = Group.IdxX >> 5;
-        var next = new RoutedPlace { Chunk = turn, First = turn, Step = Group.DimX >> 5, Chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>() };
-        RoutedPlace at = next;
-        int items = turn < next.Chunks ? a.TopK * ((next.Chunks - turn + next.Step - 1) / next.Step) : 0;
-        TileAddresses place = TileRing.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, warps = Group.DimX >> 5, strips = TileRing.Strips<TFormat>(a.Weights.K), count = a.TopK * strips;
+        TileAddresses at = TileRing.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         ArrayView<uint> rows = shared.SubView(RoutedChoice.Bytes, 2 * a.TopK * a.Weights.K).Cast<uint>();
         ArrayView<int> choice = shared.SubView(0, RoutedChoice.Bytes).Cast<int>();
         RoutedChoice.Make(a.Router, choice, a.TopK);
-        int experts = RoutedChoice.Expert(choice, IntrinsicMath.Min(lane, a.TopK - 1));
-        int requested = 0;
-        for (; requested < ring.Slots; requested += 2)
-            RequestStep<TFormat>(a, ring, (place, experts), (requested, items), ref next);
+        for (int i = 0; i < ring.Slots; i++)
+            Request<TFormat, TRing>(a, ring, (at, choice), (turn + (i * warps), count, strips), i);
         GridDependency.Release();
-        float matrix = lane < a.TopK ? TileStream.MatrixScale<TFormat>(a.Weights, experts) : 0;
+        float matrix = lane < a.TopK ? TileStream.MatrixScale<TFormat>(a.Weights, RoutedChoice.Expert(choice, lane)) : 0;
         GridDependency.Wait();
         uint weight = lane < a.TopK ? Mem.LoadL2Word(ref a.PairWeights.Cast<uint>()[lane]) : 0;
         TileRow.Copy(a.Activated.Cast<uint>(), rows);
-        float scale = Interop.IntAsFloat(weight) * matrix;
+        float scales = Interop.IntAsFloat(weight) * matrix;
         Group.Barrier(); // rows are there before anyone multiplies by them
         F4 even = default, odd = default;
-        for (int i = 0; i < items; i += 2, requested += 2)
+        for (int i = 0, item = turn; item < count; i++, item += warps)
         {
-            ring.WaitStep();
-            even = Multiply<TFormat>(a, ring, (place, experts), at, i, (rows, scale), even);
-            at.Advance();
-            if (i + 1 < items)
-                odd = Multiply<TFormat>(a, ring, (place, experts), at, i + 1, (rows, scale), odd);
-            at.Advance();
-            RequestStep<TFormat>(a, ring, (place, experts), (requested, items), ref next);
+            TRing.Wait(ring, i, ring.Slots - 1);
+            int pair = item / strips, strip = item - (pair * strips), chunks = TileRing.ChunksOf<TFormat>(a.Weights, strip);
+            var from = (RoutedChoice.Expert(choice, pair), strip);
+            float scale = Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(scales), pair));
+            int word = (pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(lane), first = strip * TileRing.StripChunks;
+            for (int j = 0; j < chunks; j += 2)
+            {
+                TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, word, first + j);
+                even = TileStream.Multiply<TFormat>(TRing.Take<TFormat>(ring, a.Weights, at, from, i, j), x, scale, scale, even);
+                if (j + 1 >= chunks)
+                    continue;
+                x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, word, first + j + 1);
+                odd = TileStream.Multiply<TFormat>(TRing.Take<TFormat>(ring, a.Weights, at, from, i, j + 1), x, scale, scale, odd);
+            }
+            WarpOps.Barrier(); // no lane reads the slot any more
+            Request<TFormat, TRing>(a, ring, (at, choice), (item + (ring.Slots * warps), count, strips), i + ring.Slots);
         }
         return TileStream.Add(even, odd);
     }
 
-    // A step is two of the warp's chunks. The expert of pair p is known to lane p.
-    private static void RequestStep<TFormat>(ExpertArgs a, TileRing ring, (TileAddresses Place, int Experts) at, (int First, int Count) items, ref RoutedPlace next)
+    // Beyond the last strip nothing is requested.
+    private static void Request<TFormat, TRing>(ExpertArgs a, TileRing ring, (TileAddresses Rows, ArrayView<int> Choice) at, (int Item, int Count, int Strips) own, int index)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
-        if (items.First < items.Count)
-            ring.Request<TFormat>(a.Weights, at.Place, (int)WarpOps.Shuffle((uint)at.Experts, next.Pair), next.Chunk, items.First);
-        next.Advance();
-        if (items.First + 1 < items.Count)
-            ring.Request<TFormat>(a.Weights, at.Place, (int)WarpOps.Shuffle((uint)at.Experts, next.Pair), next.Chunk, items.First + 1);
-        next.Advance();
+        int pair = own.Item / own.Strips;
+        if (own.Item < own.Count)
+            TRing.Request<TFormat>(ring, a.Weights, at.Rows, (RoutedChoice.Expert(at.Choice, pair), own.Item - (pair * own.Strips)), index);
         CpAsync.Commit();
-    }
-
-    private static F4 Multiply<TFormat>(ExpertArgs a, TileRing ring, (TileAddresses Place, int Experts) from, RoutedPlace at, int slot, (ArrayView<uint> Rows, float Scales) inputs, F4 sum)
-        where TFormat : struct, IStreamedFormat
-    {
-        // Only zero points depend on which matrix it is.
-        int expert = TFormat.HasZeroPoints ? (int)WarpOps.Shuffle((uint)from.Experts, at.Pair) : 0;
-        float scale = Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputs.Scales), at.Pair));
-        TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(inputs.Rows, (at.Pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), at.Chunk);
-        return TileStream.Multiply<TFormat>(ring.Take<TFormat>(a.Weights, from.Place, expert, at.Chunk, slot), x, scale, scale, sum);
     }
 }

@@ -16,7 +16,7 @@ internal struct RoutedTeam
 /// the sums that <see cref="TileLinear"/> left and x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon).
 /// </summary>
 /// <remarks>
-/// A team of four warps has 16 gate rows and the 16 up rows beside them of one expert; a block is one team or several. The block chooses the experts and norms the residual stream, then all warps request their chunks. One warp of
+/// A team of four warps has 16 gate rows and the 16 up rows beside them of one expert; a block is one team or several. The block chooses the experts and norms the residual stream, then all warps request their strips. One warp of
 /// the grid writes ids, weights and logits. The launch after this one is released only when all blocks have waited, and may read early what is older.
 /// </remarks>
 internal static class RoutedGateUp
@@ -30,16 +30,17 @@ internal static class RoutedGateUp
     private static int RingStart(int k) => RowStart + (2 * k);
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes(int ringBytes, int k) => RingStart(k) + ringBytes;
+    public static int SharedBytes(int ringBytes, int k) => RingStart(k) + TileRing.BarrierBytes + ringBytes;
 
-    public static void Run<TFormat>(ExpertArgs a)
+    public static void Run<TFormat, TRing>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int k = a.Weights.K, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, lane = Group.IdxX & 31;
         RoutedTeam team = Team(a);
-        int first = RingStart(k), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
-        TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
+        int first = RingStart(k), step = a.Slots * TileRing.SlotBytes<TFormat>(a.RowStride) / sizeof(float);
+        TileRing ring = TileRing.Open<TFormat, TRing>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots, a.RowStride);
         ArrayView<uint> row = shared.SubView(RowStart, 2 * k).Cast<uint>();
         ArrayView<int> choice = shared.SubView(TileRow.ScratchBytes, RoutedChoice.Bytes).Cast<int>();
         TileRowGains gains = TileRow.LoadGains(a.Source, k / 2);
@@ -50,20 +51,26 @@ internal static class RoutedGateUp
         TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
         RoutedChoice.Make(a.Router, choice, a.TopK);
         // A team without a pair has nothing to multiply.
-        int expert = RoutedChoice.Expert(choice, IntrinsicMath.Min(team.Pair, a.TopK - 1)), c = team.Turn, count = team.Pair < a.TopK ? k / TileStream.ChunkCodes<TFormat>() : 0;
-        for (int slot = 0; slot < ring.Slots; slot += 2)
-            RequestStep<TFormat>(a, ring, (gate, up), (c + (slot / 2 * TeamWarps), count), (expert, slot));
+        int expert = RoutedChoice.Expert(choice, IntrinsicMath.Min(team.Pair, a.TopK - 1)), strips = team.Pair < a.TopK ? TileRing.Strips<TFormat>(k) : 0;
+        for (int i = 0; i < ring.Slots; i += 2)
+            RequestStep<TFormat, TRing>(a, ring, (gate, up), (team.Turn + (i / 2 * TeamWarps), strips), (expert, i));
         F4 gateSum = default, upSum = default;
-        for (int slot = 0; c < count; slot += 2, c += TeamWarps)
+        for (int i = 0, strip = team.Turn; strip < strips; i += 2, strip += TeamWarps)
         {
-            ring.WaitStep();
-            TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(row, TileStream.InputWord<TFormat>(lane), c);
-            gateSum = TileStream.Multiply<TFormat>(ring.Take<TFormat>(a.Weights, gate, expert, c, slot), x, 1f, 1f, gateSum);
-            upSum = TileStream.Multiply<TFormat>(ring.Take<TFormat>(a.Weights, up, expert, c, slot + 1), x, 1f, 1f, upSum);
-            RequestStep<TFormat>(a, ring, (gate, up), (c + (ring.Slots / 2 * TeamWarps), count), (expert, slot));
+            TRing.Wait(ring, i, (ring.Slots / 2) - 1);
+            TRing.Wait(ring, i + 1, (ring.Slots / 2) - 1);
+            int chunks = TileRing.ChunksOf<TFormat>(a.Weights, strip);
+            for (int j = 0; j < chunks; j++)
+            {
+                TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(row, TileStream.InputWord<TFormat>(lane), (strip * TileRing.StripChunks) + j);
+                gateSum = TileStream.Multiply<TFormat>(TRing.Take<TFormat>(ring, a.Weights, gate, (expert, strip), i, j), x, 1f, 1f, gateSum);
+                upSum = TileStream.Multiply<TFormat>(TRing.Take<TFormat>(ring, a.Weights, up, (expert, strip), i + 1, j), x, 1f, 1f, upSum);
+            }
+            WarpOps.Barrier(); // no lane reads the slots any more
+            RequestStep<TFormat, TRing>(a, ring, (gate, up), (strip + (ring.Slots / 2 * TeamWarps), strips), (expert, i + ring.Slots));
         }
         // A warp's sums take the place of its weights.
-        ArrayView<float> partials = shared.SubView(first, warps * step * sizeof(float)).Cast<float>();
+        ArrayView<float> partials = shared.SubView(first + TileRing.BarrierBytes, warps * step * sizeof(float)).Cast<float>();
         WarpOps.Barrier(); // no lane reads weights any more
         TileStream.Publish(partials, turn * step, lane, gateSum);
         TileStream.Publish(partials, (turn * step) + TileStream.Sums, lane, upSum);
@@ -74,14 +81,15 @@ internal static class RoutedGateUp
             StoreRouting(a, RoutedChoice.OfWarp(choice, a.TopK), norm);
     }
 
-    // A step is a chunk of gate and the one of up.
-    private static void RequestStep<TFormat>(ExpertArgs a, TileRing ring, (TileAddresses Gate, TileAddresses Up) at, (int First, int Count) chunks, (int Expert, int Slot) step)
+    // A step is a strip of gate and the one of up.
+    private static void RequestStep<TFormat, TRing>(ExpertArgs a, TileRing ring, (TileAddresses Gate, TileAddresses Up) at, (int Strip, int Count) own, (int Expert, int Index) step)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
-        if (chunks.First < chunks.Count)
+        if (own.Strip < own.Count)
         {
-            ring.Request<TFormat>(a.Weights, at.Gate, step.Expert, chunks.First, step.Slot);
-            ring.Request<TFormat>(a.Weights, at.Up, step.Expert, chunks.First, step.Slot + 1);
+            TRing.Request<TFormat>(ring, a.Weights, at.Gate, (step.Expert, own.Strip), step.Index);
+            TRing.Request<TFormat>(ring, a.Weights, at.Up, (step.Expert, own.Strip), step.Index + 1);
         }
         CpAsync.Commit();
     }

@@ -25,8 +25,8 @@ internal struct TileLinearArgs
     /// <summary>[N] BF16, the gains of the norm before the router.</summary>
     public ArrayView<ushort> RouterGain;
 
-    /// <summary>Chunks of a warp that are on their way at once (<see cref="TileRing"/>).</summary>
-    public int Slots;
+    /// <summary>Of <see cref="TileRing"/>.</summary>
+    public int Slots, RowStride;
 
     /// <summary>Warps of a team, which has a tile of 16 rows.</summary>
     public int Warps;
@@ -76,13 +76,14 @@ internal static class TileLinear
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes<TSink>(int ringBytes, int k, int experts)
-        where TSink : struct, ITileSink => RingStart<TSink>(k, experts) + ringBytes;
+        where TSink : struct, ITileSink => RingStart<TSink>(k, experts) + TileRing.BarrierBytes + ringBytes;
 
     private static ArrayView<uint> RouterColumns<TSink>(TileLinearArgs a, ArrayView<byte> shared)
         where TSink : struct, ITileSink => shared.SubView(TileRow.ScratchBytes + (2 * a.Weights.K), RouterBytes<TSink>((int)a.RouterSums.Length)).Cast<uint>();
 
-    public static void Run<TFormat, TInputs, TSink>(TileLinearArgs a)
+    public static void Run<TFormat, TRing, TInputs, TSink>(TileLinearArgs a)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
@@ -92,11 +93,11 @@ internal static class TileLinear
         // Tiles beside each other are other blocks', so that blocks differ by one tile at most.
         int firstRow = ((team * Grid.DimX) + Grid.IdxX) * TileStream.Rows;
         bool owns = thread < TileStream.Sums && firstRow < a.Weights.N;
-        int first = RingStart<TSink>(k, (int)a.RouterSums.Length), step = a.Slots * TileRing.SlotBytes<TFormat>() / sizeof(float);
-        TileRing ring = TileRing.Of<TFormat>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots);
-        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, ring, (firstRow, turn - (team * a.Warps)));
+        int first = RingStart<TSink>(k, (int)a.RouterSums.Length), step = a.Slots * TileRing.SlotBytes<TFormat>(a.RowStride) / sizeof(float);
+        TileRing ring = TileRing.Open<TFormat, TRing>(SharedWindow.Open(ref shared[0]) + (uint)first, turn, a.Slots, a.RowStride);
+        F4 sum = Stream<TFormat, TRing, TInputs, TSink>(a, shared, ring, (firstRow, turn - (team * a.Warps)));
         // A warp's sums take the place of its weights.
-        ArrayView<float> partials = shared.SubView(first, warps * step * sizeof(float)).Cast<float>();
+        ArrayView<float> partials = shared.SubView(first + TileRing.BarrierBytes, warps * step * sizeof(float)).Cast<float>();
         WarpOps.Barrier(); // no lane reads weights any more
         TileStream.Publish(partials, turn * step, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
@@ -124,16 +125,17 @@ internal static class TileLinear
         }
     }
 
-    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, TileRing ring, (int FirstRow, int Turn) own)
+    private static F4 Stream<TFormat, TRing, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, TileRing ring, (int FirstRow, int Turn) own)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
-        int warps = a.Warps, c = own.Turn, count = own.FirstRow < a.Weights.N ? a.Weights.K / TileStream.ChunkCodes<TFormat>() : 0;
+        int strips = own.FirstRow < a.Weights.N ? TileRing.Strips<TFormat>(a.Weights.K) : 0;
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
         TileAddresses at = TileRing.Locate<TFormat>(a.Weights, own.FirstRow, Group.IdxX & 31);
-        for (int slot = 0; slot < ring.Slots; slot += 2)
-            RequestStep<TFormat>(a, ring, at, (c + (slot * warps), count), slot);
+        for (int i = 0; i < ring.Slots; i++)
+            Request<TFormat, TRing>(a, ring, at, (own.Turn + (i * a.Warps), strips), i);
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a.Router, a.Weights.N, RouterColumns<TSink>(a, shared));
@@ -153,25 +155,29 @@ internal static class TileLinear
             Clear(a.RouterSums);
         Group.Barrier(); // the row is there before anyone multiplies by it
         F4 even = default, odd = default;
-        for (int slot = 0; c < count; slot += 2, c += 2 * warps)
+        for (int i = 0, strip = own.Turn; strip < strips; i++, strip += a.Warps)
         {
-            ring.WaitStep();
-            even = Multiply<TFormat>(row, ring.Take<TFormat>(a.Weights, at, 0, c, slot), c, even);
-            if (c + warps < count)
-                odd = Multiply<TFormat>(row, ring.Take<TFormat>(a.Weights, at, 0, c + warps, slot + 1), c + warps, odd);
-            RequestStep<TFormat>(a, ring, at, (c + (ring.Slots * warps), count), slot);
+            TRing.Wait(ring, i, ring.Slots - 1);
+            int chunks = TileRing.ChunksOf<TFormat>(a.Weights, strip);
+            for (int j = 0; j < chunks; j += 2)
+            {
+                even = Multiply<TFormat>(row, TRing.Take<TFormat>(ring, a.Weights, at, (0, strip), i, j), (strip * TileRing.StripChunks) + j, even);
+                if (j + 1 < chunks)
+                    odd = Multiply<TFormat>(row, TRing.Take<TFormat>(ring, a.Weights, at, (0, strip), i, j + 1), (strip * TileRing.StripChunks) + j + 1, odd);
+            }
+            WarpOps.Barrier(); // no lane reads the slot any more
+            Request<TFormat, TRing>(a, ring, at, (strip + (ring.Slots * a.Warps), strips), i + ring.Slots);
         }
         return TileStream.Add(even, odd);
     }
 
-    // A step is two of the warp's chunks. Beyond the last chunk nothing is requested.
-    private static void RequestStep<TFormat>(TileLinearArgs a, TileRing ring, TileAddresses at, (int First, int Count) chunks, int slot)
+    // Beyond the last strip nothing is requested.
+    private static void Request<TFormat, TRing>(TileLinearArgs a, TileRing ring, TileAddresses at, (int Strip, int Count) own, int index)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
-        if (chunks.First < chunks.Count)
-            ring.Request<TFormat>(a.Weights, at, 0, chunks.First, slot);
-        if (chunks.First + a.Warps < chunks.Count)
-            ring.Request<TFormat>(a.Weights, at, 0, chunks.First + a.Warps, slot + 1);
+        if (own.Strip < own.Count)
+            TRing.Request<TFormat>(ring, a.Weights, at, (0, own.Strip), index);
         CpAsync.Commit();
     }
 

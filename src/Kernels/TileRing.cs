@@ -4,61 +4,71 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>Where a lane reads the rows g and g + 8 of a tile in the first matrix of a stack, and their multipliers, as numbers.</summary>
+/// <summary>Where a lane reads the rows g and g + 8 of a tile in the first matrix of a stack, their multipliers, and the row that it copies, as numbers.</summary>
 internal struct TileAddresses
 {
     public long Row0, Row1;
     public long Scales0, Scales1;
     public long Zeros0, Zeros1;
+    public long Copied;
 }
 
 /// <summary>
-/// One warp's chunks of 16 rows of weights (<see cref="TileStream"/>) on their way into shared memory by asynchronous copies: a slot a chunk, two slots a step.
+/// One warp's strips of weights on their way into shared memory: a strip is up to four chunks (<see cref="TileStream"/>) side by side, 256 bytes of 16 rows, and has a slot. What is on its
+/// way costs no registers, so nearly all of a block's weights can be requested before a launch may read anything else, and blocks of the launch before fit beside.
 /// </summary>
-/// <remarks>
-/// A lane copies just the words that it multiplies, to where it alone reads them, so that no block-wide barrier stands between memory and
-/// tensor cores and no bank is met twice. What is on its way costs no registers, so nearly all of a block's weights can be requested before a launch may read
-/// anything else, and blocks of the launch before fit beside.
-/// </remarks>
 internal struct TileRing
 {
+    /// <summary>Chunks of a strip.</summary>
+    public const int StripChunks = 4;
+
+    /// <summary>Bytes of a row of a strip.</summary>
+    public const int StripBytes = StripChunks * SkinnyGemm.ChunkBytes;
+
+    /// <summary>Bytes of the barriers of all warps, in front of the slots.</summary>
+    public const int BarrierBytes = SkinnyGemm.MostWarps * MostSlots * sizeof(long);
+
     /// <summary>Most slots of a warp.</summary>
-    public const int MostSlots = 8;
+    public const int MostSlots = 4;
 
-    /// <summary>Fewest slots of a warp: those of a step.</summary>
-    public const int LeastSlots = 2;
-
-    private const int CodeBytes = TileStream.Rows * SkinnyGemm.ChunkBytes;
-    private const int RowsApart = CodeBytes / 2;
     private const int LaneWords = 32 * sizeof(uint);
 
     /// <summary>The warp's first slot.</summary>
     public uint Start;
 
-    /// <summary>2, 4 or 8.</summary>
+    /// <summary>The warp's first barrier.</summary>
+    public uint Barriers;
+
+    /// <summary>1, 2 or 4.</summary>
     public int Slots;
 
-    /// <summary>Bytes of a slot: codes, multipliers, zero points.</summary>
-    public static int SlotBytes<TFormat>()
+    /// <summary>Bytes from a row of a strip to the next in shared memory: 64 more than it has keep rows that are read at once in different banks.</summary>
+    public int RowStride;
+
+    /// <summary>Bytes of a slot's multipliers and zero points: one a chunk for all rows, or lanes' own.</summary>
+    public static int OperandBytes<TFormat>()
         where TFormat : struct, IStreamedFormat =>
-        CodeBytes + (TFormat.HasTileScales ? 16 : 0) + (TFormat.HasRowScales || TFormat.HasGroupScales ? 2 * LaneWords : 0) + (TFormat.HasZeroPoints ? 2 * LaneWords : 0);
+        (TFormat.HasTileScales ? 16 : 0) + (StripChunks * ((TFormat.HasRowScales || TFormat.HasGroupScales ? 2 * LaneWords : 0) + (TFormat.HasZeroPoints ? 2 * LaneWords : 0)));
 
-    /// <summary>The most slots, 2, 4 or 8, that a warp with so many chunks needs and that fit, where one slot of every warp takes <paramref name="bytesOfOne"/>.</summary>
-    public static int SlotsFor(int chunks, int bytesOfOne, int availableBytes)
-    {
-        int slots = MostSlots;
-        while (slots > LeastSlots && (slots >= 2 * chunks || slots * bytesOfOne > availableBytes))
-            slots /= 2;
-        return slots;
-    }
+    /// <summary>Bytes of a slot.</summary>
+    public static int SlotBytes<TFormat>(int rowStride)
+        where TFormat : struct, IStreamedFormat => (TileStream.Rows * rowStride) + OperandBytes<TFormat>();
 
-    /// <summary>The calling warp's slots; all warps' lie behind one another from <paramref name="first"/> on.</summary>
-    public static TileRing Of<TFormat>(uint first, int warp, int slots)
+    /// <summary>Strips of a row.</summary>
+    public static int Strips<TFormat>(int k)
+        where TFormat : struct, IStreamedFormat => ((k / TileStream.ChunkCodes<TFormat>()) + StripChunks - 1) / StripChunks;
+
+    /// <summary>The calling warp's slots. Barriers of all warps lie in front of all warps' slots; the whole block calls, and a barrier must follow only before another warp's are used.</summary>
+    public static TileRing Open<TFormat, TRing>(uint first, int warp, int slots, int rowStride)
         where TFormat : struct, IStreamedFormat
+        where TRing : struct, ITileRing
     {
         TileRing ring;
-        ring.Start = first + (uint)(warp * slots * SlotBytes<TFormat>());
+        ring.Barriers = first + (uint)(warp * MostSlots * sizeof(long));
         ring.Slots = slots;
+        ring.RowStride = rowStride;
+        ring.Start = first + BarrierBytes + (uint)(warp * slots * SlotBytes<TFormat>(rowStride));
+        TRing.Begin(ring);
         return ring;
     }
 
@@ -71,6 +81,7 @@ internal struct TileRing
         long codes = Mem.GlobalAddress(ref w.Codes.Cast<uint>()[0]);
         at.Row0 = codes + (4 * place.Row0);
         at.Row1 = codes + (4 * place.Row1);
+        at.Copied = codes + (4L * IntrinsicMath.Min(firstRow + (lane & 15), w.N - 1) * (w.K >> TFormat.CodesPerWordShift));
         if (TFormat.HasGroupScales)
         {
             // Two multipliers a lane: the word that has them.
@@ -93,88 +104,204 @@ internal struct TileRing
         return at;
     }
 
-    /// <summary>Requests a chunk of one matrix of the stack into slot <paramref name="slot"/> (modulo the slots).</summary>
-    public readonly void Request<TFormat>(StreamedWeights w, TileAddresses at, int slab, int chunk, int slot)
+    /// <summary>Bytes from the first matrix's row to a strip of another's.</summary>
+    public static long Offset<TFormat>(StreamedWeights w, int slab, int strip)
+        where TFormat : struct, IStreamedFormat => ((long)slab * w.N * (w.K >> TFormat.CodesPerWordShift) * 4) + (strip * StripBytes);
+
+    /// <summary>Chunks of a strip: fewer at the end of a row.</summary>
+    public static int ChunksOf<TFormat>(StreamedWeights w, int strip)
+        where TFormat : struct, IStreamedFormat => IntrinsicMath.Min((w.K / TileStream.ChunkCodes<TFormat>()) - (strip * StripChunks), StripChunks);
+
+    /// <summary>The slot of the warp's <paramref name="index"/>-th strip.</summary>
+    public readonly uint Slot<TFormat>(int index)
+        where TFormat : struct, IStreamedFormat => Start + (uint)((index & (Slots - 1)) * SlotBytes<TFormat>(RowStride));
+
+    /// <summary>The barrier of that slot.</summary>
+    public readonly uint Barrier(int index) => Barriers + (uint)((index & (Slots - 1)) * sizeof(long));
+
+    /// <summary>The parity of that slot's phase.</summary>
+    public readonly uint Parity(int index) => (index & Slots) != 0 ? 1u : 0u;
+
+    /// <summary>Requests the multipliers and zero points of a strip by copies of four bytes.</summary>
+    public readonly void RequestOperands<TFormat>(StreamedWeights w, TileAddresses at, int slab, int strip, int index)
         where TFormat : struct, IStreamedFormat
     {
-        int lane = Group.IdxX & 31;
-        uint to = Slot<TFormat>(slot);
-        long start = ((long)slab * w.N * (w.K >> TFormat.CodesPerWordShift) * 4) + (chunk * SkinnyGemm.ChunkBytes);
-        CpAsync.Stream16(to + (uint)(lane * 16), at.Row0 + start);
-        CpAsync.Stream16(to + (uint)(lane * 16) + RowsApart, at.Row1 + start);
-        int first = chunk * TileStream.ChunkCodes<TFormat>(), block = first >> w.ScaleTable.ColumnShift;
+        int lane = Group.IdxX & 31, chunks = ChunksOf<TFormat>(w, strip);
+        uint to = Slot<TFormat>(index) + (uint)(TileStream.Rows * RowStride);
         long table = (long)slab * w.ScaleTable.PerSlab;
-        to += CodeBytes;
-        if (TFormat.HasTileScales && lane == 0)
-            CpAsync.Copy4(to, at.Scales0 + (4 * (table + block)));
+        if (TFormat.HasTileScales && lane < chunks)
+            CpAsync.Copy4(to + (uint)(4 * lane), at.Scales0 + (4 * (table + Block<TFormat>(w, (strip * StripChunks) + lane))));
+        if (!TFormat.HasRowScales && !TFormat.HasGroupScales && !TFormat.HasZeroPoints)
+            return;
         to += (uint)(lane * 4);
-        if (TFormat.HasRowScales)
+        for (int i = 0; i < chunks; i++)
         {
-            CpAsync.Copy4(to, at.Scales0 + (4 * (table + block)));
-            CpAsync.Copy4(to + LaneWords, at.Scales1 + (4 * (table + block)));
-        }
-        if (TFormat.HasGroupScales)
-        {
-            CpAsync.Copy4(to, at.Scales0 + table + (first >> 4));
-            CpAsync.Copy4(to + LaneWords, at.Scales1 + table + (first >> 4));
-        }
-        if (TFormat.HasZeroPoints)
-        {
-            long zero = ZeroByte(w, slab, block);
-            CpAsync.Copy4(to + (2 * LaneWords), (at.Zeros0 + zero) & ~3L);
-            CpAsync.Copy4(to + (3 * LaneWords), (at.Zeros1 + zero) & ~3L);
+            int chunk = (strip * StripChunks) + i, block = Block<TFormat>(w, chunk);
+            if (TFormat.HasRowScales)
+            {
+                CpAsync.Copy4(to, at.Scales0 + (4 * (table + block)));
+                CpAsync.Copy4(to + LaneWords, at.Scales1 + (4 * (table + block)));
+            }
+            if (TFormat.HasGroupScales)
+            {
+                long group = table + ((chunk * TileStream.ChunkCodes<TFormat>()) >> 4);
+                CpAsync.Copy4(to, at.Scales0 + group);
+                CpAsync.Copy4(to + LaneWords, at.Scales1 + group);
+            }
+            if (TFormat.HasZeroPoints)
+            {
+                long zero = ZeroByte(w, slab, block);
+                CpAsync.Copy4(to + (2 * LaneWords), (at.Zeros0 + zero) & ~3L);
+                CpAsync.Copy4(to + (3 * LaneWords), (at.Zeros1 + zero) & ~3L);
+            }
+            to += (uint)(TFormat.HasZeroPoints ? 4 * LaneWords : 2 * LaneWords);
         }
     }
 
-    /// <summary>What was requested into a slot, once it is there.</summary>
-    public readonly TileChunk Take<TFormat>(StreamedWeights w, TileAddresses at, int slab, int chunk, int slot)
+    /// <summary>A lane's multipliers and zero points of chunk <paramref name="i"/> of a strip that is there.</summary>
+    public readonly TileChunk TakeOperands<TFormat>(StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index, int i)
         where TFormat : struct, IStreamedFormat
     {
         int lane = Group.IdxX & 31;
-        uint from = Slot<TFormat>(slot);
+        uint start = Slot<TFormat>(index) + (uint)(TileStream.Rows * RowStride);
         TileChunk taken = default;
-        taken.Row0 = SharedWindow.Load(from + (uint)(lane * 16));
-        taken.Row1 = SharedWindow.Load(from + (uint)(lane * 16) + RowsApart);
-        from += CodeBytes;
         if (TFormat.HasTileScales)
-            taken.Scale0 = SharedWindow.LoadWord(from);
-        from += (uint)(lane * 4);
+            taken.Scale0 = SharedWindow.LoadWord(start + (uint)(4 * i));
+        start += (uint)((lane * 4) + (i * (TFormat.HasZeroPoints ? 4 * LaneWords : 2 * LaneWords)));
         if (TFormat.HasRowScales)
         {
-            taken.Scale0 = SharedWindow.LoadWord(from);
-            taken.Scale1 = SharedWindow.LoadWord(from + LaneWords);
+            taken.Scale0 = SharedWindow.LoadWord(start);
+            taken.Scale1 = SharedWindow.LoadWord(start + LaneWords);
         }
         if (TFormat.HasGroupScales)
         {
             // Chunks and rows begin on words: which half it is, the lane says.
             int shift = (lane & 1) * 16;
-            taken.Operand0 = (SharedWindow.LoadWord(from) >> shift) & 0xFFFF;
-            taken.Operand1 = (SharedWindow.LoadWord(from + LaneWords) >> shift) & 0xFFFF;
+            taken.Operand0 = (SharedWindow.LoadWord(start) >> shift) & 0xFFFF;
+            taken.Operand1 = (SharedWindow.LoadWord(start + LaneWords) >> shift) & 0xFFFF;
         }
         if (TFormat.HasZeroPoints)
         {
-            int block = (chunk * TileStream.ChunkCodes<TFormat>()) >> w.ScaleTable.ColumnShift, nibble = 4 * (block & 1);
-            long zero = ZeroByte(w, slab, block);
-            taken.Operand0 = (SharedWindow.LoadWord(from + (2 * LaneWords)) >> (int)((((at.Zeros0 + zero) & 3) * 8) + nibble)) & 15;
-            taken.Operand1 = (SharedWindow.LoadWord(from + (3 * LaneWords)) >> (int)((((at.Zeros1 + zero) & 3) * 8) + nibble)) & 15;
+            int block = Block<TFormat>(w, (from.Strip * StripChunks) + i), nibble = 4 * (block & 1);
+            long zero = ZeroByte(w, from.Slab, block);
+            taken.Operand0 = (SharedWindow.LoadWord(start + (2 * LaneWords)) >> (int)((((at.Zeros0 + zero) & 3) * 8) + nibble)) & 15;
+            taken.Operand1 = (SharedWindow.LoadWord(start + (3 * LaneWords)) >> (int)((((at.Zeros1 + zero) & 3) * 8) + nibble)) & 15;
         }
         return taken;
     }
 
-    /// <summary>Waits until the oldest step that is on its way is there, for the whole warp. Every step was committed, empty or not.</summary>
-    public readonly void WaitStep()
+    private static int Block<TFormat>(StreamedWeights w, int chunk)
+        where TFormat : struct, IStreamedFormat => (chunk * TileStream.ChunkCodes<TFormat>()) >> w.ScaleTable.ColumnShift;
+
+    private static long ZeroByte(StreamedWeights w, int slab, int block) => ((long)slab * w.ScaleTable.ZeroBytesPerSlab) + (block >> 1);
+}
+
+/// <summary>How strips get into shared memory. All methods are the whole warp's.</summary>
+internal interface ITileRing
+{
+    /// <summary>Prepares the warp's slots.</summary>
+    static abstract void Begin(TileRing ring);
+
+    /// <summary>Requests a strip of one matrix of the stack as the warp's <paramref name="index"/>-th one.</summary>
+    static abstract void Request<TFormat>(TileRing ring, StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index)
+        where TFormat : struct, IStreamedFormat;
+
+    /// <summary>Waits for a strip; of the steps that were committed after it, <paramref name="later"/> may be on their way.</summary>
+    static abstract void Wait(TileRing ring, int index, int later);
+
+    /// <summary>A lane's words of chunk <paramref name="i"/> of a strip that is there.</summary>
+    static abstract TileChunk Take<TFormat>(TileRing ring, StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index, int i)
+        where TFormat : struct, IStreamedFormat;
+}
+
+/// <summary>
+/// By asynchronous copies of the lanes (<c>cp.async</c>, sm_80): a lane copies just the words that it multiplies, to where it alone reads them. They go through the unit that all loads go through, which
+/// they block when too many are on their way.
+/// </summary>
+internal readonly struct LaneCopies : ITileRing
+{
+    private const int WarpWords = 32 * 16;
+
+    public static void Begin(TileRing ring)
     {
-        if (Slots == 8)
+    }
+
+    public static void Request<TFormat>(TileRing ring, StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index)
+        where TFormat : struct, IStreamedFormat
+    {
+        int chunks = TileRing.ChunksOf<TFormat>(w, from.Strip);
+        uint to = ring.Slot<TFormat>(index) + (uint)((Group.IdxX & 31) * 16);
+        long offset = TileRing.Offset<TFormat>(w, from.Slab, from.Strip);
+        for (int i = 0; i < chunks; i++)
+        {
+            CpAsync.Stream16(to + (uint)(2 * i * WarpWords), at.Row0 + offset + (i * SkinnyGemm.ChunkBytes));
+            CpAsync.Stream16(to + (uint)(((2 * i) + 1) * WarpWords), at.Row1 + offset + (i * SkinnyGemm.ChunkBytes));
+        }
+        ring.RequestOperands<TFormat>(w, at, from.Slab, from.Strip, index);
+    }
+
+    public static void Wait(TileRing ring, int index, int later)
+    {
+        if (later == 3)
             CpAsync.Wait(3);
-        else if (Slots == 4)
+        else if (later == 1)
             CpAsync.Wait(1);
         else
             CpAsync.Wait(0);
         WarpOps.Barrier(); // a tile's multiplier was copied by one lane for all
     }
 
-    private static long ZeroByte(StreamedWeights w, int slab, int block) => ((long)slab * w.ScaleTable.ZeroBytesPerSlab) + (block >> 1);
+    public static TileChunk Take<TFormat>(TileRing ring, StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index, int i)
+        where TFormat : struct, IStreamedFormat
+    {
+        uint start = ring.Slot<TFormat>(index) + (uint)(((Group.IdxX & 31) * 16) + (2 * i * WarpWords));
+        TileChunk taken = ring.TakeOperands<TFormat>(w, at, from, index, i);
+        taken.Row0 = SharedWindow.Load(start);
+        taken.Row1 = SharedWindow.Load(start + WarpWords);
+        return taken;
+    }
+}
 
-    private readonly uint Slot<TFormat>(int slot)
-        where TFormat : struct, IStreamedFormat => Start + (uint)((slot & (Slots - 1)) * SlotBytes<TFormat>());
+/// <summary>By the copy engine (<c>cp.async.bulk</c>, sm_90): a lane asks for a whole row of a strip, and as much may be on its way as there is room for.</summary>
+internal readonly struct RowCopies : ITileRing
+{
+    public static void Begin(TileRing ring)
+    {
+        if ((Group.IdxX & 31) == 0)
+        {
+            for (int slot = 0; slot < ring.Slots; slot++)
+                Mbarrier.Initialize(ring.Barrier(slot), 1);
+            Mbarrier.FenceInitialized();
+        }
+        WarpOps.Barrier(); // the barriers are there before copies report to them
+    }
+
+    public static void Request<TFormat>(TileRing ring, StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index)
+        where TFormat : struct, IStreamedFormat
+    {
+        int lane = Group.IdxX & 31, bytes = TileRing.ChunksOf<TFormat>(w, from.Strip) * SkinnyGemm.ChunkBytes;
+        uint barrier = ring.Barrier(index);
+        if (lane == 0)
+            Mbarrier.ArriveExpecting(barrier, TileStream.Rows * bytes);
+        if (lane < TileStream.Rows)
+            Bulk.Load(ring.Slot<TFormat>(index) + (uint)(lane * ring.RowStride), at.Copied + TileRing.Offset<TFormat>(w, from.Slab, from.Strip), bytes, barrier);
+        ring.RequestOperands<TFormat>(w, at, from.Slab, from.Strip, index);
+    }
+
+    public static void Wait(TileRing ring, int index, int later)
+    {
+        LaneCopies.Wait(ring, index, later);
+        Mbarrier.Wait(ring.Barrier(index), ring.Parity(index));
+    }
+
+    public static TileChunk Take<TFormat>(TileRing ring, StreamedWeights w, TileAddresses at, (int Slab, int Strip) from, int index, int i)
+        where TFormat : struct, IStreamedFormat
+    {
+        int lane = Group.IdxX & 31;
+        uint start = ring.Slot<TFormat>(index) + (uint)(((lane >> 2) * ring.RowStride) + (i * SkinnyGemm.ChunkBytes) + ((lane & 3) * 16));
+        TileChunk taken = ring.TakeOperands<TFormat>(w, at, from, index, i);
+        taken.Row0 = SharedWindow.Load(start);
+        taken.Row1 = SharedWindow.Load(start + (uint)(8 * ring.RowStride));
+        return taken;
+    }
 }

@@ -23,9 +23,12 @@ internal static class DecodeLinear
     // Attention comes next; its blocks need more registers than a product leaves, and there are as many as KV heads in short contexts.
     private const int AttentionSpare = 4;
 
-    private static readonly Dictionary<WeightFormat, int> SlotBytes = [];
-    private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
-    private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
+    // A block's columns, with room for what the compiler adds.
+    private const int StaticBytes = 256;
+
+    private static readonly Dictionary<WeightFormat, int> OperandBytes = [];
+    private static readonly Dictionary<(WeightFormat Format, bool Rows), KernelDefinition<TileLinearArgs>> StoreByKey = [];
+    private static readonly Dictionary<(WeightFormat Format, bool Rows), KernelDefinition<TileLinearArgs>> AddByKey = [];
 
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
@@ -34,7 +37,7 @@ internal static class DecodeLinear
     public static bool Exists(GpuDevice device, QuantizedMatrix matrix) =>
         device.WarpSize == 32 && device.MaxThreadsPerBlock >= TileStream.Sums && matrix.Count == 1 && SkinnyKernels.Exist(matrix.Format, null, matrix.Block)
         && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0 && matrix.N % TileStream.Rows == 0
-        && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps * TileRing.LeastSlots * SlotBytes[matrix.Format], matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock;
+        && TileLinear.SharedBytes<TileAdd>(DecodeRing.For(false, 1, 1, SkinnyGemm.MostWarps, OperandBytes[matrix.Format], 0).Bytes, matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock;
 
     /// <summary>Whether a router's logits can be fed by the product that adds to the residual stream.</summary>
     public static bool CanFeed(QuantizedMatrix router) => router.Format == WeightFormat.Bf16 && router.N <= RouterSums.MostExperts;
@@ -46,8 +49,9 @@ internal static class DecodeLinear
     /// <param name="norm">Gains and epsilon.</param>
     /// <param name="y"><c>[N]</c> BF16, rounded once.</param>
     /// <param name="sums">What is to become zero; may be empty.</param>
+    /// <param name="copies">How weights are fetched; it changes no bit.</param>
     /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
-    public static void Store(GpuStream stream, QuantizedMatrix matrix, ArrayView<float> residual, in InputNorm norm, ArrayView<BFloat16> y, ArrayView<long> sums)
+    public static void Store(GpuStream stream, QuantizedMatrix matrix, ArrayView<float> residual, in InputNorm norm, ArrayView<BFloat16> y, ArrayView<long> sums, RingCopies copies = RingCopies.Auto)
     {
         Require(stream, matrix);
         Shape.Require(stream, residual, 1, matrix.K, nameof(residual));
@@ -61,7 +65,7 @@ internal static class DecodeLinear
             Y = y.Cast<ushort>(),
             RouterSums = sums,
         };
-        Launch<TileStore>(stream, StoreByFormat[matrix.Format], matrix, args);
+        Launch<TileStore>(stream, StoreByKey, matrix, args, copies);
     }
 
     /// <summary><c>residual += W · x</c>, and what that adds to the router's sums, if there is one.</summary>
@@ -70,8 +74,9 @@ internal static class DecodeLinear
     /// <param name="x"><c>[K]</c> BF16.</param>
     /// <param name="residual"><c>[N]</c> float32.</param>
     /// <param name="router">The router behind it, its sums zero before.</param>
+    /// <param name="copies">How weights are fetched; it changes no bit.</param>
     /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
-    public static void Add(GpuStream stream, QuantizedMatrix matrix, ArrayView<BFloat16> x, ArrayView<float> residual, in RouterFeed? router)
+    public static void Add(GpuStream stream, QuantizedMatrix matrix, ArrayView<BFloat16> x, ArrayView<float> residual, in RouterFeed? router, RingCopies copies = RingCopies.Auto)
     {
         Require(stream, matrix);
         Shape.Require(stream, x, 1, matrix.K, nameof(x));
@@ -84,7 +89,7 @@ internal static class DecodeLinear
             args.Router = feed.Weights.Codes.View.Cast<ushort>();
             args.RouterGain = feed.Norm.Gain.Cast<ushort>();
         }
-        Launch<TileAdd>(stream, AddByFormat[matrix.Format], matrix, args);
+        Launch<TileAdd>(stream, AddByKey, matrix, args, copies);
     }
 
     internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)
@@ -103,7 +108,7 @@ internal static class DecodeLinear
             throw new NotSupportedException($"{matrix.Format.Title()} weights of [{matrix.N}, {matrix.K}] do not stream on {stream.Device.Name}.");
     }
 
-    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, TileLinearArgs args)
+    private static void Launch<TSink>(GpuStream stream, Dictionary<(WeightFormat Format, bool Rows), KernelDefinition<TileLinearArgs>> kernels, QuantizedMatrix matrix, TileLinearArgs args, RingCopies copies)
         where TSink : struct, ITileSink
     {
         GpuDevice device = stream.Device;
@@ -111,11 +116,13 @@ internal static class DecodeLinear
         args.Warps = Warps(device, matrix);
         // A block that adds to the residual stream multiplies its columns by the router's: one tile.
         (int blocks, int teams) = TSink.IsResidual ? (tiles, 1) : LaunchShape.Teams(device, tiles, Math.Min(SkinnyGemm.MostWarps, device.MaxThreadsPerBlock / 32) / args.Warps, AttentionSpare);
-        int chunks = Chunks(matrix), warps = teams * args.Warps, perSlot = warps * SlotBytes[matrix.Format];
-        int available = device.MaxSharedBytesPerBlock - TileLinear.SharedBytes<TSink>(0, matrix.K, experts);
-        args.Slots = TileRing.SlotsFor((chunks + args.Warps - 1) / args.Warps, perSlot, available);
-        int shared = TileLinear.SharedBytes<TSink>(args.Slots * perSlot, matrix.K, experts);
-        device.Launch(kernel, stream, (blocks, 1, 1), 32 * warps, TSink.IsResidual ? shared : LaunchShape.SharedOfOneBlock(device, blocks, shared), args);
+        int warps = teams * args.Warps, strips = (Chunks(matrix) + TileRing.StripChunks - 1) / TileRing.StripChunks;
+        bool rows = DecodeRing.UsesRows(device, copies);
+        int available = device.MaxSharedBytesPerBlock - TileLinear.SharedBytes<TSink>(0, matrix.K, experts) - StaticBytes;
+        DecodeRing ring = DecodeRing.For(rows, (strips + args.Warps - 1) / args.Warps, 1, warps, OperandBytes[matrix.Format], available);
+        (args.Slots, args.RowStride) = (ring.Slots, ring.RowStride);
+        int shared = TileLinear.SharedBytes<TSink>(ring.Bytes, matrix.K, experts);
+        device.Launch(kernels[(matrix.Format, rows)], stream, (blocks, 1, 1), 32 * warps, TSink.IsResidual ? shared : LaunchShape.SharedOfOneBlock(device, blocks, shared), args);
     }
 
     // Depends on the matrix only: a row's sums have one order for any number of rows.
@@ -137,15 +144,17 @@ internal static class DecodeLinear
         AddFormat<StreamedNvfp4>(WeightFormat.Nvfp4);
         AddFormat<StreamedInt4>(WeightFormat.Int4);
         AddFormat<StreamedInt4Zero>(WeightFormat.Int4Zero);
-        return [.. StoreByFormat.Values, .. AddByFormat.Values];
+        return [.. StoreByKey.Values, .. AddByKey.Values];
     }
 
     private static void AddFormat<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true, WantsSharedMemory: true);
-        SlotBytes.Add(format, TileRing.SlotBytes<TFormat>());
-        StoreByFormat.Add(format, new(TileLinear.Run<TFormat, RowNormed, TileStore>, traits));
-        AddByFormat.Add(format, new(TileLinear.Run<TFormat, RowCopied, TileAdd>, traits));
+        OperandBytes.Add(format, TileRing.OperandBytes<TFormat>());
+        StoreByKey.Add((format, false), new(TileLinear.Run<TFormat, LaneCopies, RowNormed, TileStore>, traits));
+        StoreByKey.Add((format, true), new(TileLinear.Run<TFormat, RowCopies, RowNormed, TileStore>, traits with { MinArch = DecodeRing.RowsArch }));
+        AddByKey.Add((format, false), new(TileLinear.Run<TFormat, LaneCopies, RowCopied, TileAdd>, traits));
+        AddByKey.Add((format, true), new(TileLinear.Run<TFormat, RowCopies, RowCopied, TileAdd>, traits with { MinArch = DecodeRing.RowsArch }));
     }
 }

@@ -79,7 +79,8 @@ public static class ExpertMlp
     /// <param name="router">Sums and the norm.</param>
     /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
     /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
-    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    /// <param name="copies">How weights are fetched; it changes no bit.</param>
+    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual, RingCopies copies = RingCopies.Auto)
     {
         int tokens = Check(stream, matrices, routing.Routing, activated, residual);
         if (tokens != 1)
@@ -95,7 +96,7 @@ public static class ExpertMlp
         args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
         args.ExpertCount = matrices.GateUp.Count;
         args.Width = matrices.Down.K;
-        RoutedExperts.Launch(stream, matrices, args);
+        RoutedExperts.Launch(stream, matrices, args, copies);
     }
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.
