@@ -35,6 +35,9 @@ internal struct ExpertArgs
 
     /// <summary>Rows of gate, of up, and columns of down.</summary>
     public int Width;
+
+    /// <summary>Tiles that a team multiplies one after the other (<see cref="RoutedGateUp"/>).</summary>
+    public int Rounds;
 }
 
 /// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>

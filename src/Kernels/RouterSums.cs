@@ -94,8 +94,8 @@ internal static class RouterSums
 
     private static float Mass(float sum, RouterChoice choice, float factor) => sum < -float.MaxValue ? 0 : XMath.Exp((sum - choice.Largest) * factor);
 
-    // Beyond the last expert −∞: below every sum.
-    private static float Sum(RouterArgs a, int expert)
+    /// <summary>An expert's sum; beyond the last expert −∞, below every sum.</summary>
+    public static float Sum(RouterArgs a, int expert)
     {
         if (expert >= a.Sums.Length)
             return float.NegativeInfinity;

@@ -24,6 +24,9 @@ internal struct TileLinearArgs
 
     /// <summary>[N] BF16, the gains of the norm before the router.</summary>
     public ArrayView<ushort> RouterGain;
+
+    /// <summary>Warps of a tile (<see cref="BulkLinear"/>).</summary>
+    public int Warps;
 }
 
 /// <summary>Where a product goes.</summary>
@@ -94,7 +97,13 @@ internal static class TileLinear
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
-        Finish<TSink>(a, partials, columns, (old, gain), factor);
+        if (Group.IdxX < TileStream.Sums)
+        {
+            // Eight lanes a row, in the first four warps.
+            float value = TileStream.CollectRow(partials, warps) * factor;
+            if ((Group.IdxX & 7) == 0)
+                Finish<TSink>(a, columns, (Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3), (old, gain), value);
+        }
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
@@ -115,20 +124,7 @@ internal static class TileLinear
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a.Router, a.Weights.N, router);
-        if (TInputs.IsNormed)
-        {
-            TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
-            GridDependency.Wait();
-            TileRowStates states = TileRow.LoadStates(a.Source, (int)row.Length);
-            TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
-        }
-        else
-        {
-            GridDependency.Wait();
-            TileRow.Copy(a.Source.X.Cast<uint>(), row);
-        }
-        if (!TSink.IsResidual && Grid.IdxX == 0)
-            Clear(a.RouterSums);
+        Prepare<TInputs, TSink>(a, shared, row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         F4 sum = default;
         // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.
@@ -156,6 +152,27 @@ internal static class TileLinear
         return sum;
     }
 
+    /// <summary>Waits for the launch before and brings its row to shared memory; a barrier must follow.</summary>
+    public static void Prepare<TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row)
+        where TInputs : struct, ITileInputs
+        where TSink : struct, ITileSink
+    {
+        if (TInputs.IsNormed)
+        {
+            TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
+            GridDependency.Wait();
+            TileRowStates states = TileRow.LoadStates(a.Source, (int)row.Length);
+            TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
+        }
+        else
+        {
+            GridDependency.Wait();
+            TileRow.Copy(a.Source.X.Cast<uint>(), row);
+        }
+        if (!TSink.IsResidual && Grid.IdxX == 0)
+            Clear(a.RouterSums);
+    }
+
     private static F4 Multiply<TFormat>(ArrayView<uint> row, TileChunk w, int chunk, F4 sum)
         where TFormat : struct, IStreamedFormat
     {
@@ -163,16 +180,10 @@ internal static class TileLinear
         return TileStream.Multiply<TFormat>(w, x, 1f, 1f, sum);
     }
 
-    // Eight lanes a row, in the first four warps.
-    private static void Finish<TSink>(TileLinearArgs a, ArrayView<float> partials, ArrayView<float> columns, (float Old, float Gain) residual, float factor)
+    /// <summary>One row's sum goes where it belongs.</summary>
+    public static void Finish<TSink>(TileLinearArgs a, ArrayView<float> columns, int n, (float Old, float Gain) residual, float value)
         where TSink : struct, ITileSink
     {
-        int row = Group.IdxX >> 3, n = (Grid.IdxX * TileStream.Rows) + row;
-        if (Group.IdxX >= TileStream.Sums)
-            return;
-        float value = TileStream.CollectRow(partials, Group.DimX >> 5) * factor;
-        if ((Group.IdxX & 7) > 0)
-            return;
         if (!TSink.IsResidual)
         {
             a.Y[n] = Bf16.FromFloat(value);
@@ -180,7 +191,7 @@ internal static class TileLinear
         }
         value += residual.Old;
         a.Residual[n] = value;
-        columns[row] = value * residual.Gain;
+        columns[n & (TileStream.Rows - 1)] = value * residual.Gain;
     }
 
     private static void Clear(ArrayView<long> sums)

@@ -139,6 +139,21 @@ internal static class TileStream
     public static F4 Multiply<TFormat>(TileChunk w, TileInputs x, float column0, float column1, F4 sum)
         where TFormat : struct, IStreamedFormat
     {
+        F4 part = Products<TFormat>(w, x);
+        bool scaled = TFormat.HasTileScales || TFormat.HasRowScales;
+        float upper = scaled ? Interop.IntAsFloat(w.Scale0) * TFormat.Correction : 1f;
+        float lower = TFormat.HasRowScales ? Interop.IntAsFloat(w.Scale1) * TFormat.Correction : upper;
+        sum.X = Fast.Fma(part.X, upper * column0, sum.X);
+        sum.Y = Fast.Fma(part.Y, upper * column1, sum.Y);
+        sum.Z = Fast.Fma(part.Z, lower * column0, sum.Z);
+        sum.W = Fast.Fma(part.W, lower * column1, sum.W);
+        return sum;
+    }
+
+    /// <summary>A chunk's products, without the multipliers of its rows.</summary>
+    public static F4 Products<TFormat>(TileChunk w, TileInputs x)
+        where TFormat : struct, IStreamedFormat
+    {
         if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
         {
             w.Operand0 = TFormat.PrepareOperand(w.Operand0);
@@ -152,14 +167,7 @@ internal static class TileStream
             part = Step<TFormat>(w, 2, x.X2, part);
             part = Step<TFormat>(w, 3, x.X3, part);
         }
-        bool scaled = TFormat.HasTileScales || TFormat.HasRowScales;
-        float upper = scaled ? Interop.IntAsFloat(w.Scale0) * TFormat.Correction : 1f;
-        float lower = TFormat.HasRowScales ? Interop.IntAsFloat(w.Scale1) * TFormat.Correction : upper;
-        sum.X = Fast.Fma(part.X, upper * column0, sum.X);
-        sum.Y = Fast.Fma(part.Y, upper * column1, sum.Y);
-        sum.Z = Fast.Fma(part.Z, lower * column0, sum.Z);
-        sum.W = Fast.Fma(part.W, lower * column1, sum.W);
-        return sum;
+        return part;
     }
 
     // Eight codes of each row: two mma's.

@@ -20,6 +20,14 @@ internal static class DecodeLinear
     // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
     private const int LeastWarps = 4, WarpsWanted = 2048;
 
+    // Attention comes next; its blocks need more registers than a product leaves, and there are as many as KV heads in short contexts.
+    private const int AttentionSpare = 4;
+
+    // A block's columns, with room for what the compiler adds.
+    private const int StaticBytes = 256;
+
+    private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> BulkStoreByFormat = [];
+    private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> BulkAddByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
@@ -42,8 +50,9 @@ internal static class DecodeLinear
     /// <param name="norm">Gains and epsilon.</param>
     /// <param name="y"><c>[N]</c> BF16, rounded once.</param>
     /// <param name="sums">What is to become zero; may be empty.</param>
+    /// <param name="mayUseBulk">Whether the copy engine may fetch the weights where there is one.</param>
     /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
-    public static void Store(GpuStream stream, QuantizedMatrix matrix, ArrayView<float> residual, in InputNorm norm, ArrayView<BFloat16> y, ArrayView<long> sums)
+    public static void Store(GpuStream stream, QuantizedMatrix matrix, ArrayView<float> residual, in InputNorm norm, ArrayView<BFloat16> y, ArrayView<long> sums, bool mayUseBulk = true)
     {
         Require(stream, matrix);
         Shape.Require(stream, residual, 1, matrix.K, nameof(residual));
@@ -57,7 +66,8 @@ internal static class DecodeLinear
             Y = y.Cast<ushort>(),
             RouterSums = sums,
         };
-        Launch<TileStore>(stream, StoreByFormat[matrix.Format], matrix, args);
+        if (!mayUseBulk || !TryLaunchBulk<TileStore>(stream, BulkStoreByFormat, matrix, args))
+            Launch<TileStore>(stream, StoreByFormat[matrix.Format], matrix, args);
     }
 
     /// <summary><c>residual += W · x</c>, and what that adds to the router's sums, if there is one.</summary>
@@ -66,8 +76,9 @@ internal static class DecodeLinear
     /// <param name="x"><c>[K]</c> BF16.</param>
     /// <param name="residual"><c>[N]</c> float32.</param>
     /// <param name="router">The router behind it, its sums zero before.</param>
+    /// <param name="mayUseBulk">Whether the copy engine may fetch the weights where there is one.</param>
     /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
-    public static void Add(GpuStream stream, QuantizedMatrix matrix, ArrayView<BFloat16> x, ArrayView<float> residual, in RouterFeed? router)
+    public static void Add(GpuStream stream, QuantizedMatrix matrix, ArrayView<BFloat16> x, ArrayView<float> residual, in RouterFeed? router, bool mayUseBulk = true)
     {
         Require(stream, matrix);
         Shape.Require(stream, x, 1, matrix.K, nameof(x));
@@ -80,7 +91,8 @@ internal static class DecodeLinear
             args.Router = feed.Weights.Codes.View.Cast<ushort>();
             args.RouterGain = feed.Norm.Gain.Cast<ushort>();
         }
-        Launch<TileAdd>(stream, AddByFormat[matrix.Format], matrix, args);
+        if (!mayUseBulk || !TryLaunchBulk<TileAdd>(stream, BulkAddByFormat, matrix, args))
+            Launch<TileAdd>(stream, AddByFormat[matrix.Format], matrix, args);
     }
 
     internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)
@@ -97,6 +109,24 @@ internal static class DecodeLinear
         stream.Device.RequireSame(matrix.Device, nameof(matrix));
         if (!Exists(stream.Device, matrix))
             throw new NotSupportedException($"{matrix.Format.Title()} weights of [{matrix.N}, {matrix.K}] do not stream on {stream.Device.Name}.");
+    }
+
+    private static bool TryLaunchBulk<TSink>(GpuStream stream, Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> kernels, QuantizedMatrix matrix, TileLinearArgs args)
+        where TSink : struct, ITileSink
+    {
+        GpuDevice device = stream.Device;
+        if (!BulkTiles.Exist(device) || !kernels.TryGetValue(matrix.Format, out KernelDefinition<TileLinearArgs>? kernel))
+            return false;
+        args.Warps = Warps(device, matrix);
+        int tiles = matrix.N / TileStream.Rows, experts = (int)args.RouterSums.Length;
+        // A block that adds to the residual stream multiplies its columns by the router's: one tile.
+        (int blocks, int teams) = TSink.IsResidual ? (tiles, 1) : LaunchShape.Teams(device, tiles, BulkTiles.MostWarps(device) / args.Warps, AttentionSpare);
+        (int scales, int rowBytes) = BulkTiles.RowOf(matrix);
+        int shared = BulkLinear.SharedBytes<TSink>(matrix.K, experts, teams * args.Warps, (teams, scales, rowBytes));
+        if (shared + StaticBytes > device.MaxSharedBytesPerBlock)
+            return false;
+        device.Launch(kernel, stream, (blocks, 1, 1), 32 * teams * args.Warps, TSink.IsResidual ? shared : LaunchShape.SharedOfOneBlock(device, blocks, shared), args);
+        return true;
     }
 
     private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args)
@@ -124,7 +154,16 @@ internal static class DecodeLinear
         AddFormat<StreamedNvfp4>(WeightFormat.Nvfp4);
         AddFormat<StreamedInt4>(WeightFormat.Int4);
         AddFormat<StreamedInt4Zero>(WeightFormat.Int4Zero);
-        return [.. StoreByFormat.Values, .. AddByFormat.Values];
+        AddBulk<StreamedBf16>(WeightFormat.Bf16);
+        AddBulk<StreamedFp8>(WeightFormat.Fp8Block);
+        return [.. StoreByFormat.Values, .. AddByFormat.Values, .. BulkStoreByFormat.Values, .. BulkAddByFormat.Values];
+    }
+
+    private static void AddBulk<TFormat>(WeightFormat format)
+        where TFormat : struct, IStreamedFormat
+    {
+        BulkStoreByFormat.Add(format, new(BulkLinear.Run<TFormat, RowNormed, TileStore>, BulkTiles.Traits));
+        BulkAddByFormat.Add(format, new(BulkLinear.Run<TFormat, RowCopied, TileAdd>, BulkTiles.Traits));
     }
 
     private static void AddFormat<TFormat>(WeightFormat format)

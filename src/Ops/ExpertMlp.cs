@@ -79,7 +79,8 @@ public static class ExpertMlp
     /// <param name="router">Sums and the norm.</param>
     /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
     /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
-    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    /// <param name="mayUseBulk">Whether the copy engine may fetch the weights where there is one.</param>
+    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual, bool mayUseBulk = true)
     {
         int tokens = Check(stream, matrices, routing.Routing, activated, residual);
         if (tokens != 1)
@@ -93,6 +94,13 @@ public static class ExpertMlp
         ExpertArgs args = CreateArgs(routing.Routing, activated, residual, 1);
         args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
         args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
+        if (mayUseBulk && RoutedExperts.Exist(stream.Device, matrices, args.TopK))
+        {
+            args.ExpertCount = matrices.GateUp.Count;
+            args.Width = matrices.Down.K;
+            RoutedExperts.Launch(stream, matrices, args);
+            return;
+        }
         Launch(stream, matrices, args, ExpertInputs.Normed);
     }
 

@@ -72,6 +72,8 @@ internal sealed class KernelCache(GpuDevice device)
                     functions[definition.Id] = cuda.FunctionPtr;
                     if (definition.Traits.Overlaps)
                         overlapping.Add(cuda.FunctionPtr);
+                    if (definition.Traits.WantsSharedMemory)
+                        PreferSharedMemory(definition, cuda);
                 }
                 Volatile.Write(ref launchers[definition.Id], KernelDefinition<TArgs>.CreateLauncher(kernel));
             }
@@ -120,6 +122,13 @@ internal sealed class KernelCache(GpuDevice device)
             CudaDriver.cuFuncSetAttribute(cuda.FunctionPtr, FunctionAttribute.MaxDynamicSharedBytes, bytes),
             $"allowing {bytes:N0} bytes of dynamic shared memory for {definition.Name} (the device has {device.MaxSharedBytesPerBlock:N0} a block)");
         byId[definition.Id] = (kernel, bytes);
+    }
+
+    private void PreferSharedMemory(KernelDefinition definition, CudaKernel kernel)
+    {
+        const int All = 100;
+        device.Bind();
+        device.Check(CudaDriver.cuFuncSetAttribute(kernel.FunctionPtr, FunctionAttribute.PreferredSharedCarveout, All), $"asking for shared memory for {definition.Name}");
     }
 
     private Kernel Load(KernelDefinition definition)

@@ -36,16 +36,20 @@ public sealed class DecodeLinearTests
         using var residual = GuardedBuffer<float>.Input(device, x);
         using var gains = GuardedBuffer<BFloat16>.Input(device, gain);
         using var sums = GuardedBuffer<long>.Output(device, 7);
-        BFloat16[] Apply()
+        BFloat16[] Apply(bool bulk)
         {
             using var y = GuardedBuffer<BFloat16>.Output(device, n);
-            DecodeLinear.Store(device.DefaultStream, matrix, residual.View, new InputNorm(gains.View, Epsilon), y.View, sums.View);
+            DecodeLinear.Store(device.DefaultStream, matrix, residual.View, new InputNorm(gains.View, Epsilon), y.View, sums.View, bulk);
             return y.ToArray();
         }
-        BFloat16[] first = Apply();
+        BFloat16[] first = Apply(bulk: false);
         double scale = 1 / Math.Sqrt(x.Average(v => (double)v * v) + Epsilon);
-        Compare.Close(first, Multiply(MatrixOracle.Values(host), [.. x.Zip(gain, (v, g) => v * scale * (float)g)]), 3e-3);
-        Assert.Equal(first, Apply());
+        double[] expected = Multiply(MatrixOracle.Values(host), [.. x.Zip(gain, (v, g) => v * scale * (float)g)]);
+        Compare.Close(first, expected, 3e-3);
+        Assert.Equal(first, Apply(bulk: false));
+        BFloat16[] second = Apply(bulk: true);
+        Compare.Close(second, expected, 3e-3);
+        Assert.Equal(second, Apply(bulk: true));
         Assert.All(sums.ToArray(), s => Assert.Equal(0, s));
     }
 
@@ -62,24 +66,27 @@ public sealed class DecodeLinearTests
         float[] before = RandomData.Gaussian(n, 4);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var gains = GuardedBuffer<BFloat16>.Input(device, gain);
-        (float[] Residual, long[] Sums) Apply(bool routed)
+        (float[] Residual, long[] Sums) Apply(bool routed, bool bulk)
         {
             using var residual = GuardedBuffer<float>.Input(device, before);
             using var sums = GuardedBuffer<long>.Input(device, new long[Experts]);
-            DecodeLinear.Add(device.DefaultStream, matrix, input.View, residual.View, routed ? new RouterFeed(router, new InputNorm(gains.View, Epsilon), sums.View) : null);
+            DecodeLinear.Add(device.DefaultStream, matrix, input.View, residual.View, routed ? new RouterFeed(router, new InputNorm(gains.View, Epsilon), sums.View) : null, bulk);
             return (residual.ToArray(), sums.ToArray());
         }
-        (float[] after, long[] units) = Apply(routed: true);
         double[] expected = [.. Multiply(MatrixOracle.Values(host), [.. x.Select(v => (double)(float)v)]).Zip(before, (v, b) => v + b)];
-        Compare.Close(after, expected, 1e-3);
         double[] logits = Multiply(MatrixOracle.Values(gate), [.. expected.Zip(gain, (v, g) => v * (float)g)]);
-        Compare.Close([.. units.Select(u => (float)(u / 4294967296.0))], logits, 1e-3);
-        (float[] again, long[] same) = Apply(routed: true);
-        Assert.Equal(after, again);
-        Assert.Equal(units, same);
-        (float[] alone, long[] untouched) = Apply(routed: false);
-        Assert.Equal(after, alone);
-        Assert.All(untouched, u => Assert.Equal(0, u));
+        foreach (bool bulk in new[] { false, true })
+        {
+            (float[] after, long[] units) = Apply(routed: true, bulk);
+            Compare.Close(after, expected, 1e-3);
+            Compare.Close([.. units.Select(u => (float)(u / 4294967296.0))], logits, 1e-3);
+            (float[] again, long[] same) = Apply(routed: true, bulk);
+            Assert.Equal(after, again);
+            Assert.Equal(units, same);
+            (float[] alone, long[] untouched) = Apply(routed: false, bulk);
+            Assert.Equal(after, alone);
+            Assert.All(untouched, u => Assert.Equal(0, u));
+        }
     }
 
     [Fact]

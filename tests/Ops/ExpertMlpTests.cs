@@ -22,6 +22,37 @@ public sealed class ExpertMlpTests
         }
     }
 
+    public static TheoryData<TestDevice, WeightFormat, bool, int> RoutedCases
+    {
+        get
+        {
+            var data = new TheoryData<TestDevice, WeightFormat, bool, int>();
+            foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
+            {
+                foreach (WeightFormat format in new[] { WeightFormat.Bf16, WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero })
+                    data.Add(device, format, true, 128);
+                data.Add(device, WeightFormat.Fp8Block, true, 64);
+                data.Add(device, WeightFormat.Fp8Block, false, 64);
+                data.Add(device, WeightFormat.Fp8Block, true, 320);
+            }
+            return data;
+        }
+    }
+
+    [Theory]
+    [InlineData(2048, 768, 128, 8, WeightFormat.Fp8Block)]
+    [InlineData(4096, 1536, 64, 8, WeightFormat.Fp8Block)]
+    [InlineData(2048, 768, 16, 8, WeightFormat.Bf16)]
+    [InlineData(2048, 1408, 7, 2, WeightFormat.Fp8Block)]
+    public void RoutedLayersOfModelsMatchTheOracle(int hidden, int width, int experts, int topK, WeightFormat format)
+    {
+        using var run = new Case(TestDevices.Get(TestDevice.Cuda), format, 1, topK, (hidden, width, experts), new ScaleBlock(64, 128));
+        float[] y = run.ApplyRouted(true, true, out float[] logits);
+        Assert.Equal(y, run.ApplyRouted(true, true, out _));
+        run.Route(logits, true);
+        Compare.Close(y, run.Oracle(normed: true), 3e-3);
+    }
+
     [Theory]
     [MemberData(nameof(Cases))]
     public void MatchesTheOracle(TestDevice which, WeightFormat format, int tokens)
@@ -47,17 +78,18 @@ public sealed class ExpertMlpTests
     }
 
     [Theory]
-    [InlineData(TestDevice.CpuWarp32, true)]
-    [InlineData(TestDevice.CpuWarp32, false)]
-    [InlineData(TestDevice.Cuda, true)]
-    [InlineData(TestDevice.Cuda, false)]
-    public void NormsAndRoutesOneTokenItself(TestDevice which, bool normalize)
+    [MemberData(nameof(RoutedCases))]
+    public void NormsAndRoutesOneTokenItself(TestDevice which, WeightFormat format, bool normalize, int width)
     {
-        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 3);
-        float[] y = run.ApplyRouted(normalize, out float[] logits);
+        using var run = new Case(TestDevices.Get(which), format, 1, 3, (Hidden, width, Experts));
+        float[] y = run.ApplyRouted(normalize, false, out float[] logits);
+        Assert.Equal(y, run.ApplyRouted(normalize, false, out _));
+        float[] bulk = run.ApplyRouted(normalize, true, out _);
+        Assert.Equal(bulk, run.ApplyRouted(normalize, true, out _));
         // The oracle then takes the routing that the logits call for.
         run.Route(logits, normalize);
         Compare.Close(y, run.Oracle(normed: true), 3e-3);
+        Compare.Close(bulk, run.Oracle(normed: true), 3e-3);
     }
 
     [Theory]
@@ -147,7 +179,7 @@ public sealed class ExpertMlpTests
         }
 
         /// <summary>The one token's residual stream after routing by sums that stand for known logits.</summary>
-        public float[] ApplyRouted(bool normalize, out float[] logits)
+        public float[] ApplyRouted(bool normalize, bool bulk, out float[] logits)
         {
             long[] units = [.. Enumerable.Range(0, gateUp.Length).Select(e => (long)((((e * 7) % gateUp.Length) - 2.25) * 4294967296.0))];
             using var sums = GuardedBuffer<long>.Input(Device, units);
@@ -158,7 +190,7 @@ public sealed class ExpertMlpTests
             using var scores = GuardedBuffer<float>.Output(Device, gateUp.Length);
             using var activated = GuardedBuffer<BFloat16>.Output(Device, topK * width);
             var routed = new RoutedToken(new TokenRouting(experts.View, shares.View, topK), scores.View, normalize);
-            ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated.View, residual.View);
+            ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated.View, residual.View, bulk);
             logits = scores.ToArray();
             double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
             Compare.Close(logits, [.. units.Select(u => u / 4294967296.0 * factor)], 1e-6);

@@ -59,6 +59,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.nc.v4.u32 %d, [%g0];")]
     public static U4 LoadReadOnly(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");
 
+    /// <summary>The address of global memory as a number.</summary>
+    [IntrinsicImplementation, Ptx("cvta.global.u64 %d, %g0;")]
+    public static unsafe long GlobalAddress(ref uint p) => (long)Unsafe.AsPointer(ref p);
+
     /// <summary>Loads a float32 that nobody writes while the kernel runs, by its address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.f32 %d, [global]; }")]
     public static unsafe float LoadReadOnlyFloat(long address) => *(float*)address;
