@@ -36,8 +36,8 @@ internal struct ExpertArgs
     /// <summary>Rows of gate, of up, and columns of down.</summary>
     public int Width;
 
-    /// <summary>Tiles that a team multiplies one after the other (<see cref="RoutedGateUp"/>).</summary>
-    public int Rounds;
+    /// <summary>Most units of a block and tiles that are on their way at once (<see cref="RoutedGateUp"/>).</summary>
+    public int Units, Tiles;
 }
 
 /// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>

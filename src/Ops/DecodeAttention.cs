@@ -50,7 +50,7 @@ internal sealed class DecodeAttentionWorkspace : IDisposable
 /// </summary>
 internal static class DecodeAttention
 {
-    private static readonly KernelTraits Traits = new(32 * Kernel.MostWarps, NeedsWarp32: true, Overlaps: true, WantsSharedMemory: true);
+    private static readonly KernelTraits Traits = new(352, NeedsWarp32: true, Overlaps: true, WantsSharedMemory: true);
 
     internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads64 = new(Kernel.Run<Head64, Bf16Tiles>, Traits);
     internal static readonly KernelDefinition<DecodeAttentionArgs> OfHeads128 = new(Kernel.Run<Head128, Bf16Tiles>, Traits);
