@@ -93,7 +93,7 @@ internal static class BulkLinear
         if (TSink.IsResidual)
             TileLinear.LoadRouter(a.Router, a.Weights.N, router);
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * k).Cast<uint>();
-        TileLinear.Prepare<TInputs, TSink>(a, shared, row);
+        TileLinear.Prepare<TInputs, AsDecoded<TFormat>, TSink>(a, shared, row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         if (count > 0)
             Mbarrier.Wait(barrier, 0);

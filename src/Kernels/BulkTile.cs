@@ -49,11 +49,11 @@ internal struct BulkTile
         return taken;
     }
 
-    /// <summary>Adds a chunk's products with one row of x to a lane's two sums.</summary>
+    /// <summary>Adds a chunk's products with one row of x, arranged as weights are decoded, to a lane's two sums.</summary>
     public readonly BulkSums Multiply<TFormat>(TileInputs x, int chunk, (float Upper, float Lower) scales, BulkSums sums)
         where TFormat : struct, IStreamedFormat
     {
-        F4 part = TileStream.Products<TFormat>(Take(chunk), x);
+        F4 part = TileStream.Products<TFormat, AsDecoded<TFormat>>(Take(chunk), x);
         float correction = TFormat.HasTileScales ? TFormat.Correction : 1f;
         sums.Upper = Fast.Fma(part.X, scales.Upper * correction, sums.Upper);
         sums.Lower = Fast.Fma(part.Z, scales.Lower * correction, sums.Lower);

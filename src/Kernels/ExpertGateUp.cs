@@ -35,9 +35,6 @@ internal struct ExpertArgs
 
     /// <summary>Rows of gate, of up, and columns of down.</summary>
     public int Width;
-
-    /// <summary>Most units of a block and tiles that are on their way at once (<see cref="RoutedGateUp"/>).</summary>
-    public int Units, Tiles;
 }
 
 /// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>
@@ -106,15 +103,19 @@ internal static class ExpertGateUp
         if (TInputs.IsNormed)
             parts.Gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
         GridDependency.Wait();
-        GridDependency.Release();
+        if (!TInputs.IsNormed)
+            GridDependency.Release();
         if (TInputs.IsNormed)
             parts.States = TileRow.LoadStates(a.Source, a.Weights.K / 2);
         int pair = Grid.IdxY, expert;
         RouterChoice choice = default;
         if (TInputs.IsNormed)
         {
-            choice = RouterSums.Select(a.Router, a.TopK);
-            expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
+            // The last of so many rounds finds the block's own expert; the blocks of the last pair have the whole choice.
+            choice = RouterSums.Select(a.Router, pair + 1);
+            expert = choice.LastExpert;
+            // Before weights are requested: the compiler would wait for them together with the states.
+            TileRow.Norm(a.Source, shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>(), shared.Cast<float>(), parts.States, parts.Gains);
         }
         else
         {
@@ -129,7 +130,7 @@ internal static class ExpertGateUp
         int row = RowBytes<TInputs>(a.Weights.K);
         ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
         ExpertSums sums = default;
-        Stream<TFormat, TInputs, TTiles>(a, shared, expert, parts, ref sums);
+        Stream<TFormat, TInputs, TTiles>(a, shared, expert, ref sums);
         int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
         TileStream.Publish(partials, start, lane, sums.Gate0);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
@@ -168,7 +169,7 @@ internal static class ExpertGateUp
         return found[0] != 0;
     }
 
-    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ExpertRowParts parts, ref ExpertSums sums)
+    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
@@ -183,19 +184,19 @@ internal static class ExpertGateUp
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
         // With a second tile of inputs a third chunk would cost more registers than it hides.
         if (TTiles.Count == 2)
-            StreamTwo<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+            StreamTwo<TFormat, TInputs, TTiles>(a, shared, rows, ref sums);
         else
-            StreamThree<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+            StreamThree<TFormat, TInputs, TTiles>(a, shared, rows, ref sums);
     }
 
-    private static void StreamTwo<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static void StreamTwo<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
+        ArrayView<uint> x = Prepare<TInputs>(a, shared);
         for (; c + step < count; c += 2 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
@@ -209,7 +210,7 @@ internal static class ExpertGateUp
 
     // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
     // again. No branch stands in the loop that the compiler would wait at.
-    private static void StreamThree<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static void StreamThree<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
@@ -217,7 +218,7 @@ internal static class ExpertGateUp
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
         ExpertChunk w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
+        ArrayView<uint> x = Prepare<TInputs>(a, shared);
         for (; c + (2 * step) < count; c += 3 * step)
         {
             Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
@@ -251,14 +252,15 @@ internal static class ExpertGateUp
     }
 
     // Called by all threads: there may be a barrier in it.
-    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared, ExpertRowParts parts)
+    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared)
         where TInputs : struct, ITileInputs
     {
         if (!TInputs.IsOneRow)
             return shared.Cast<uint>();
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
+        // One token's down asks for all of its weights at once: behind the first of these.
         if (TInputs.IsNormed)
-            TileRow.Norm(a.Source, row, shared.Cast<float>(), parts.States, parts.Gains);
+            GridDependency.Release();
         else
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
@@ -283,7 +285,7 @@ internal static class ExpertGateUp
     // One warp of the whole grid: its choice is everybody's.
     private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
-        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
+        if (Grid.IdxX > 0 || Grid.IdxY < a.TopK - 1 || Group.IdxX >= 32)
             return;
         float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);

@@ -5,7 +5,7 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// <see cref="ExpertDown"/> for the token of <see cref="RoutedGateUp"/>: r += Σ_p weight[p] · Wdown(expert of p) · a[p], float32 sums in a fixed order.
+/// <see cref="ExpertDown"/> for one token that <see cref="ExpertGateUp"/> routed, by the copy engine (sm_90): r += Σ_p weight[p] · Wdown(expert of p) · a[p], float32 sums in a fixed order.
 /// </summary>
 /// <remarks>
 /// A block has 16 columns of the residual stream and a tile for every pair. It chooses from the same sums as the launch before, before it waits: they are older than that. So weights of
@@ -63,21 +63,34 @@ internal static class RoutedDown
             Request<TFormat>(a, tile, choice, barriers, Group.IdxX);
         GridDependency.Release();
         ArrayView<float> scales = shared.SubView(ScaleStart(a.TopK, k, warps), a.TopK * scaleCount * sizeof(float)).Cast<float>();
-        for (int pair = turn; pair < a.TopK; pair += warps)
-            BulkTile.LoadScales<TFormat>(scales, pair * scaleCount, a.Weights, (RoutedChoice.Expert(choice, pair), Grid.IdxX * TileStream.Rows), (lane, 32));
+        for (int p = turn; p < a.TopK; p += warps)
+            BulkTile.LoadScales<TFormat>(scales, p * scaleCount, a.Weights, (RoutedChoice.Expert(choice, p), Grid.IdxX * TileStream.Rows), (lane, 32));
         GridDependency.Wait();
         uint weight = lane < a.TopK ? Mem.LoadL2Word(ref a.PairWeights.Cast<uint>()[lane]) : 0;
-        TileRow.Copy(a.Activated.Cast<uint>(), rows);
+        TileRow.Copy<AsDecoded<TFormat>>(a.Activated.Cast<uint>(), rows);
         Group.Barrier(); // rows are there before anyone multiplies by them
-        int items = a.TopK * chunks;
         BulkSums even = default, odd = default;
-        for (int item = turn; item < items; item += 2 * warps)
+        int pair = turn / chunks, chunk = turn - (pair * chunks);
+        while (pair < a.TopK)
         {
-            even = Multiply<TFormat>(a, tile, (rows, scales), (barriers, item / chunks, weight), item % chunks, even);
-            if (item + warps < items)
-                odd = Multiply<TFormat>(a, tile, (rows, scales), (barriers, (item + warps) / chunks, weight), (item + warps) % chunks, odd);
+            even = Multiply<TFormat>(a, tile, (rows, scales), (barriers, pair, weight), chunk, even);
+            Advance(ref pair, ref chunk, warps, chunks);
+            if (pair >= a.TopK)
+                break;
+            odd = Multiply<TFormat>(a, tile, (rows, scales), (barriers, pair, weight), chunk, odd);
+            Advance(ref pair, ref chunk, warps, chunks);
         }
         return BulkSums.Add(even, odd);
+    }
+
+    private static void Advance(ref int pair, ref int chunk, int step, int chunks)
+    {
+        chunk += step;
+        while (chunk >= chunks)
+        {
+            chunk -= chunks;
+            pair++;
+        }
     }
 
     // Rows that do not exist are not fetched: what stands there goes into sums that are not stored.

@@ -23,6 +23,9 @@ internal struct RouterChoice
     public float Chosen;
     public float Largest;
     public int ChosenExpert;
+
+    /// <summary>The k-th expert, in all lanes.</summary>
+    public int LastExpert;
 }
 
 /// <summary>
@@ -62,6 +65,7 @@ internal static class RouterSums
             choice.Largest = j == 0 ? best.Value : choice.Largest;
             choice.Chosen = lane == j ? best.Value : choice.Chosen;
             choice.ChosenExpert = lane == j ? best.Index : choice.ChosenExpert;
+            choice.LastExpert = best.Index;
         }
         return choice;
     }

@@ -124,7 +124,7 @@ internal static class TileLinear
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a.Router, a.Weights.N, router);
-        Prepare<TInputs, TSink>(a, shared, row);
+        Prepare<TInputs, AsTheyAre, TSink>(a, shared, row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         F4 sum = default;
         // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.
@@ -153,8 +153,9 @@ internal static class TileLinear
     }
 
     /// <summary>Waits for the launch before and brings its row to shared memory; a barrier must follow.</summary>
-    public static void Prepare<TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row)
+    public static void Prepare<TInputs, TOrder, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row)
         where TInputs : struct, ITileInputs
+        where TOrder : struct, ITileOrder
         where TSink : struct, ITileSink
     {
         if (TInputs.IsNormed)
@@ -162,12 +163,12 @@ internal static class TileLinear
             TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
             GridDependency.Wait();
             TileRowStates states = TileRow.LoadStates(a.Source, (int)row.Length);
-            TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
+            TileRow.Norm<TOrder>(a.Source, row, shared.Cast<float>(), states, gains);
         }
         else
         {
             GridDependency.Wait();
-            TileRow.Copy(a.Source.X.Cast<uint>(), row);
+            TileRow.Copy<TOrder>(a.Source.X.Cast<uint>(), row);
         }
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
@@ -85,6 +86,33 @@ internal struct TileRowGains
     public U2 Part0, Part1, Part2, Part3;
 }
 
+/// <summary>In which order inputs lie in shared memory.</summary>
+internal interface ITileOrder
+{
+    /// <summary>Whether they are arranged for the decoder already.</summary>
+    static abstract bool IsArranged { get; }
+
+    /// <summary>Eight inputs, pairs of neighbours, in that order.</summary>
+    static abstract U4 Arrange(U4 x);
+}
+
+/// <summary>As they are.</summary>
+internal readonly struct AsTheyAre : ITileOrder
+{
+    public static bool IsArranged => false;
+
+    public static U4 Arrange(U4 x) => x;
+}
+
+/// <summary>As a format's decoder gives weights, powers of two included: once a row instead of once a chunk.</summary>
+internal readonly struct AsDecoded<TFormat> : ITileOrder
+    where TFormat : struct, IStreamedFormat
+{
+    public static bool IsArranged => true;
+
+    public static U4 Arrange(U4 x) => TFormat.Arrange(x);
+}
+
 /// <summary>What a block does before it multiplies: one row of inputs to shared memory.</summary>
 internal static class TileRow
 {
@@ -92,15 +120,19 @@ internal static class TileRow
     public const int ScratchBytes = BlockOps.MaxWarps * sizeof(float);
 
     /// <summary>Copies words of x, two requests at a time; a barrier must follow.</summary>
-    public static void Copy(ArrayView<uint> x, ArrayView<uint> row)
+    public static void Copy(ArrayView<uint> x, ArrayView<uint> row) => Copy<AsTheyAre>(x, row);
+
+    /// <summary>The same in the order of a format's decoder.</summary>
+    public static void Copy<TOrder>(ArrayView<uint> x, ArrayView<uint> row)
+        where TOrder : struct, ITileOrder
     {
         int step = Group.DimX * 4, last = (int)row.Length - 4;
         for (int i = Group.IdxX * 4; i < row.Length; i += 2 * step)
         {
             U4 first = Mem.LoadL2(ref x[i]), second = Mem.LoadL2(ref x[IntrinsicMath.Min(i + step, last)]);
-            Mem.StoreShared(ref row[i], first);
+            Mem.StoreShared(ref row[i], TOrder.Arrange(first));
             if (i + step <= last)
-                Mem.StoreShared(ref row[i + step], second);
+                Mem.StoreShared(ref row[i + step], TOrder.Arrange(second));
         }
     }
 
@@ -132,16 +164,20 @@ internal static class TileRow
     /// x · gain in BF16, and each warp's sum of squares of x; a barrier must follow. K is a multiple of 4. The order of the sum is
     /// fixed by K and the number of threads.
     /// </summary>
-    public static void Norm(TileSource source, ArrayView<uint> row, ArrayView<float> scratch, TileRowStates states, TileRowGains gains)
+    public static void Norm(TileSource source, ArrayView<uint> row, ArrayView<float> scratch, TileRowStates states, TileRowGains gains) => Norm<AsTheyAre>(source, row, scratch, states, gains);
+
+    /// <summary>The same in the order of a format's decoder, which leaves four neighbours together.</summary>
+    public static void Norm<TOrder>(TileSource source, ArrayView<uint> row, ArrayView<float> scratch, TileRowStates states, TileRowGains gains)
+        where TOrder : struct, ITileOrder
     {
         ArrayView<uint> residual = source.Residual.Cast<uint>(), allGains = source.Gain.Cast<uint>();
         int words = (int)row.Length, step = Group.DimX * 2;
-        float squares = Scale(row, 0, states.Part0, gains.Part0, 0);
-        squares = Scale(row, 1, states.Part1, gains.Part1, squares);
-        squares = Scale(row, 2, states.Part2, gains.Part2, squares);
-        squares = Scale(row, 3, states.Part3, gains.Part3, squares);
+        float squares = Scale<TOrder>(row, 0, states.Part0, gains.Part0, 0);
+        squares = Scale<TOrder>(row, 1, states.Part1, gains.Part1, squares);
+        squares = Scale<TOrder>(row, 2, states.Part2, gains.Part2, squares);
+        squares = Scale<TOrder>(row, 3, states.Part3, gains.Part3, squares);
         for (int part = 4; (part * step) + (Group.IdxX * 2) < words; part++)
-            squares = Scale(row, part, Mem.LoadL2(ref residual[2 * Place(words, part)]), Gain(allGains, words, part), squares);
+            squares = Scale<TOrder>(row, part, Mem.LoadL2(ref residual[2 * Place(words, part)]), Gain(allGains, words, part), squares);
         squares = WarpOps.Sum(squares);
         if (Warp.LaneIdx == 0)
             scratch[Group.IdxX >> 5] = squares;
@@ -159,14 +195,19 @@ internal static class TileRow
         return gain;
     }
 
-    private static float Scale(ArrayView<uint> row, int part, U4 x, U2 gain, float squares)
+    private static float Scale<TOrder>(ArrayView<uint> row, int part, U4 x, U2 gain, float squares)
+        where TOrder : struct, ITileOrder
     {
         int i = (part * Group.DimX * 2) + (Group.IdxX * 2);
         if (i >= row.Length)
             return squares;
         float x0 = Interop.IntAsFloat(x.X), x1 = Interop.IntAsFloat(x.Y), x2 = Interop.IntAsFloat(x.Z), x3 = Interop.IntAsFloat(x.W);
-        row[i] = Bf16.Pack(x0 * Bf16.Low(gain.X), x1 * Bf16.High(gain.X));
-        row[i + 1] = Bf16.Pack(x2 * Bf16.Low(gain.Y), x3 * Bf16.High(gain.Y));
+        U4 pairs = default;
+        pairs.X = Bf16.Pack(x0 * Bf16.Low(gain.X), x1 * Bf16.High(gain.X));
+        pairs.Y = Bf16.Pack(x2 * Bf16.Low(gain.Y), x3 * Bf16.High(gain.Y));
+        pairs = TOrder.Arrange(pairs);
+        row[i] = pairs.X;
+        row[i + 1] = pairs.Y;
         return Fast.Fma(x3, x3, Fast.Fma(x2, x2, Fast.Fma(x1, x1, Fast.Fma(x0, x0, squares))));
     }
 

@@ -139,7 +139,7 @@ internal static class TileStream
     public static F4 Multiply<TFormat>(TileChunk w, TileInputs x, float column0, float column1, F4 sum)
         where TFormat : struct, IStreamedFormat
     {
-        F4 part = Products<TFormat>(w, x);
+        F4 part = Products<TFormat, AsTheyAre>(w, x);
         bool scaled = TFormat.HasTileScales || TFormat.HasRowScales;
         float upper = scaled ? Interop.IntAsFloat(w.Scale0) * TFormat.Correction : 1f;
         float lower = TFormat.HasRowScales ? Interop.IntAsFloat(w.Scale1) * TFormat.Correction : upper;
@@ -151,30 +151,32 @@ internal static class TileStream
     }
 
     /// <summary>A chunk's products, without the multipliers of its rows.</summary>
-    public static F4 Products<TFormat>(TileChunk w, TileInputs x)
+    public static F4 Products<TFormat, TOrder>(TileChunk w, TileInputs x)
         where TFormat : struct, IStreamedFormat
+        where TOrder : struct, ITileOrder
     {
         if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
         {
             w.Operand0 = TFormat.PrepareOperand(w.Operand0);
             w.Operand1 = TFormat.PrepareOperand(w.Operand1);
         }
-        F4 part = Step<TFormat>(w, 0, x.X0, default);
+        F4 part = Step<TFormat, TOrder>(w, 0, x.X0, default);
         if (TFormat.CodesPerWordShift > 1)
-            part = Step<TFormat>(w, 1, x.X1, part);
+            part = Step<TFormat, TOrder>(w, 1, x.X1, part);
         if (TFormat.CodesPerWordShift > 2)
         {
-            part = Step<TFormat>(w, 2, x.X2, part);
-            part = Step<TFormat>(w, 3, x.X3, part);
+            part = Step<TFormat, TOrder>(w, 2, x.X2, part);
+            part = Step<TFormat, TOrder>(w, 3, x.X3, part);
         }
         return part;
     }
 
     // Eight codes of each row: two mma's.
-    private static F4 Step<TFormat>(TileChunk w, int step, U4 x, F4 part)
+    private static F4 Step<TFormat, TOrder>(TileChunk w, int step, U4 x, F4 part)
         where TFormat : struct, IStreamedFormat
+        where TOrder : struct, ITileOrder
     {
-        U4 inputs = TFormat.Arrange(x);
+        U4 inputs = TOrder.IsArranged ? x : TFormat.Arrange(x);
         U4 upper = TFormat.Decode(w.Row0, step, w.Operand0), lower = TFormat.Decode(w.Row1, step, w.Operand1);
         part = SkinnyProducts.Multiply<TFormat>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
         return SkinnyProducts.Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);

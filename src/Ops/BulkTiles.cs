@@ -3,7 +3,7 @@ using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>What the launches of whole tiles by the copy engine have in common: <see cref="BulkLinear"/>, <see cref="RoutedGateUp"/>, <see cref="RoutedDown"/>.</summary>
+/// <summary>What the launches of whole tiles by the copy engine have in common: <see cref="BulkLinear"/>, <see cref="RoutedDown"/>.</summary>
 internal static class BulkTiles
 {
     private const int Arch = 90;

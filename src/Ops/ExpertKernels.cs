@@ -67,8 +67,10 @@ internal static class ExpertKernels
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
         var three = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 3);
+        // 112 registers: three blocks of gate and up beside one of down, which asks for its weights meanwhile.
+        KernelTraits normed = traits with { MaxThreads = 576, WantsSharedMemory = true };
         GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, traits));
+        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, normed));
         GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, traits));
         GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, three));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));

@@ -94,14 +94,7 @@ public static class ExpertMlp
         ExpertArgs args = CreateArgs(routing.Routing, activated, residual, 1);
         args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
         args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
-        if (mayUseBulk && RoutedExperts.Exist(stream.Device, matrices, args.TopK))
-        {
-            args.ExpertCount = matrices.GateUp.Count;
-            args.Width = matrices.Down.K;
-            RoutedExperts.Launch(stream, matrices, args);
-            return;
-        }
-        Launch(stream, matrices, args, ExpertInputs.Normed);
+        Launch(stream, matrices, args, ExpertInputs.Normed, mayUseBulk);
     }
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.
@@ -136,7 +129,7 @@ public static class ExpertMlp
     };
 
     // The two launches belong together: the second reads the routing before it waits for the first.
-    private static void Launch(GpuStream stream, in ExpertStack matrices, ExpertArgs args, ExpertInputs inputs)
+    private static void Launch(GpuStream stream, in ExpertStack matrices, ExpertArgs args, ExpertInputs inputs, bool mayUseBulk = false)
     {
         (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
         int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32), pairs = args.Tokens * args.TopK;
@@ -146,6 +139,8 @@ public static class ExpertMlp
         args.Weights = Streamed(gateUp);
         int warps = Math.Min(GateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
         stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format, inputs), stream, (tiles, pairs, 1), 32 * warps, ExpertKernels.GateUpShared(inputs, warps, gateUp.K), args);
+        if (mayUseBulk && RoutedDownLaunch.TryLaunch(stream, down, args))
+            return;
         args.Weights = Streamed(down);
         warps = ExpertDown.Warps((int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes), most);
         tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
