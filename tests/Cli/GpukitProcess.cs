@@ -75,7 +75,7 @@ internal static class GpukitProcess
     /// <summary>Runs until the first character of the output, sends SIGINT as Ctrl-C does, and waits for the end.</summary>
     public static async Task<Result> InterruptAsync(params string[] arguments)
     {
-        using Process process = Start(arguments, null);
+        using Process process = Start(arguments, null, mayBeInterrupted: true);
         Task<string> error = process.StandardError.ReadToEndAsync();
         await process.StandardOutput.ReadAsync(new char[1], TestContext.Current.CancellationToken);
         using Process kill = Process.Start("kill", ["-INT", process.Id.ToString(CultureInfo.InvariantCulture)]);
@@ -101,12 +101,14 @@ internal static class GpukitProcess
 
     private static string Normal(string text) => text.ReplaceLineEndings("\n");
 
-    private static Process Start(string[] arguments, string? folder)
+    private static Process Start(string[] arguments, string? folder, bool mayBeInterrupted = false)
     {
         string program = Path.Combine(AppContext.BaseDirectory, "gpukit");
         // A self-contained bundle brings its runtime and is started by its own executable; else the installed runtime runs the assembly.
         bool selfContained = File.ReadAllText(program + ".runtimeconfig.json").Contains("includedFrameworks", StringComparison.Ordinal);
-        var start = new ProcessStartInfo(selfContained ? program + (OperatingSystem.IsWindows() ? ".exe" : "") : Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet")
+        string executable = selfContained ? program + (OperatingSystem.IsWindows() ? ".exe" : "") : Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet";
+        bool listens = mayBeInterrupted && IgnoresInterrupts();
+        var start = new ProcessStartInfo(listens ? "env" : executable)
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
@@ -117,10 +119,24 @@ internal static class GpukitProcess
             WorkingDirectory = folder ?? "",
         };
         start.Environment.Remove("GPUKIT_TRACE");
+        if (listens)
+        {
+            start.ArgumentList.Add("--default-signal=INT");
+            start.ArgumentList.Add(executable);
+        }
         if (!selfContained)
             start.ArgumentList.Add(program + ".dll");
         foreach (string argument in arguments)
             start.ArgumentList.Add(argument);
         return Process.Start(start)!;
+    }
+
+    // A shell without a terminal starts what runs in the background so, and whatever that starts inherits it: the program would never hear of Ctrl-C.
+    private static bool IgnoresInterrupts()
+    {
+        const string Field = "SigIgn:";
+        const ulong Interrupt = 1UL << (2 - 1);
+        return OperatingSystem.IsLinux() && File.ReadLines("/proc/self/status").First(line => line.StartsWith(Field, StringComparison.Ordinal)) is { } line
+            && (ulong.Parse(line.AsSpan(Field.Length).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture) & Interrupt) != 0;
     }
 }
