@@ -36,6 +36,12 @@ internal static class DecodeContexts
             results.Add(TimeTokens(session, options, context, record));
             if (device.IsCuda)
                 results.Add(TimeReplays(session, record));
+            if (Environment.GetEnvironmentVariable("GPUKIT_STAMPS") is { } file)
+            {
+                long[] all = StampSink.Read(session.Stream);
+                session.Stream.Synchronize();
+                File.WriteAllBytes(file, System.Runtime.InteropServices.MemoryMarshal.AsBytes<long>(all).ToArray());
+            }
             if (options.Kernels && device.IsCuda)
                 results.AddRange(DecodeKernels.Run(session.Stream, session.StepDirectly, record));
         }

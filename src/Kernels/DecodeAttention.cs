@@ -6,6 +6,9 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>Arguments of attention for one token of each of several sequences; shapes are those of one.</summary>
 internal struct DecodeAttentionArgs
 {
+    /// <summary>Stamps.</summary>
+    public ArrayView<long> Stamps;
+
     /// <summary>[QueryHeads + 2·KvHeads, HeadDim] BF16: queries, keys, values.</summary>
     public ArrayView<ushort> Qkv;
 
@@ -152,6 +155,7 @@ internal static class DecodeAttention
         where THead : struct, IHeadWidth
         where TTiles : struct, IAttentionTiles<TTiles>
     {
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 0);
         a = Of<THead, TTiles>(a, Grid.IdxZ);
         a.KvHead = Grid.IdxY;
         a.Part = Grid.IdxX;
@@ -163,6 +167,7 @@ internal static class DecodeAttention
         AttentionAngles angles = Request<THead, TTiles>(a, span, ref own);
         GridDependency.Release();
         GridDependency.Wait();
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 1);
         Attend<THead, TTiles>(a, span, angles, own, sums);
     }
 
@@ -212,6 +217,7 @@ internal static class DecodeAttention
             return;
         }
         AttentionHeads.Prepare<THead, TTiles>(a, heads, angles, position, (span.Tiles - 1) / a.Warps % span.Parts == a.Part);
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 2);
         Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
@@ -229,6 +235,8 @@ internal static class DecodeAttention
         }
         AttentionMerge.Publish<THead>(sums, masses, state);
         Group.Barrier(); // all warps' sums are there before they are added
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 3);
         AttentionMerge.Finish<THead>(a, sums, masses, span.Parts);
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 4);
     }
 }

@@ -47,6 +47,7 @@ internal static class ExpertDown
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
+        Clock.Mark(a.Stamps, Grid.IdxX, 0);
         ArrayView<int> count = SharedMemory.Allocate<int>(1);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int pairs = a.Tokens * a.TopK, k = a.Weights.K;
@@ -72,8 +73,8 @@ internal static class ExpertDown
         float old = 0;
         if (owns)
             old = a.Residual[row];
-        // All warps' sums are there before they are added.
         Group.Barrier();
+        Clock.Mark(a.Stamps, Grid.IdxX, 3);
         if (TInputs.IsOneRow && Group.DimX >= TileStream.Sums)
         {
             // Eight lanes a row, in the first four warps.
@@ -83,6 +84,7 @@ internal static class ExpertDown
                 if (owns && (Group.IdxX & 7) == 0)
                     a.Residual[row] = value;
             }
+            Clock.Mark(a.Stamps, Grid.IdxX, 4);
             return;
         }
         for (int i = Group.IdxX; i < TTiles.Count * TileStream.Sums; i += Group.DimX)
@@ -109,6 +111,7 @@ internal static class ExpertDown
         ExpertDownItem w2 = Load<TFormat>(a, table, place, ref next);
         GridDependency.Release();
         GridDependency.Wait();
+        Clock.Mark(a.Stamps, Grid.IdxX, 1);
         uint weight = table.RequestWeight(a);
         if (TInputs.IsOneRow)
             TileRow.Copy(a.Activated.Cast<uint>(), rows);
@@ -117,6 +120,7 @@ internal static class ExpertDown
         w1 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w1);
         w2 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w2);
         Group.Barrier(); // weights and rows are there before anyone multiplies by them
+        Clock.Mark(a.Stamps, Grid.IdxX, 2);
         int i = 0;
         for (; i + 2 < items; i += 3)
         {

@@ -8,6 +8,9 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>Arguments of the two kernels that run the chosen experts of at most 16 tokens.</summary>
 internal struct ExpertArgs
 {
+    /// <summary>Stamps.</summary>
+    public ArrayView<long> Stamps;
+
     /// <summary>Gate and up, one below the other, or down.</summary>
     public StreamedWeights Weights;
 
@@ -97,12 +100,14 @@ internal static class ExpertGateUp
         where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 0);
         ArrayView<int> found = SharedMemory.Allocate<int>(1 + MostTokens);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         ExpertRowParts parts = default;
         if (TInputs.IsNormed)
             parts.Gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
         GridDependency.Wait();
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 1);
         GridDependency.Release();
         if (TInputs.IsNormed)
             parts.States = TileRow.LoadStates(a.Source, a.Weights.K / 2);
@@ -135,8 +140,8 @@ internal static class ExpertGateUp
             TileStream.Publish(partials, start + (2 * TileStream.Sums), lane, sums.Gate1);
             TileStream.Publish(partials, start + (3 * TileStream.Sums), lane, sums.Up1);
         }
-        // All warps' sums are there before they are added.
         Group.Barrier();
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 3);
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
         if (TInputs.IsNormed)
         {
@@ -145,6 +150,7 @@ internal static class ExpertGateUp
             StoreRouting(a, choice, norm);
         }
         Store<TTiles>(a, partials, found, factor);
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 4);
     }
 
     // Whether an earlier pair's block has the expert; else which of its pairs each token has, or −1.
@@ -259,6 +265,7 @@ internal static class ExpertGateUp
         else
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
+        Clock.Mark(a.Stamps, (Grid.IdxY * Grid.DimX) + Grid.IdxX, 2);
         return row;
     }
 

@@ -7,6 +7,9 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>Arguments of a product of one row in a decode step.</summary>
 internal struct TileLinearArgs
 {
+    /// <summary>Stamps.</summary>
+    public ArrayView<long> Stamps;
+
     public StreamedWeights Weights;
     public TileSource Source;
 
@@ -73,6 +76,7 @@ internal static class TileLinear
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
+        Clock.Mark(a.Stamps, Grid.IdxX, 0);
         ArrayView<float> columns = SharedMemory.Allocate<float>(TileStream.Rows);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int lane = Group.IdxX & 31, warps = Group.DimX >> 5, turn = Group.IdxX >> 5, k = a.Weights.K;
@@ -91,6 +95,7 @@ internal static class TileLinear
                 gain = Bf16.ToFloat(a.RouterGain[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)]);
         }
         Group.Barrier(); // all warps' sums are there before they are added
+        Clock.Mark(a.Stamps, Grid.IdxX, 3);
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
@@ -100,6 +105,7 @@ internal static class TileLinear
             Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
             AddRouter(a.RouterSums, router, columns);
         }
+        Clock.Mark(a.Stamps, Grid.IdxX, 4);
     }
 
     private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router)
@@ -119,17 +125,20 @@ internal static class TileLinear
         {
             TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
             GridDependency.Wait();
+            Clock.Mark(a.Stamps, Grid.IdxX, 1);
             TileRowStates states = TileRow.LoadStates(a.Source, (int)row.Length);
             TileRow.Norm(a.Source, row, shared.Cast<float>(), states, gains);
         }
         else
         {
             GridDependency.Wait();
+            Clock.Mark(a.Stamps, Grid.IdxX, 1);
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         }
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);
         Group.Barrier(); // the row is there before anyone multiplies by it
+        Clock.Mark(a.Stamps, Grid.IdxX, 2);
         F4 sum = default;
         // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.
         for (; c + (7 * warps) < count; c += 4 * warps)

@@ -110,6 +110,7 @@ internal static class DecodeAttention
         Shape.Require(stream, workspace.Sums.View, (long)sequences * cache.KvHeads * Kernel.MostParts, (long)Kernel.MostGroup * cache.HeadDim, nameof(output));
         var args = new DecodeAttentionArgs
         {
+            Stamps = StampSink.Next(stream.Device),
             Qkv = qkv.Cast<ushort>(),
             Keys = fp8 ? batch.Codes.Keys.Cast<uint>() : batch.Keys.Cast<uint>(),
             Values = fp8 ? batch.Codes.Values.Cast<uint>() : batch.Values.Cast<uint>(),

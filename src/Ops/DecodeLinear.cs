@@ -104,7 +104,8 @@ internal static class DecodeLinear
     {
         int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix);
         int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length);
-        stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
+        TileLinearArgs stamped = args with { Stamps = StampSink.Next(stream.Device) };
+        stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, stamped);
     }
 
     // Depends on the matrix only: a row's sums have one order for any number of rows.

@@ -136,9 +136,11 @@ public static class ExpertMlp
         args.Width = down.K;
         args.Activated = args.Activated.SubView(0, (long)pairs * down.K);
         args.Weights = Streamed(gateUp);
+        args.Stamps = StampSink.Next(stream.Device);
         int warps = Math.Min(GateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
         stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format, inputs), stream, (tiles, pairs, 1), 32 * warps, ExpertKernels.GateUpShared(inputs, warps, gateUp.K), args);
         args.Weights = Streamed(down);
+        args.Stamps = StampSink.Next(stream.Device);
         warps = ExpertDown.Warps((int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes), most);
         tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
         stream.Device.Launch(ExpertKernels.Down(down.Format, inputs), stream, (tiles, 1, 1), 32 * warps, ExpertKernels.DownShared(inputs, warps, (pairs, args.Tokens), down.K), args);
