@@ -63,7 +63,11 @@ internal static class DecodeAttention
 
     /// <summary>Whether heads of this kind run here.</summary>
     public static bool Exists(GpuDevice device, int queryHeads, int kvHeads, int headDim) =>
-        device.WarpSize == 32 && device.MaxThreadsPerBlock >= 32 * Kernel.LeastWarps && headDim is 64 or 128 && queryHeads % kvHeads == 0 && queryHeads / kvHeads <= Kernel.MostGroup;
+        device.WarpSize == 32 && device.MaxThreadsPerBlock >= 32 * Kernel.LeastWarps && headDim is 64 or 128 && queryHeads % kvHeads == 0 && queryHeads / kvHeads <= Kernel.MostGroup
+        // A stage of the widest tiles.
+        && Kernel.StageBytes<Head128, Bf16Tiles>(Warps(device)) + Kernel.StaticBytes <= device.MaxSharedBytesPerBlock;
+
+    private static int Warps(GpuDevice device) => device.MaxThreadsPerBlock >= 32 * Kernel.MostWarps ? Kernel.MostWarps : Kernel.LeastWarps;
 
     /// <summary>
     /// What <see cref="QkNormRotary"/> and <see cref="Attention"/> do for one token, float32 inside but for the weights of the values, which are rounded to BF16. A
@@ -139,7 +143,7 @@ internal static class DecodeAttention
             Epsilon = options.Epsilon,
             Scale = (float)(Math.Log2(Math.E) / Math.Sqrt(cache.HeadDim)),
         };
-        int warps = stream.Device.MaxThreadsPerBlock >= 32 * Kernel.MostWarps ? Kernel.MostWarps : Kernel.LeastWarps;
+        int warps = Warps(stream.Device);
         int parts = Kernel.Parts((cache.Capacity + Kernel.TilePositions - 1L) / Kernel.TilePositions, warps, Kernel.MostParts);
         (KernelDefinition<DecodeAttentionArgs> kernel, int stageBytes) = cache.HeadDim == 64
             ? (fp8 ? (OfHeads64Fp8, Kernel.StageBytes<Head64, Fp8Tiles>(warps)) : (OfHeads64, Kernel.StageBytes<Head64, Bf16Tiles>(warps)))
