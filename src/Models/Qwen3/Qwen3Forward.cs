@@ -129,8 +129,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         ExpertPath path = PathOf(layer, count);
         int k = config.ExpertsPerToken, pairs = count * k;
         var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
-        ChooseExperts(stream, layer.Router!, chosen, IsBatch ? position : default, count);
-        RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
+        ChooseExperts(stream, (layer.Router!, index), chosen, IsBatch ? position : default, count);
         if (path == ExpertPath.ExpertMlp)
         {
             ExpertMlp.Apply(stream, layer.Experts!.Value, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
@@ -149,15 +148,17 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
     }
 
-    // In one launch where that exists.
-    private void ChooseExperts(GpuStream stream, QuantizedMatrix router, in TokenRouting chosen, ArrayView<int> positions, int count)
+    // In one launch where that exists. An observer may change the logits: then they choose once more.
+    private void ChooseExperts(GpuStream stream, (QuantizedMatrix Matrix, int Layer) router, in TokenRouting chosen, ArrayView<int> positions, int count)
     {
-        if (count <= RouterLinear.MostTokens && RouterLinear.Exists(model.Device, router))
-        {
-            RouterLinear.Route(stream, router, workspace.Normed, new RoutedRows(chosen, workspace.RouterLogits, positions, config.NormTopkProb), workspace.RouterCounters, count);
+        bool together = count <= RouterLinear.MostTokens && RouterLinear.Exists(model.Device, router.Matrix);
+        if (together)
+            RouterLinear.Route(stream, router.Matrix, workspace.Normed, new RoutedRows(chosen, workspace.RouterLogits, positions, config.NormTopkProb), workspace.RouterCounters, count);
+        else
+            Linear.Multiply(stream, router.Matrix, workspace.Normed, workspace.RouterLogits, count);
+        RouterObserver?.Invoke(router.Layer, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
+        if (together && RouterObserver is null)
             return;
-        }
-        Linear.Multiply(stream, router, workspace.Normed, workspace.RouterLogits, count);
         var options = new RouterOptions(config.Experts, chosen.TopK, config.NormTopkProb);
         Router.SelectExperts(stream, workspace.RouterLogits, (chosen.Experts, chosen.Weights), count, options, positions);
     }

@@ -23,6 +23,31 @@ public sealed class SessionTests(ModelDevices devices)
         Same(device, whole, pieces);
     });
 
+    // Up to 64 tokens are routed in one launch and more in several; both must choose from what the observer leaves. What the first layer's experts add is in the second's keys.
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Experts_are_chosen_from_adjusted_logits(TestDevice device) => OnModel(device, Small with { Layers = 2 }, 100, session =>
+    {
+        foreach (int count in (int[])[20, 70])
+        {
+            int[] ids = ModelRun.RandomIds(count, Small.Vocabulary, 6);
+            session.Truncate(0);
+            session.Prefill(ids);
+            float[] plain = Next();
+            session.PrefillAdjusting(ids, (_, _, _) => false);
+            Assert.Equal(plain, Next());
+            session.PrefillAdjusting(ids, (layer, first, logits) =>
+            {
+                foreach (ref float logit in logits)
+                    logit = -logit;
+                return true;
+            });
+            Assert.NotEqual(plain, Next());
+        }
+
+        float[] Next() => ModelRun.Prefill(session, [5]).Logits[0];
+    });
+
     [Theory]
     [MemberData(nameof(Devices))]
     public void A_truncated_session_continues_as_a_fresh_one(TestDevice device) => OnSmallModel(device, 100, session =>
@@ -128,10 +153,12 @@ public sealed class SessionTests(ModelDevices devices)
         });
     }
 
-    private void OnSmallModel(TestDevice device, int context, Action<Qwen3Session> test)
+    private void OnSmallModel(TestDevice device, int context, Action<Qwen3Session> test) => OnModel(device, Small, context, test);
+
+    private void OnModel(TestDevice device, CheckpointShape shape, int context, Action<Qwen3Session> test)
     {
         GpuDevice open = devices.Open(device);
-        using var checkpoint = new GeneratedCheckpoint(Small);
+        using var checkpoint = new GeneratedCheckpoint(shape);
         using Qwen3Moe model = checkpoint.Load(open);
         using var session = new Qwen3Session(model, context);
         test(session);
