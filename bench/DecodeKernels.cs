@@ -32,7 +32,7 @@ internal static class DecodeKernels
             device.LaunchObserver = null;
         }
         stream.Synchronize();
-        Console.Error.WriteLine($"{"kernel",-64} {"blocks",7} {"times",5} {"us",8} {"us/step",9} {"alone",8} {"MB",8} {"% read",6}");
+        Console.Error.WriteLine($"{"kernel",-64} {"blocks",7} {"times",5} {"us",8} {"us/step",9} {"alone",8} {"MB",8} {"% read",6} {"regs",4} {"local",5}");
         var results = new List<ResultRecord>();
         foreach (IGrouping<(int Id, int Blocks), LaunchRecord> group in launches.GroupBy(l => (l.Kernel.Id, l.Blocks)))
         {
@@ -50,6 +50,7 @@ internal static class DecodeKernels
         double us = Time(stream, group, overlap: true), alone = Time(stream, group, overlap: false);
         double bytes = group.Average(l => (double)KernelBytes.Of(l, template.Context!.Value, template.DistinctExperts));
         double gbps = bytes / us / 1000;
+        KernelResources? resources = stream.Device.Kernels.ResourcesOfLoaded(group[0].Kernel);
         ResultRecord result = template with
         {
             Path = "kernel",
@@ -57,12 +58,14 @@ internal static class DecodeKernels
             Launches = group.Length,
             Us = Math.Round(us, 2),
             UsAlone = Math.Round(alone, 2),
+            Registers = resources?.Registers,
+            LocalBytes = resources?.LocalBytes,
             Gbps = bytes > 0 ? Math.Round(gbps, 1) : null,
             ReadRatio = bytes > 0 && template.ReadGbps is { } read ? Math.Round(gbps / read, 3) : null,
         };
         string name = result.Name!.Length > 64 ? result.Name[..64] : result.Name;
         Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{name,-64} {group[0].Blocks,7} {group.Length,5} {us,8:F2} {us * group.Length,9:F1} {alone,8:F2} {bytes / 1e6,8:F2} {100 * result.ReadRatio,6:F0}"));
+            $"{name,-64} {group[0].Blocks,7} {group.Length,5} {us,8:F2} {us * group.Length,9:F1} {alone,8:F2} {bytes / 1e6,8:F2} {100 * result.ReadRatio,6:F0} {result.Registers,4} {result.LocalBytes,5}"));
         return result;
     }
 

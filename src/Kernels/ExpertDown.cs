@@ -11,8 +11,8 @@ namespace GpuKit.Ilgpu.Kernels;
 /// A block owns 16 columns of the residual stream and goes through all experts that any token chose, in ascending order, each read
 /// once; a warp multiplies the same chunks of every expert. So the order of a token's sum depends on its own experts alone: those of
 /// the others add nothing to its column. A pair's weight multiplies a chunk's sums, and the warps add up in shared memory, in warp order. In
-/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing, or the sums that it is made from, is
-/// older, and is read and the first weights are requested before this kernel waits.
+/// a graph the launch before this one is <see cref="ExpertGateUp"/>, which releases it after having waited: routing is older, or announced by that launch, and the first weights are requested
+/// before this kernel waits. One token's experts are taken in the order in which they were chosen.
 /// </remarks>
 internal static class ExpertDown
 {
@@ -59,10 +59,16 @@ internal static class ExpertDown
         table.Firsts = shared.SubView(3 * pairs * sizeof(int), pairs * sizeof(int)).Cast<int>();
         table.Pairs = shared.SubView(4 * pairs * sizeof(int), pairs * a.Tokens * sizeof(int)).Cast<int>();
         table.Count = count;
-        table.Fill<TInputs>(a);
+        if (TInputs.IsNormed)
+            table.Await(a);
+        else
+            table.Fill(a);
         ArrayView<uint> rows = TInputs.IsOneRow ? shared.SubView(RowStart(pairs, a.Tokens), 2 * pairs * k).Cast<uint>() : a.Activated.Cast<uint>();
         F4 sum0 = default, sum1 = default;
-        Stream<TFormat, TInputs, TTiles>(a, table, rows, ref sum0, ref sum1);
+        if (TInputs.IsOneRow)
+            sum0 = StreamEight<TFormat>(a, table, rows);
+        else
+            StreamThree<TFormat, TTiles>(a, table, ref sum0, ref sum1);
         int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * TTiles.Count * TileStream.Sums;
         TileStream.Publish(partials, start, lane, sum0);
         if (TTiles.Count == 2)
@@ -95,42 +101,117 @@ internal static class ExpertDown
         }
     }
 
-    // An item is a chunk of an expert. Three are in registers; each is refilled right after it is multiplied.
-    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, ref F4 sum0, ref F4 sum1)
+    // One token: an item is a chunk of an expert, and as many as a token usually has are on their way before the launch before has ended.
+    private static F4 StreamEight<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows)
         where TFormat : struct, IStreamedFormat
-        where TInputs : struct, ITileInputs
+    {
+        ExpertPlace next = FirstPlace<TFormat>(a), own = next;
+        int items = table.Count[0] * (next.Chunks / next.Step);
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        TileChunk w0 = LoadNext<TFormat>(a, table, place, ref next), w1 = LoadNext<TFormat>(a, table, place, ref next);
+        TileChunk w2 = LoadNext<TFormat>(a, table, place, ref next), w3 = LoadNext<TFormat>(a, table, place, ref next);
+        TileChunk w4 = LoadNext<TFormat>(a, table, place, ref next), w5 = LoadNext<TFormat>(a, table, place, ref next);
+        TileChunk w6 = LoadNext<TFormat>(a, table, place, ref next), w7 = LoadNext<TFormat>(a, table, place, ref next);
+        GridDependency.Release();
+        GridDependency.Wait();
+        uint weight = table.RequestWeight(a);
+        TileRow.Copy(a.Activated.Cast<uint>(), rows);
+        table.StoreWeights(a, weight);
+        Group.Barrier(); // weights and rows are there before anyone multiplies by them
+        F4 sum = default;
+        int i = 0;
+        for (; i + 8 < items; i += 8)
+        {
+            sum = MultiplyNext<TFormat>(a, table, rows, w0, ref own, sum);
+            w0 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w1, ref own, sum);
+            w1 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w2, ref own, sum);
+            w2 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w3, ref own, sum);
+            w3 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w4, ref own, sum);
+            w4 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w5, ref own, sum);
+            w5 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w6, ref own, sum);
+            w6 = LoadNext<TFormat>(a, table, place, ref next);
+            sum = MultiplyNext<TFormat>(a, table, rows, w7, ref own, sum);
+            w7 = LoadNext<TFormat>(a, table, place, ref next);
+        }
+        if (i < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w0, ref own, sum);
+        if (i + 1 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w1, ref own, sum);
+        if (i + 2 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w2, ref own, sum);
+        if (i + 3 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w3, ref own, sum);
+        if (i + 4 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w4, ref own, sum);
+        if (i + 5 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w5, ref own, sum);
+        if (i + 6 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w6, ref own, sum);
+        if (i + 7 < items)
+            sum = MultiplyNext<TFormat>(a, table, rows, w7, ref own, sum);
+        return sum;
+    }
+
+    // Several tokens: three items are in registers, with their inputs; each is refilled right after it is multiplied.
+    private static void StreamThree<TFormat, TTiles>(ExpertArgs a, ExpertTable table, ref F4 sum0, ref F4 sum1)
+        where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
-        int warps = Group.DimX >> 5, lane = Group.IdxX & 31;
-        var next = new ExpertPlace { Chunk = Group.IdxX >> 5, First = Group.IdxX >> 5, Step = warps, Chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>() };
-        int items = table.Count[0] * (next.Chunks / warps);
-        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        ExpertPlace next = FirstPlace<TFormat>(a);
+        int items = table.Count[0] * (next.Chunks / next.Step);
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
         ExpertDownItem w0 = Load<TFormat>(a, table, place, ref next), w1 = Load<TFormat>(a, table, place, ref next);
         ExpertDownItem w2 = Load<TFormat>(a, table, place, ref next);
         GridDependency.Release();
         GridDependency.Wait();
         uint weight = table.RequestWeight(a);
-        if (TInputs.IsOneRow)
-            TileRow.Copy(a.Activated.Cast<uint>(), rows);
         table.StoreWeights(a, weight);
-        w0 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w0);
-        w1 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w1);
-        w2 = LoadInputs<TFormat, TInputs, TTiles>(a, table, w2);
-        Group.Barrier(); // weights and rows are there before anyone multiplies by them
+        w0 = LoadInputs<TFormat, TTiles>(a, table, w0);
+        w1 = LoadInputs<TFormat, TTiles>(a, table, w1);
+        w2 = LoadInputs<TFormat, TTiles>(a, table, w2);
+        Group.Barrier(); // weights are there before anyone multiplies by them
         int i = 0;
         for (; i + 2 < items; i += 3)
         {
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref sum0, ref sum1);
-            w0 = LoadInputs<TFormat, TInputs, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref sum0, ref sum1);
-            w1 = LoadInputs<TFormat, TInputs, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w2, ref sum0, ref sum1);
-            w2 = LoadInputs<TFormat, TInputs, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
+            Multiply<TFormat, TTiles>(a, table, w0, ref sum0, ref sum1);
+            w0 = LoadInputs<TFormat, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
+            Multiply<TFormat, TTiles>(a, table, w1, ref sum0, ref sum1);
+            w1 = LoadInputs<TFormat, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
+            Multiply<TFormat, TTiles>(a, table, w2, ref sum0, ref sum1);
+            w2 = LoadInputs<TFormat, TTiles>(a, table, Load<TFormat>(a, table, place, ref next));
         }
         if (i < items)
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w0, ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(a, table, w0, ref sum0, ref sum1);
         if (i + 1 < items)
-            Multiply<TFormat, TInputs, TTiles>(a, table, rows, w1, ref sum0, ref sum1);
+            Multiply<TFormat, TTiles>(a, table, w1, ref sum0, ref sum1);
+    }
+
+    private static ExpertPlace FirstPlace<TFormat>(ExpertArgs a)
+        where TFormat : struct, IStreamedFormat =>
+        new() { Chunk = Group.IdxX >> 5, First = Group.IdxX >> 5, Step = Group.DimX >> 5, Chunks = a.Weights.K / TileStream.ChunkCodes<TFormat>() };
+
+    private static TileChunk LoadNext<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, ref ExpertPlace next)
+        where TFormat : struct, IStreamedFormat
+    {
+        TileChunk loaded = TileStream.Load<TFormat>(a.Weights, place, table.ExpertOf(next.Rank), next.Chunk);
+        next.Advance();
+        return loaded;
+    }
+
+    private static F4 MultiplyNext<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, ref ExpertPlace own, F4 sum)
+        where TFormat : struct, IStreamedFormat
+    {
+        int pair = table.Pairs[own.Rank];
+        TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), own.Chunk);
+        float weight = table.Weights[pair] * TileStream.MatrixScale<TFormat>(a.Weights, table.Experts[own.Rank]);
+        own.Advance();
+        return TileStream.Multiply<TFormat>(w, x, weight, weight, sum);
     }
 
     // Past the last item the last expert's chunks are read again; without any expert the first one's, and nothing is done with them.
@@ -141,20 +222,16 @@ internal static class ExpertDown
         ExpertDownItem loaded = default;
         loaded.Rank = IntrinsicMath.Max(rank, 0);
         loaded.Chunk = next.Chunk;
-        loaded.Weights = TileStream.Load<TFormat>(a.Weights, place, rank < 0 ? 0 : table.Experts[loaded.Rank], next.Chunk);
-        next.Advance();
+        loaded.Weights = LoadNext<TFormat>(a, table, place, ref next);
         return loaded;
     }
 
     // Requested with the weights: loads return in the order of their requests, and inputs that were asked for when they are multiplied would wait for all weights
     // requested meanwhile. A token that did not choose the expert has zeros for inputs.
-    private static ExpertDownItem LoadInputs<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ExpertDownItem item)
+    private static ExpertDownItem LoadInputs<TFormat, TTiles>(ExpertArgs a, ExpertTable table, ExpertDownItem item)
         where TFormat : struct, IStreamedFormat
-        where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
-        if (TInputs.IsOneRow)
-            return item;
         item.Inputs0 = Inputs<TFormat>(a, table, item, 0);
         if (TTiles.Count == 2)
             item.Inputs1 = Inputs<TFormat>(a, table, item, TileStream.Columns);
@@ -168,20 +245,11 @@ internal static class ExpertDown
         return pair < 0 ? default : TileStream.Inputs<TFormat, DeviceTileMemory>(a.Activated.Cast<uint>(), ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(lane), item.Chunk);
     }
 
-    private static void Multiply<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, ExpertDownItem item, ref F4 sum0, ref F4 sum1)
+    private static void Multiply<TFormat, TTiles>(ExpertArgs a, ExpertTable table, ExpertDownItem item, ref F4 sum0, ref F4 sum1)
         where TFormat : struct, IStreamedFormat
-        where TInputs : struct, ITileInputs
         where TTiles : struct, ITiles
     {
         float scale = TileStream.MatrixScale<TFormat>(a.Weights, table.Experts[item.Rank]);
-        if (TInputs.IsOneRow)
-        {
-            int pair = table.Pairs[item.Rank];
-            TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, ((long)pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), item.Chunk);
-            float weight = table.Weights[pair] * scale;
-            sum0 = TileStream.Multiply<TFormat>(item.Weights, x, weight, weight, sum0);
-            return;
-        }
         sum0 = MultiplyTile<TFormat>(a, table, item, (item.Inputs0, 0), scale, sum0);
         if (TTiles.Count == 2)
             sum1 = MultiplyTile<TFormat>(a, table, item, (item.Inputs1, TileStream.Columns), scale, sum1);

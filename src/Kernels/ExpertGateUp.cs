@@ -5,32 +5,25 @@ using ILGPU.Algorithms;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>One lane's part of a chunk of gate and up: weights, and the inputs of each tile of x unless a row of them is in shared memory.</summary>
+/// <summary>One lane's part of a chunk of gate and up: weights, and its inputs unless a row of them is in shared memory.</summary>
 internal struct ExpertChunk
 {
     public TileChunk Gate, Up;
-    public TileInputs Inputs0, Inputs1;
+    public TileInputs Inputs;
 }
 
-/// <summary>One lane's sums, of each tile of x.</summary>
+/// <summary>One lane's sums.</summary>
 internal struct ExpertSums
 {
-    public F4 Gate0, Gate1, Up0, Up1;
+    public F4 Gate, Up;
 }
 
-/// <summary>The rows of a block, and a lane's first word of its rows of x.</summary>
+/// <summary>The rows of a block, and a lane's first word of its row of x.</summary>
 internal struct ExpertRows
 {
     public TilePlace Gate, Up;
-    public long Inputs0, Inputs1;
+    public long Inputs;
     public int Expert;
-}
-
-/// <summary>What a block knows of its inputs before it knows its expert.</summary>
-internal struct ExpertRowParts
-{
-    public TileRowStates States;
-    public TileRowGains Gains;
 }
 
 /// <summary>
@@ -39,81 +32,102 @@ internal struct ExpertRowParts
 /// </summary>
 /// <remarks>
 /// A block has 16 gate rows and the 16 up rows beside them of one expert, for all tokens that chose it: block (i, p) takes the expert of pair
-/// p unless an earlier pair has it too. Its warps take turns along K and add up in shared memory, in warp order. A token's column of an mma
-/// does not see the other columns, so its bits do not depend on who else is in the batch. Which expert it is comes from the launch before, so
-/// no weights of it can be requested earlier; the launch after this one is released only when all blocks have waited, and may read early what is older.
+/// p unless an earlier pair has it too. Those tokens are the columns of an mma, eight at a time: more than eight read the weights again. Its warps take turns along K and add up in
+/// shared memory, in warp order. A token's column does not see the other columns, so its bits do not depend on who else is in the batch. Which expert it is comes from the launch
+/// before, so no weights of it can be requested earlier; the launch after this one is released only when all blocks have waited, and may read early what is older.
 /// </remarks>
 internal static class ExpertGateUp
 {
     public const int MostTokens = 16;
 
-    /// <summary>Sums of one warp: gate and up in each tile of x.</summary>
-    private static int WarpSums<TTiles>()
-        where TTiles : struct, ITiles => 2 * TTiles.Count * TileStream.Sums;
+    /// <summary>Sums of one warp: gate and up.</summary>
+    private const int WarpSums = 2 * TileStream.Sums;
 
     /// <summary>Bytes of the row of inputs, with what goes before it.</summary>
-    public static int RowBytes<TInputs>(int k)
+    private static int RowBytes<TInputs>(int k)
         where TInputs : struct, ITileInputs => TInputs.IsOneRow ? TileRow.ScratchBytes + (2 * k) : 0;
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes<TInputs, TTiles>(int warps, int k)
-        where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles => RowBytes<TInputs>(k) + (warps * WarpSums<TTiles>() * sizeof(float));
+    public static int SharedBytes<TInputs>(int warps, int k)
+        where TInputs : struct, ITileInputs => RowBytes<TInputs>(k) + (warps * WarpSums * sizeof(float));
 
-    public static void Run<TFormat, TInputs, TTiles>(ExpertArgs a)
+    public static void Run<TFormat, TInputs>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
     {
-        ArrayView<int> found = SharedMemory.Allocate<int>(1 + MostTokens);
+        ArrayView<int> found = SharedMemory.Allocate<int>(TInputs.IsNormed ? 1 + RouterSums.ChoiceWords : 1 + MostTokens);
+        ArrayView<int> columns = SharedMemory.Allocate<int>(1 + MostTokens);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        ExpertRowParts parts = default;
-        if (TInputs.IsNormed)
-            parts.Gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
-        GridDependency.Wait();
-        GridDependency.Release();
-        if (TInputs.IsNormed)
-            parts.States = TileRow.LoadStates(a.Source, a.Weights.K / 2);
-        int pair = Grid.IdxY, expert;
-        RouterChoice choice = default;
+        int expert;
         if (TInputs.IsNormed)
         {
-            choice = RouterSums.Select(a.Router, a.TopK);
-            expert = (int)WarpOps.Shuffle((uint)choice.ChosenExpert, pair);
+            expert = NormAndRoute(a, shared, found);
         }
         else
         {
-            expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
+            GridDependency.Wait();
+            GridDependency.Release();
+            expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[Grid.IdxY]);
         }
         // The same for the whole block. Routing comes from the device unchecked: an expert that does not exist is left out.
         bool skip = expert < 0 || expert >= a.ExpertCount;
-        if (a.Tokens > 1)
-            skip = skip | IsTaken(a, found, pair, expert);
+        if (!TInputs.IsOneRow)
+            skip = skip | IsTaken(a, found, Grid.IdxY, expert);
         if (skip)
             return;
-        int row = RowBytes<TInputs>(a.Weights.K);
+        int row = RowBytes<TInputs>(a.Weights.K), count = 1;
         ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
-        ExpertSums sums = default;
-        Stream<TFormat, TInputs, TTiles>(a, shared, expert, parts, ref sums);
-        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums<TTiles>();
-        TileStream.Publish(partials, start, lane, sums.Gate0);
-        TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up0);
-        if (TTiles.Count == 2)
+        if (TInputs.IsGathered)
         {
-            TileStream.Publish(partials, start + (2 * TileStream.Sums), lane, sums.Gate1);
-            TileStream.Publish(partials, start + (3 * TileStream.Sums), lane, sums.Up1);
+            Gather(found, columns);
+            count = columns[MostTokens];
         }
-        // All warps' sums are there before they are added.
-        Group.Barrier();
-        float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
-        if (TInputs.IsNormed)
+        for (int first = 0; first < count; first += TileStream.Columns)
         {
-            float norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
-            factor *= norm;
-            StoreRouting(a, choice, norm);
+            float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert), norm = 1;
+            ExpertSums sums = Stream<TFormat, TInputs>(a, shared, (expert, first), TInputs.IsGathered ? columns : found, ref norm);
+            int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums;
+            TileStream.Publish(partials, start, lane, sums.Gate);
+            TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up);
+            // All warps' sums are there before they are added.
+            Group.Barrier();
+            Store<TInputs>(a, partials, TInputs.IsGathered ? columns.SubView(first, count - first) : found.SubView(1, MostTokens), factor * norm);
+            if (!TInputs.IsGathered)
+                return;
+            Group.Barrier(); // sums have been added before the next ones come
         }
-        Store<TTiles>(a, partials, found, factor);
     }
+
+    // The row is normed by all while one warp finds the expert of the block's pair: of many blocks asking for the same lines at once, each waits for the others. The launch after this
+    // one is let go when all choices are known, and is told them.
+    private static int NormAndRoute(ExpertArgs a, ArrayView<byte> shared, ArrayView<int> found)
+    {
+        TileRowGains gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
+        bool routes = Group.IdxX < 32;
+        GridDependency.Wait();
+        TileRowStates states = TileRow.LoadStates(a.Source, a.Weights.K / 2);
+        RouterChoice choice = default;
+        if (routes)
+            choice = RouterSums.Load(a.Router);
+        float squares = TileRow.Scale(a.Source, Row(a, shared), states, gains);
+        if (routes)
+        {
+            choice = RouterSums.Select(choice, Grid.IdxY + 1);
+            if (StoresRouting(a))
+            {
+                RouterSums.Announce(a.Router, choice, a.TopK);
+                RouterSums.Keep(Choice(found), choice);
+            }
+            if (Group.IdxX == 0)
+                found[0] = choice.LastExpert;
+        }
+        GridDependency.Release();
+        TileRow.AddSquares(shared.Cast<float>(), squares);
+        Group.Barrier(); // the row and the expert are there before anyone uses them
+        return found[0];
+    }
+
+    private static ArrayView<uint> Choice(ArrayView<int> found) => found.SubView(1, RouterSums.ChoiceWords).Cast<uint>();
 
     // Whether an earlier pair's block has the expert; else which of its pairs each token has, or −1.
     private static bool IsTaken(ExpertArgs a, ArrayView<int> found, int pair, int expert)
@@ -133,123 +147,115 @@ internal static class ExpertGateUp
         return found[0] != 0;
     }
 
-    private static void Stream<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, int expert, ExpertRowParts parts, ref ExpertSums sums)
-        where TFormat : struct, IStreamedFormat
-        where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
+    // The pairs of the tokens that chose the expert, in the order of tokens, and how many.
+    private static void Gather(ArrayView<int> found, ArrayView<int> columns)
     {
-        ExpertRows rows = default;
-        rows.Expert = expert;
-        // Columns beyond the tokens repeat the last one; their sums are not stored.
-        int lane = Group.IdxX & 31, word = TileStream.InputWord<TFormat>(lane);
-        rows.Inputs0 = ((long)IntrinsicMath.Min(lane >> 2, a.Tokens - 1) * (a.Weights.K >> 1)) + word;
-        rows.Inputs1 = ((long)IntrinsicMath.Min((lane >> 2) + TileStream.Columns, a.Tokens - 1) * (a.Weights.K >> 1)) + word;
-        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
-        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
-        // With a second tile of inputs a third chunk would cost more registers than it hides.
-        if (TTiles.Count == 2)
-            StreamTwo<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
-        else
-            StreamThree<TFormat, TInputs, TTiles>(a, shared, rows, parts, ref sums);
+        if (Group.IdxX < MostTokens)
+        {
+            int own = found[1 + Group.IdxX], earlier = 0;
+            for (int t = 0; t < Group.IdxX; t++)
+                earlier += found[1 + t] >= 0 ? 1 : 0;
+            if (own >= 0)
+                columns[earlier] = own;
+            if (Group.IdxX == MostTokens - 1)
+                columns[MostTokens] = earlier + (own >= 0 ? 1 : 0);
+        }
+        Group.Barrier(); // all are there before anyone is read
     }
 
-    private static void StreamTwo<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static ExpertSums Stream<TFormat, TInputs>(ExpertArgs a, ArrayView<byte> shared, (int Expert, int First) part, ArrayView<int> found, ref float norm)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
     {
-        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
-        ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
-        for (; c + step < count; c += 2 * step)
-        {
-            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
-            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
-            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
-            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
-        }
-        if (c < count)
-            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
+        ExpertRows rows = default;
+        rows.Expert = part.Expert;
+        int lane = Group.IdxX & 31, token = IntrinsicMath.Min(lane >> 2, a.Tokens - 1);
+        // Columns beyond the tokens repeat one of them; their sums are not stored.
+        if (TInputs.IsGathered)
+            token = found[part.First + (lane >> 2) < found[MostTokens] ? part.First + (lane >> 2) : part.First] / a.TopK;
+        rows.Inputs = ((long)token * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(lane);
+        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
+        return StreamThree<TFormat, TInputs>(a, shared, rows, found, ref norm);
     }
 
     // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
     // again. No branch stands in the loop that the compiler would wait at.
-    private static void StreamThree<TFormat, TInputs, TTiles>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ExpertRowParts parts, ref ExpertSums sums)
+    private static ExpertSums StreamThree<TFormat, TInputs>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ArrayView<int> found, ref float norm)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
     {
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
-        ExpertChunk w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + step, last));
-        ExpertChunk w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
-        ArrayView<uint> x = Prepare<TInputs>(a, shared, parts);
+        ExpertChunk w0 = Load<TFormat, TInputs>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat, TInputs>(a, rows, IntrinsicMath.Min(c + step, last));
+        ExpertChunk w2 = Load<TFormat, TInputs>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
+        ArrayView<uint> x = Prepare<TInputs>(a, shared);
+        if (TInputs.IsNormed)
+        {
+            // In the shadow of the first weights.
+            norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+            if (StoresRouting(a))
+                StoreRouting(a, RouterSums.Kept(Choice(found)), norm);
+        }
+        ExpertSums sums = default;
         for (; c + (2 * step) < count; c += 3 * step)
         {
-            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
-            w0 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
-            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
-            w1 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
-            Multiply<TFormat, TInputs, TTiles>(x, w2, c + (2 * step), ref sums);
-            w2 = Load<TFormat, TInputs, TTiles>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
+            Multiply<TFormat, TInputs>(x, w0, c, ref sums);
+            w0 = Load<TFormat, TInputs>(a, rows, IntrinsicMath.Min(c + (3 * step), last));
+            Multiply<TFormat, TInputs>(x, w1, c + step, ref sums);
+            w1 = Load<TFormat, TInputs>(a, rows, IntrinsicMath.Min(c + (4 * step), last));
+            Multiply<TFormat, TInputs>(x, w2, c + (2 * step), ref sums);
+            w2 = Load<TFormat, TInputs>(a, rows, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            Multiply<TFormat, TInputs, TTiles>(x, w0, c, ref sums);
+            Multiply<TFormat, TInputs>(x, w0, c, ref sums);
         if (c + step < count)
-            Multiply<TFormat, TInputs, TTiles>(x, w1, c + step, ref sums);
+            Multiply<TFormat, TInputs>(x, w1, c + step, ref sums);
+        return sums;
     }
 
     // Inputs come with the weights: requested when they are multiplied, they would be waited for behind the weights requested meanwhile.
-    private static ExpertChunk Load<TFormat, TInputs, TTiles>(ExpertArgs a, ExpertRows rows, int chunk)
+    private static ExpertChunk Load<TFormat, TInputs>(ExpertArgs a, ExpertRows rows, int chunk)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
     {
         ExpertChunk loaded = default;
         loaded.Gate = TileStream.Load<TFormat>(a.Weights, rows.Gate, rows.Expert, chunk);
         loaded.Up = TileStream.Load<TFormat>(a.Weights, rows.Up, rows.Expert, chunk);
-        if (TInputs.IsOneRow)
-            return loaded;
-        loaded.Inputs0 = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs0, chunk);
-        if (TTiles.Count == 2)
-            loaded.Inputs1 = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs1, chunk);
+        if (!TInputs.IsOneRow)
+            loaded.Inputs = TileStream.Inputs<TFormat, DeviceTileMemory>(a.Source.X.Cast<uint>(), rows.Inputs, chunk);
         return loaded;
     }
 
+    private static ArrayView<uint> Row(ExpertArgs a, ArrayView<byte> shared) => shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
+
     // Called by all threads: there may be a barrier in it.
-    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared, ExpertRowParts parts)
+    private static ArrayView<uint> Prepare<TInputs>(ExpertArgs a, ArrayView<byte> shared)
         where TInputs : struct, ITileInputs
     {
         if (!TInputs.IsOneRow)
             return shared.Cast<uint>();
-        ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
+        ArrayView<uint> row = Row(a, shared);
         if (TInputs.IsNormed)
-            TileRow.Norm(a.Source, row, shared.Cast<float>(), parts.States, parts.Gains);
-        else
-            TileRow.Copy(a.Source.X.Cast<uint>(), row);
+            return row;
+        TileRow.Copy(a.Source.X.Cast<uint>(), row);
         Group.Barrier(); // the row is there before anyone multiplies by it
         return row;
     }
 
-    private static void Multiply<TFormat, TInputs, TTiles>(ArrayView<uint> row, ExpertChunk w, int chunk, ref ExpertSums sums)
+    private static void Multiply<TFormat, TInputs>(ArrayView<uint> row, ExpertChunk w, int chunk, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
-        where TTiles : struct, ITiles
     {
-        TileInputs x = TInputs.IsOneRow ? TileStream.Inputs<TFormat, SharedTileMemory>(row, TileStream.InputWord<TFormat>(Group.IdxX & 31), chunk) : w.Inputs0;
-        sums.Gate0 = TileStream.Multiply<TFormat>(w.Gate, x, 1f, 1f, sums.Gate0);
-        sums.Up0 = TileStream.Multiply<TFormat>(w.Up, x, 1f, 1f, sums.Up0);
-        if (TTiles.Count == 2)
-        {
-            sums.Gate1 = TileStream.Multiply<TFormat>(w.Gate, w.Inputs1, 1f, 1f, sums.Gate1);
-            sums.Up1 = TileStream.Multiply<TFormat>(w.Up, w.Inputs1, 1f, 1f, sums.Up1);
-        }
+        TileInputs x = TInputs.IsOneRow ? TileStream.Inputs<TFormat, SharedTileMemory>(row, TileStream.InputWord<TFormat>(Group.IdxX & 31), chunk) : w.Inputs;
+        sums.Gate = TileStream.Multiply<TFormat>(w.Gate, x, 1f, 1f, sums.Gate);
+        sums.Up = TileStream.Multiply<TFormat>(w.Up, x, 1f, 1f, sums.Up);
     }
 
-    // One warp of the whole grid: its choice is everybody's.
+    // One warp of the whole grid, of a block that has chosen all: its choice is everybody's.
+    private static bool StoresRouting(ExpertArgs a) => Grid.IdxX == 0 & Grid.IdxY == a.TopK - 1 & Group.IdxX < 32;
+
     private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
-        if (Grid.IdxX > 0 || Grid.IdxY > 0 || Group.IdxX >= 32)
-            return;
         float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);
         if (Group.IdxX < a.TopK)
@@ -259,21 +265,21 @@ internal static class ExpertGateUp
         }
     }
 
-    private static void Store<TTiles>(ExpertArgs a, ArrayView<float> partials, ArrayView<int> found, float factor)
-        where TTiles : struct, ITiles
+    // Pairs of the columns, −1 where there is none; one token has the block's.
+    private static void Store<TInputs>(ExpertArgs a, ArrayView<float> partials, ArrayView<int> pairs, float factor)
+        where TInputs : struct, ITileInputs
     {
         int warps = Group.DimX >> 5;
-        for (int i = Group.IdxX; i < TTiles.Count * TileStream.Sums; i += Group.DimX)
+        for (int i = Group.IdxX; i < TileStream.Sums; i += Group.DimX)
         {
-            int tile = i >> 7, token = (tile * TileStream.Columns) + (i & 7), n = (Grid.IdxX * TileStream.Rows) + ((i >> 3) & 15);
-            if (token >= a.Tokens || n >= a.Width)
+            int column = i & 7, n = (Grid.IdxX * TileStream.Rows) + (i >> 3);
+            if (n >= a.Width || (TInputs.IsOneRow && column > 0) || column >= pairs.Length)
                 continue;
-            int pair = a.Tokens == 1 ? Grid.IdxY : found[1 + token];
+            int pair = TInputs.IsOneRow ? Grid.IdxY : pairs[column];
             if (pair < 0)
                 continue;
-            int place = (i & 127) + (2 * tile * TileStream.Sums);
-            float gate = TileStream.Collect(partials, place, WarpSums<TTiles>(), warps) * factor;
-            float up = TileStream.Collect(partials, place + TileStream.Sums, WarpSums<TTiles>(), warps) * factor;
+            float gate = TileStream.Collect(partials, i, WarpSums, warps) * factor;
+            float up = TileStream.Collect(partials, i + TileStream.Sums, WarpSums, warps) * factor;
             a.Activated[((long)pair * a.Width) + n] = Bf16.FromFloat(gate / (1f + XMath.Exp(-gate)) * up);
         }
     }

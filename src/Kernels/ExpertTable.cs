@@ -27,28 +27,41 @@ internal struct ExpertTable
     /// <summary>The pair of a token with an expert, or −1.</summary>
     public readonly int PairOf(ExpertArgs a, int rank, int token) => token < a.Tokens ? Pairs[(rank * a.Tokens) + token] : -1;
 
+    /// <summary>The expert of a rank; past the last one the last one, without any the first of the stack.</summary>
+    public readonly int ExpertOf(int rank)
+    {
+        int last = Count[0] - 1;
+        return last < 0 ? 0 : Experts[IntrinsicMath.Min(rank, last)];
+    }
+
+    /// <summary>The table of one token in the order in which the launch before announces its experts. Called by the whole block, which may use it afterwards.</summary>
+    public readonly void Await(ExpertArgs a)
+    {
+        if (Group.IdxX < 32)
+        {
+            int expert = RouterSums.Await(a.Router, a.TopK);
+            if (Group.IdxX < a.TopK)
+            {
+                Experts[Group.IdxX] = expert;
+                Pairs[Group.IdxX] = Group.IdxX;
+            }
+            if (Group.IdxX == 0)
+                Count[0] = a.TopK;
+        }
+        Group.Barrier(); // the table is complete before it is read
+    }
+
     /// <summary>Called by the whole block, which may use it afterwards.</summary>
-    public readonly void Fill<TInputs>(ExpertArgs a)
-        where TInputs : struct, ITileInputs
+    public readonly void Fill(ExpertArgs a)
     {
         int pairs = a.Tokens * a.TopK;
         if (Group.IdxX == 0)
             Count[0] = 0;
-        if (TInputs.IsNormed)
+        ArrayView<uint> experts = a.Experts.Cast<uint>();
+        for (int p = Group.IdxX; p < pairs; p += Group.DimX)
         {
-            // The launch before writes what it chose; what it chose from is older.
-            RouterChoice choice = RouterSums.Select(a.Router, a.TopK);
-            if (Group.IdxX < pairs)
-                Ids[Group.IdxX] = choice.ChosenExpert;
-        }
-        else
-        {
-            ArrayView<uint> experts = a.Experts.Cast<uint>();
-            for (int p = Group.IdxX; p < pairs; p += Group.DimX)
-            {
-                int id = (int)Mem.LoadL2Word(ref experts[p]);
-                Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
-            }
+            int id = (int)Mem.LoadL2Word(ref experts[p]);
+            Ids[p] = id >= 0 && id < a.ExpertCount ? id : -1;
         }
         for (int i = Group.IdxX; i < pairs * a.Tokens; i += Group.DimX)
             Pairs[i] = -1;

@@ -66,9 +66,7 @@ internal static class RouteRows
         RouterSums.StoreLogits(router, choice, factor);
         if (lane < a.TopK)
             Store(a, row, choice.ChosenExpert, weight);
-        // A lane clears the sums that it has read itself.
-        for (int expert = lane; expert < a.ExpertCount; expert += 32)
-            router.Sums[expert] = 0;
+        RouterSums.Clear(router);
     }
 
     private static void Store(RouteRowsArgs a, int row, int expert, float weight)

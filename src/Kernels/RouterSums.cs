@@ -13,58 +13,119 @@ internal struct RouterArgs
     /// <summary>[Experts] float32: the logits, for whoever looks at them.</summary>
     public ArrayView<float> Logits;
 
+    /// <summary>[TopK] 1 + the chosen expert, as soon as that is known; zero before.</summary>
+    public ArrayView<uint> Announced;
+
     public int Normalize;
 }
 
-/// <summary>One warp's choice. Lane j has the sum of the j-th chosen expert.</summary>
+/// <summary>One warp's choice. Lane j has the sum of the j-th chosen expert, and the sums of the experts 4j to 4j + 3.</summary>
 internal struct RouterChoice
 {
     public float Sum0, Sum1, Sum2, Sum3;
     public float Chosen;
     public float Largest;
     public int ChosenExpert;
+
+    /// <summary>The expert of the last round: the same in all lanes.</summary>
+    public int LastExpert;
+}
+
+/// <summary>A lane's four sums in descending order, ties to the lower index: keys of the order of floats, and which of the four they are, two bits each from the lowest.</summary>
+internal struct RouterRanks
+{
+    public uint Key0, Key1, Key2, Key3;
+    public uint Places;
 }
 
 /// <summary>
-/// The k experts with the largest sums, ties to the lowest index: k rounds of arg-max over a warp, four sums a lane. The norm's factor, which is
+/// The k experts with the largest sums, ties to the lowest index: each lane sorts four sums, then in each round the warp takes the largest of the lanes' first. The norm's factor, which is
 /// positive, does not change who they are; their weights need it.
 /// </summary>
 internal static class RouterSums
 {
     public const int MostExperts = 128;
 
+    /// <summary>Numbers behind the sums, where the choice is announced.</summary>
+    private const int AnnouncedLongs = Router.MaxTopK / 2;
+
+    // A launch that may not begin before all blocks of the announcing one have begun waits for no more than one round trip.
+    private const int Patience = 100_000;
+
+    /// <summary>Length of the sums of so many experts with what stands behind them.</summary>
+    public static int Length(int experts) => experts + AnnouncedLongs;
+
+    /// <summary>The sums, four neighbours a lane. All lanes take part.</summary>
+    public static RouterChoice Load(RouterArgs a)
+    {
+        int first = FirstExpert();
+        RouterChoice choice = default;
+        choice.Sum0 = Sum(a, first);
+        choice.Sum1 = Sum(a, first + 1);
+        choice.Sum2 = Sum(a, first + 2);
+        choice.Sum3 = Sum(a, first + 3);
+        return choice;
+    }
+
     /// <summary>The choice of k experts; lane j keeps the j-th. All lanes take part.</summary>
-    public static RouterChoice Select(RouterArgs a, int k)
+    public static RouterChoice Select(RouterArgs a, int k) => Select(Load(a), k);
+
+    /// <summary>The same from loaded sums; fewer rounds than experts are chosen find the first of them.</summary>
+    public static RouterChoice Select(RouterChoice choice, int rounds)
     {
         int lane = Group.IdxX & 31;
-        RouterChoice choice = default;
-        choice.Sum0 = Sum(a, lane);
-        choice.Sum1 = Sum(a, lane + 32);
-        choice.Sum2 = Sum(a, lane + 64);
-        choice.Sum3 = Sum(a, lane + 96);
-        float s0 = choice.Sum0, s1 = choice.Sum1, s2 = choice.Sum2, s3 = choice.Sum3;
-        for (int j = 0; j < k; j++)
+        RouterRanks ranks = default;
+        (ranks.Key0, ranks.Key1, ranks.Key2, ranks.Key3) = (Key(choice.Sum0), Key(choice.Sum1), Key(choice.Sum2), Key(choice.Sum3));
+        uint p0 = 0, p1 = 1, p2 = 2, p3 = 3;
+        // A network for four: neighbours of the first step keep their order when they are equal, and so do those of the others, whose places say who stood first.
+        Sort(ref ranks.Key0, ref p0, ref ranks.Key1, ref p1);
+        Sort(ref ranks.Key2, ref p2, ref ranks.Key3, ref p3);
+        Sort(ref ranks.Key0, ref p0, ref ranks.Key2, ref p2);
+        Sort(ref ranks.Key1, ref p1, ref ranks.Key3, ref p3);
+        Sort(ref ranks.Key1, ref p1, ref ranks.Key2, ref p2);
+        ranks.Places = p0 | (p1 << 2) | (p2 << 4) | (p3 << 6);
+        for (int j = 0; j < rounds; j++)
         {
-            // Of equal sums the first: later ones must be larger.
-            float value = s0;
-            int index = lane;
-            index = s1 > value ? lane + 32 : index;
-            value = s1 > value ? s1 : value;
-            index = s2 > value ? lane + 64 : index;
-            value = s2 > value ? s2 : value;
-            index = s3 > value ? lane + 96 : index;
-            value = s3 > value ? s3 : value;
-            ArgMaxResult best = WarpOps.ArgMax(value, index);
-            s0 = best.Index == lane ? float.NegativeInfinity : s0;
-            s1 = best.Index == lane + 32 ? float.NegativeInfinity : s1;
-            s2 = best.Index == lane + 64 ? float.NegativeInfinity : s2;
-            s3 = best.Index == lane + 96 ? float.NegativeInfinity : s3;
-            choice.Largest = j == 0 ? best.Value : choice.Largest;
-            choice.Chosen = lane == j ? best.Value : choice.Chosen;
-            choice.ChosenExpert = lane == j ? best.Index : choice.ChosenExpert;
+            uint largest = WarpOps.MaxUInt(ranks.Key0);
+            int winner = WarpOps.FirstEqual(ranks.Key0, largest);
+            int expert = (4 * winner) + (int)(WarpOps.Shuffle(ranks.Places, winner) & 3);
+            bool own = lane == winner;
+            ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
+            ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
+            ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
+            ranks.Key3 = own ? 0 : ranks.Key3;
+            ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
+            float value = Value(largest);
+            choice.Largest = j == 0 ? value : choice.Largest;
+            choice.Chosen = lane == j ? value : choice.Chosen;
+            choice.ChosenExpert = lane == j ? expert : choice.ChosenExpert;
+            choice.LastExpert = expert;
         }
         return choice;
     }
+
+    // The larger first; of equal keys the one with the lower place.
+    private static void Sort(ref uint key0, ref uint place0, ref uint key1, ref uint place1)
+    {
+        bool swap = key1 > key0 | (key1 == key0 & place1 < place0);
+        uint key = swap ? key1 : key0, place = swap ? place1 : place0;
+        key1 = swap ? key0 : key1;
+        place1 = swap ? place0 : place1;
+        key0 = key;
+        place0 = place;
+    }
+
+    // Unsigned numbers in the order of floats: sums are no NaN and no −0, and no key is 0.
+    private static uint Key(float sum)
+    {
+        uint bits = Interop.FloatAsInt(sum);
+        return bits ^ ((uint)((int)bits >> 31) | 0x80000000u);
+    }
+
+    private static float Value(uint key) => Interop.IntAsFloat(key ^ ((uint)((int)~key >> 31) | 0x80000000u));
+
+    /// <summary>The first of the lane's four experts.</summary>
+    private static int FirstExpert() => 4 * (Group.IdxX & 31);
 
     /// <summary>The weight of the lane's chosen expert: its softmax over all experts, or over the chosen ones. All lanes take part.</summary>
     public static float Weight(RouterArgs a, RouterChoice choice, int k, float factor)
@@ -79,11 +140,74 @@ internal static class RouterSums
     /// <summary>The logits, written by one warp.</summary>
     public static void StoreLogits(RouterArgs a, RouterChoice choice, float factor)
     {
+        int first = FirstExpert();
+        Store(a.Logits, first, choice.Sum0 * factor);
+        Store(a.Logits, first + 1, choice.Sum1 * factor);
+        Store(a.Logits, first + 2, choice.Sum2 * factor);
+        Store(a.Logits, first + 3, choice.Sum3 * factor);
+    }
+
+    /// <summary>Tells the launch after this one, which may have begun, who is chosen. By one warp of the grid.</summary>
+    public static void Announce(RouterArgs a, RouterChoice choice, int k)
+    {
+        if ((Group.IdxX & 31) < k)
+            Mem.StoreRelaxed(ref a.Announced[Group.IdxX & 31], (uint)choice.ChosenExpert + 1);
+    }
+
+    /// <summary>Lane j's chosen expert, as the launch before announces it. All lanes of a warp take part.</summary>
+    public static int Await(RouterArgs a, int k)
+    {
         int lane = Group.IdxX & 31;
-        Store(a.Logits, lane, choice.Sum0 * factor);
-        Store(a.Logits, lane + 32, choice.Sum1 * factor);
-        Store(a.Logits, lane + 64, choice.Sum2 * factor);
-        Store(a.Logits, lane + 96, choice.Sum3 * factor);
+        uint found = 0;
+        for (int i = 0; i < Patience; i++)
+        {
+            found = lane < k ? Mem.LoadRelaxed(ref a.Announced[lane]) : 1;
+            if (WarpOps.Any(found == 0 ? 1u : 0u) == 0)
+                return (int)found - 1;
+        }
+        return Select(a, k).ChosenExpert;
+    }
+
+    /// <summary>Words of shared memory that hold a warp's choice.</summary>
+    public const int ChoiceWords = 7 * 32;
+
+    /// <summary>Puts one warp's choice into shared memory, so that it does not take registers meanwhile.</summary>
+    public static void Keep(ArrayView<uint> words, RouterChoice choice)
+    {
+        int lane = Group.IdxX & 31;
+        words[lane] = Interop.FloatAsInt(choice.Sum0);
+        words[32 + lane] = Interop.FloatAsInt(choice.Sum1);
+        words[64 + lane] = Interop.FloatAsInt(choice.Sum2);
+        words[96 + lane] = Interop.FloatAsInt(choice.Sum3);
+        words[128 + lane] = Interop.FloatAsInt(choice.Chosen);
+        words[160 + lane] = Interop.FloatAsInt(choice.Largest);
+        words[192 + lane] = (uint)choice.ChosenExpert;
+    }
+
+    /// <summary>What <see cref="Keep"/> put there, read by the same lanes.</summary>
+    public static RouterChoice Kept(ArrayView<uint> words)
+    {
+        int lane = Group.IdxX & 31;
+        RouterChoice choice = default;
+        choice.Sum0 = Interop.IntAsFloat(words[lane]);
+        choice.Sum1 = Interop.IntAsFloat(words[32 + lane]);
+        choice.Sum2 = Interop.IntAsFloat(words[64 + lane]);
+        choice.Sum3 = Interop.IntAsFloat(words[96 + lane]);
+        choice.Chosen = Interop.IntAsFloat(words[128 + lane]);
+        choice.Largest = Interop.IntAsFloat(words[160 + lane]);
+        choice.ChosenExpert = (int)words[192 + lane];
+        return choice;
+    }
+
+    /// <summary>Makes the sums zero that the lane has read.</summary>
+    public static void Clear(RouterArgs a)
+    {
+        for (int i = 0; i < 4; i++)
+        {
+            int expert = FirstExpert() + i;
+            if (expert < a.Sums.Length)
+                a.Sums[expert] = 0;
+        }
     }
 
     private static void Store(ArrayView<float> logits, int expert, float value)

@@ -16,7 +16,7 @@ internal struct TileLinearArgs
     /// <summary>[N] float32, where it is added.</summary>
     public ArrayView<float> Residual;
 
-    /// <summary>[Experts] sums of a router's logits; empty without a router.</summary>
+    /// <summary>[Experts] sums of a router's logits, empty without a router; where they become zero, with what stands behind them.</summary>
     public ArrayView<long> RouterSums;
 
     /// <summary>[Experts, N] BF16.</summary>
@@ -80,7 +80,8 @@ internal static class TileLinear
         ArrayView<uint> row = shared.SubView(TileRow.ScratchBytes, 2 * k).Cast<uint>();
         ArrayView<uint> router = shared.SubView(routerStart, routerBytes).Cast<uint>();
         ArrayView<float> partials = shared.SubView(routerStart + routerBytes, warps * TileStream.Sums * sizeof(float)).Cast<float>();
-        F4 sum = Stream<TFormat, TInputs, TSink>(a, shared, row, router);
+        float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
+        F4 sum = TInputs.IsNormed ? StreamSix<TFormat, TInputs, TSink>(a, shared, row, router, ref factor) : StreamFour<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
         TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
         float old = 0, gain = 1;
@@ -91,9 +92,6 @@ internal static class TileLinear
                 gain = Bf16.ToFloat(a.RouterGain[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)]);
         }
         Group.Barrier(); // all warps' sums are there before they are added
-        float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
-        if (TInputs.IsNormed)
-            factor *= TileRow.Factor(a.Source, k, shared.Cast<float>());
         Finish<TSink>(a, partials, columns, (old, gain), factor);
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
@@ -102,16 +100,93 @@ internal static class TileLinear
         }
     }
 
-    private static F4 Stream<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router)
+    // All that a layer gives a warp is on its way before the kernel waits: four chunks.
+    private static F4 StreamFour<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5, c = Group.IdxX >> 5;
-        int count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
-        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
-        TileChunk w0 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c, last)), w1 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + warps, last));
-        TileChunk w2 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (2 * warps), last)), w3 = TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(c + (3 * warps), last));
+        int warps = Group.DimX >> 5, c = Group.IdxX >> 5, count = Chunks<TFormat>(a);
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        TileChunk w0 = Load<TFormat>(a, place, c), w1 = Load<TFormat>(a, place, c + warps);
+        TileChunk w2 = Load<TFormat>(a, place, c + (2 * warps)), w3 = Load<TFormat>(a, place, c + (3 * warps));
+        Prepare<TInputs, TSink>(a, shared, row, router, ref factor);
+        F4 sum = default;
+        for (; c + (7 * warps) < count; c += 4 * warps)
+        {
+            sum = Multiply<TFormat>(row, w0, c, sum);
+            w0 = Load<TFormat>(a, place, c + (4 * warps));
+            sum = Multiply<TFormat>(row, w1, c + warps, sum);
+            w1 = Load<TFormat>(a, place, c + (5 * warps));
+            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
+            w2 = Load<TFormat>(a, place, c + (6 * warps));
+            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+            w3 = Load<TFormat>(a, place, c + (7 * warps));
+        }
+        if (c < count)
+            sum = Multiply<TFormat>(row, w0, c, sum);
+        if (c + warps < count)
+            sum = Multiply<TFormat>(row, w1, c + warps, sum);
+        if (c + (2 * warps) < count)
+            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
+        if (c + (3 * warps) < count)
+            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+        return Rest<TFormat>(a, place, row, c + (4 * warps), sum);
+    }
+
+    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room.
+    private static F4 StreamSix<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TSink : struct, ITileSink
+    {
+        int warps = Group.DimX >> 5, c = Group.IdxX >> 5, count = Chunks<TFormat>(a);
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        TileChunk w0 = Load<TFormat>(a, place, c), w1 = Load<TFormat>(a, place, c + warps), w2 = Load<TFormat>(a, place, c + (2 * warps));
+        TileChunk w3 = Load<TFormat>(a, place, c + (3 * warps)), w4 = Load<TFormat>(a, place, c + (4 * warps)), w5 = Load<TFormat>(a, place, c + (5 * warps));
+        Prepare<TInputs, TSink>(a, shared, row, router, ref factor);
+        F4 sum = default;
+        for (; c + (11 * warps) < count; c += 6 * warps)
+        {
+            sum = Multiply<TFormat>(row, w0, c, sum);
+            w0 = Load<TFormat>(a, place, c + (6 * warps));
+            sum = Multiply<TFormat>(row, w1, c + warps, sum);
+            w1 = Load<TFormat>(a, place, c + (7 * warps));
+            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
+            w2 = Load<TFormat>(a, place, c + (8 * warps));
+            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+            w3 = Load<TFormat>(a, place, c + (9 * warps));
+            sum = Multiply<TFormat>(row, w4, c + (4 * warps), sum);
+            w4 = Load<TFormat>(a, place, c + (10 * warps));
+            sum = Multiply<TFormat>(row, w5, c + (5 * warps), sum);
+            w5 = Load<TFormat>(a, place, c + (11 * warps));
+        }
+        if (c < count)
+            sum = Multiply<TFormat>(row, w0, c, sum);
+        TileChunk w6 = Load<TFormat>(a, place, c + (6 * warps));
+        if (c + warps < count)
+            sum = Multiply<TFormat>(row, w1, c + warps, sum);
+        TileChunk w7 = Load<TFormat>(a, place, c + (7 * warps));
+        if (c + (2 * warps) < count)
+            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
+        if (c + (3 * warps) < count)
+            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+        if (c + (4 * warps) < count)
+            sum = Multiply<TFormat>(row, w4, c + (4 * warps), sum);
+        if (c + (5 * warps) < count)
+            sum = Multiply<TFormat>(row, w5, c + (5 * warps), sum);
+        if (c + (6 * warps) < count)
+            sum = Multiply<TFormat>(row, w6, c + (6 * warps), sum);
+        if (c + (7 * warps) < count)
+            sum = Multiply<TFormat>(row, w7, c + (7 * warps), sum);
+        return Rest<TFormat>(a, place, row, c + (8 * warps), sum);
+    }
+
+    // What stands between the first requests and the first product.
+    private static void Prepare<TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
+        where TInputs : struct, ITileInputs
+        where TSink : struct, ITileSink
+    {
         GridDependency.Release();
         if (TSink.IsResidual)
             LoadRouter(a.Router, a.Weights.N, router);
@@ -130,29 +205,23 @@ internal static class TileLinear
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);
         Group.Barrier(); // the row is there before anyone multiplies by it
-        F4 sum = default;
-        // A layer's products give a warp four or eight chunks: nothing is read in vain, and what is left over elsewhere is read when it is needed.
-        for (; c + (7 * warps) < count; c += 4 * warps)
-        {
-            sum = Multiply<TFormat>(row, w0, c, sum);
-            w0 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (4 * warps));
-            sum = Multiply<TFormat>(row, w1, c + warps, sum);
-            w1 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (5 * warps));
-            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-            w2 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (6 * warps));
-            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-            w3 = TileStream.Load<TFormat>(a.Weights, place, 0, c + (7 * warps));
-        }
-        if (c < count)
-            sum = Multiply<TFormat>(row, w0, c, sum);
-        if (c + warps < count)
-            sum = Multiply<TFormat>(row, w1, c + warps, sum);
-        if (c + (2 * warps) < count)
-            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-        if (c + (3 * warps) < count)
-            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-        for (c += 4 * warps; c < count; c += warps)
-            sum = Multiply<TFormat>(row, TileStream.Load<TFormat>(a.Weights, place, 0, c), c, sum);
+        if (TInputs.IsNormed)
+            factor *= TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+    }
+
+    private static int Chunks<TFormat>(TileLinearArgs a)
+        where TFormat : struct, IStreamedFormat => a.Weights.K / TileStream.ChunkCodes<TFormat>();
+
+    // Past the end the last one again.
+    private static TileChunk Load<TFormat>(TileLinearArgs a, TilePlace place, int chunk)
+        where TFormat : struct, IStreamedFormat => TileStream.Load<TFormat>(a.Weights, place, 0, IntrinsicMath.Min(chunk, Chunks<TFormat>(a) - 1));
+
+    // Chunks that are read when they are needed.
+    private static F4 Rest<TFormat>(TileLinearArgs a, TilePlace place, ArrayView<uint> row, int first, F4 sum)
+        where TFormat : struct, IStreamedFormat
+    {
+        for (int c = first; c < Chunks<TFormat>(a); c += Group.DimX >> 5)
+            sum = Multiply<TFormat>(row, Load<TFormat>(a, place, c), c, sum);
         return sum;
     }
 

@@ -44,6 +44,9 @@ internal interface ITileInputs
 
     /// <summary>Whether sums are to be multiplied by what the norm's mean square gives.</summary>
     static abstract bool IsNormed { get; }
+
+    /// <summary>Whether the rows that are needed become neighbouring columns; otherwise a row has the column of its number.</summary>
+    static abstract bool IsGathered { get; }
 }
 
 /// <summary>Up to 16 rows where they are.</summary>
@@ -52,6 +55,18 @@ internal readonly struct RowsInDevice : ITileInputs
     public static bool IsOneRow => false;
 
     public static bool IsNormed => false;
+
+    public static bool IsGathered => false;
+}
+
+/// <summary>Those of up to 16 rows that are needed, eight at a time.</summary>
+internal readonly struct RowsGathered : ITileInputs
+{
+    public static bool IsOneRow => false;
+
+    public static bool IsNormed => false;
+
+    public static bool IsGathered => true;
 }
 
 /// <summary>One row, copied into shared memory.</summary>
@@ -60,6 +75,8 @@ internal readonly struct RowCopied : ITileInputs
     public static bool IsOneRow => true;
 
     public static bool IsNormed => false;
+
+    public static bool IsGathered => false;
 }
 
 /// <summary>
@@ -71,6 +88,8 @@ internal readonly struct RowNormed : ITileInputs
     public static bool IsOneRow => true;
 
     public static bool IsNormed => true;
+
+    public static bool IsGathered => false;
 }
 
 /// <summary>Four parts of a residual stream in a thread's registers.</summary>
@@ -121,10 +140,10 @@ internal static class TileRow
     {
         ArrayView<uint> residual = source.Residual.Cast<uint>();
         TileRowStates loaded;
-        loaded.Part0 = Mem.LoadL2(ref residual[2 * Place(words, 0)]);
-        loaded.Part1 = Mem.LoadL2(ref residual[2 * Place(words, 1)]);
-        loaded.Part2 = Mem.LoadL2(ref residual[2 * Place(words, 2)]);
-        loaded.Part3 = Mem.LoadL2(ref residual[2 * Place(words, 3)]);
+        loaded.Part0 = State(residual, words, 0);
+        loaded.Part1 = State(residual, words, 1);
+        loaded.Part2 = State(residual, words, 2);
+        loaded.Part3 = State(residual, words, 3);
         return loaded;
     }
 
@@ -132,7 +151,11 @@ internal static class TileRow
     /// x · gain in BF16, and each warp's sum of squares of x; a barrier must follow. K is a multiple of 4. The order of the sum is
     /// fixed by K and the number of threads.
     /// </summary>
-    public static void Norm(TileSource source, ArrayView<uint> row, ArrayView<float> scratch, TileRowStates states, TileRowGains gains)
+    public static void Norm(TileSource source, ArrayView<uint> row, ArrayView<float> scratch, TileRowStates states, TileRowGains gains) =>
+        AddSquares(scratch, Scale(source, row, states, gains));
+
+    /// <summary>The first half of <see cref="Norm"/>: the row, and a thread's sum of squares.</summary>
+    public static float Scale(TileSource source, ArrayView<uint> row, TileRowStates states, TileRowGains gains)
     {
         ArrayView<uint> residual = source.Residual.Cast<uint>(), allGains = source.Gain.Cast<uint>();
         int words = (int)row.Length, step = Group.DimX * 2;
@@ -142,6 +165,12 @@ internal static class TileRow
         squares = Scale(row, 3, states.Part3, gains.Part3, squares);
         for (int part = 4; (part * step) + (Group.IdxX * 2) < words; part++)
             squares = Scale(row, part, Mem.LoadL2(ref residual[2 * Place(words, part)]), Gain(allGains, words, part), squares);
+        return squares;
+    }
+
+    /// <summary>The second half: each warp's sum. Whole warps call.</summary>
+    public static void AddSquares(ArrayView<float> scratch, float squares)
+    {
         squares = WarpOps.Sum(squares);
         if (Warp.LaneIdx == 0)
             scratch[Group.IdxX >> 5] = squares;
@@ -149,6 +178,10 @@ internal static class TileRow
 
     // Two words of the row a thread; past its end the last ones.
     private static int Place(int words, int part) => IntrinsicMath.Min((part * Group.DimX * 2) + (Group.IdxX * 2), words - 2);
+
+    // Past the end nothing is read: many blocks asking for one line would wait for each other.
+    private static U4 State(ArrayView<uint> residual, int words, int part) =>
+        Mem.LoadL2If(ref residual[2 * Place(words, part)], (part * Group.DimX * 2) + (Group.IdxX * 2) < words ? 1u : 0u);
 
     private static U2 Gain(ArrayView<uint> gains, int words, int part)
     {
@@ -170,12 +203,11 @@ internal static class TileRow
         return Fast.Fma(x3, x3, Fast.Fma(x2, x2, Fast.Fma(x1, x1, Fast.Fma(x0, x0, squares))));
     }
 
-    /// <summary>The norm's factor, after the barrier.</summary>
+    /// <summary>The norm's factor, after the barrier, in the order of <see cref="WarpOps.Sum"/>. Whole warps call.</summary>
     public static float Factor(TileSource source, int k, ArrayView<float> scratch)
     {
-        float squares = 0;
-        for (int warp = 0; warp < Group.DimX >> 5; warp++)
-            squares += scratch[warp];
-        return Fast.Rsqrt((squares / k) + source.Epsilon);
+        int lane = Group.IdxX & 31;
+        float squares = lane < Group.DimX >> 5 ? scratch[lane] : 0;
+        return Fast.Rsqrt((WarpOps.Sum(squares) / k) + source.Epsilon);
     }
 }

@@ -81,7 +81,8 @@ internal static class TileStream
         where TFormat : struct, IStreamedFormat
     {
         ArrayView<uint> words = w.Codes.Cast<uint>();
-        long start = ((long)slab * w.N * (w.K >> TFormat.CodesPerWordShift)) + (chunk * SkinnyGemm.ChunkWords);
+        // The size of a matrix is the same for all of a kernel's chunks.
+        long size = (long)w.N * (w.K >> TFormat.CodesPerWordShift), start = (slab * size) + (chunk * SkinnyGemm.ChunkWords);
         TileChunk loaded = default;
         loaded.Row0 = Mem.LoadStream(ref words[place.Row0 + start]);
         loaded.Row1 = Mem.LoadStream(ref words[place.Row1 + start]);

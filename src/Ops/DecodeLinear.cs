@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu;
 /// <summary>A layer's router as one token's products feed it.</summary>
 /// <param name="Weights"><c>[experts, hidden]</c> BF16, at most 128 experts.</param>
 /// <param name="Norm">The norm before it.</param>
-/// <param name="Sums"><c>[experts]</c> fixed-point logits before the norm's factor.</param>
+/// <param name="Sums"><c>[experts]</c> fixed-point logits before the norm's factor; of one token <see cref="DecodeLinear.RouterLength"/> numbers.</param>
 internal readonly record struct RouterFeed(QuantizedMatrix Weights, InputNorm Norm, ArrayView<long> Sums);
 
 /// <summary>
@@ -35,7 +35,10 @@ internal static class DecodeLinear
     /// <summary>Whether a router's logits can be fed by the product that adds to the residual stream.</summary>
     public static bool CanFeed(QuantizedMatrix router) => router.Format == WeightFormat.Bf16 && router.N <= RouterSums.MostExperts;
 
-    /// <summary><c>y = W · (bf16(residual · gain) · rsqrt(mean(residual²) + epsilon))</c>; the router's sums become zero.</summary>
+    /// <summary>Length of <see cref="RouterFeed.Sums"/> where one token's experts are chosen from them: the announcement of the choice stands behind the sums.</summary>
+    public static int RouterLength(int experts) => RouterSums.Length(experts);
+
+    /// <summary><c>y = W · (bf16(residual · gain) · rsqrt(mean(residual²) + epsilon))</c>; the router's sums, and the announcement behind them, become zero.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="matrix"><c>W[N, K]</c>.</param>
     /// <param name="residual"><c>[K]</c> float32.</param>

@@ -38,9 +38,8 @@ internal static class ExpertKernels
     /// <summary>Dynamic shared memory of a block of gate and up.</summary>
     public static int GateUpShared(ExpertInputs inputs, int warps, int k) => inputs switch
     {
-        ExpertInputs.One or ExpertInputs.Normed => ExpertGateUp.SharedBytes<RowCopied, OneTile>(warps, k),
-        ExpertInputs.Eight => ExpertGateUp.SharedBytes<RowsInDevice, OneTile>(warps, k),
-        _ => ExpertGateUp.SharedBytes<RowsInDevice, TwoTiles>(warps, k),
+        ExpertInputs.One or ExpertInputs.Normed => ExpertGateUp.SharedBytes<RowCopied>(warps, k),
+        _ => ExpertGateUp.SharedBytes<RowsInDevice>(warps, k),
     };
 
     /// <summary>Dynamic shared memory of a block of down.</summary>
@@ -61,16 +60,17 @@ internal static class ExpertKernels
         return [.. GateUpByKey.Values, .. DownByKey.Values];
     }
 
-    // The bound of 512 threads holds the compiler to 128 registers a thread: with four warps a block, four blocks a multiprocessor. With two tiles of inputs three are enough.
+    // The bound of threads is one of registers: of 512 threads they have 128 each, so that four blocks of four warps find room; of 384 threads 168. Three blocks then spread evenly over the multiprocessors
+    // where four leave some without any, and nothing is spilt.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        var three = new KernelTraits(32 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 3);
-        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice, OneTile>, traits));
-        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsInDevice, TwoTiles>, three));
+        var three = new KernelTraits(32 * 3 * ExpertMlp.GateUpWarps, NeedsWarp32: true, Overlaps: true);
+        GateUpByKey.Add((format, ExpertInputs.One), new(ExpertGateUp.Run<TFormat, RowCopied>, three));
+        GateUpByKey.Add((format, ExpertInputs.Normed), new(ExpertGateUp.Run<TFormat, RowNormed>, three));
+        GateUpByKey.Add((format, ExpertInputs.Eight), new(ExpertGateUp.Run<TFormat, RowsInDevice>, traits));
+        GateUpByKey.Add((format, ExpertInputs.Sixteen), new(ExpertGateUp.Run<TFormat, RowsGathered>, three));
         DownByKey.Add((format, ExpertInputs.One), new(ExpertDown.Run<TFormat, RowCopied, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Normed), new(ExpertDown.Run<TFormat, RowNormed, OneTile>, traits));
         DownByKey.Add((format, ExpertInputs.Eight), new(ExpertDown.Run<TFormat, RowsInDevice, OneTile>, traits));

@@ -71,7 +71,7 @@ public static class ExpertMlp
 
     /// <summary>
     /// One token, its residual stream normed and its experts chosen by the kernels: <c>x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon)</c>,
-    /// routing from the sums that <see cref="DecodeLinear"/> left. Sums must be older than the launch before this call in a graph.
+    /// routing from the sums that <see cref="DecodeLinear"/> left. Sums must be older than the launch before this call in a graph, and the announcement behind them zero.
     /// </summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="matrices">The experts.</param>
@@ -86,13 +86,14 @@ public static class ExpertMlp
             throw new ArgumentException($"One token is routed by the kernels, not {tokens}.", nameof(routing));
         Shape.RequireRange(routing.Routing.TopK, 1, Math.Min(matrices.GateUp.Count, Kernels.Router.MaxTopK), nameof(routing));
         Shape.RequireRange(matrices.GateUp.Count, 1, RouterSums.MostExperts, nameof(matrices));
-        Shape.Require(stream, router.Sums, 1, matrices.GateUp.Count, nameof(router));
+        Shape.Require(stream, router.Sums, 1, RouterSums.Length(matrices.GateUp.Count), nameof(router));
         Shape.Require(stream, routing.Logits, 1, matrices.GateUp.Count, nameof(routing));
         Shape.Require(stream, router.Norm.Gain, 1, matrices.GateUp.K, nameof(router));
         Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
         ExpertArgs args = CreateArgs(routing.Routing, activated, residual, 1);
         args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
         args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
+        args.Router.Announced = router.Sums.SubView(matrices.GateUp.Count, RouterSums.Length(matrices.GateUp.Count) - matrices.GateUp.Count).Cast<uint>();
         Launch(stream, matrices, args, ExpertInputs.Normed);
     }
 

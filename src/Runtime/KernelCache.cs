@@ -88,6 +88,12 @@ internal sealed class KernelCache(GpuDevice device)
         where TArgs : struct
     {
         _ = Get(definition, 0);
+        return ResourcesOfLoaded(definition);
+    }
+
+    /// <summary>The same of a kernel that has been launched.</summary>
+    public KernelResources? ResourcesOfLoaded(KernelDefinition definition)
+    {
         lock (compilation)
         {
             if (byId[definition.Id].Kernel is not CudaKernel cuda)

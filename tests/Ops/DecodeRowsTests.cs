@@ -52,6 +52,34 @@ public sealed class DecodeRowsTests
         }
     }
 
+    // Few values, so that ties stand in a lane, between lanes and across the k-th place.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void ChoicesAreThoseOfAStableSort(TestDevice which)
+    {
+        const int Tokens = 16, Hidden = 64;
+        GpuDevice device = TestDevices.Get(which);
+        var random = new Random(1);
+        foreach ((int experts, int k) in new[] { (1, 1), (3, 2), (4, 4), (5, 5), (31, 8), (32, 32), (33, 8), (100, 10), (127, 32), (128, 8), (128, 32) })
+        {
+            long[] units = [.. Enumerable.Range(0, Tokens * experts).Select(_ => random.Next(-3, 4) * (1L << random.Next(20, 34)))];
+            using QuantizedMatrix router = QuantizedMatrix.Upload(device, Quantizer.Quantize(new float[experts * Hidden], experts, Hidden, WeightFormat.Bf16));
+            using var residual = GuardedBuffer<float>.Input(device, RandomData.Gaussian(Tokens * Hidden, 1));
+            using var gains = GuardedBuffer<BFloat16>.Input(device, RandomData.GaussianBf16(Hidden, 2));
+            using var sums = GuardedBuffer<long>.Input(device, units);
+            using var position = GuardedBuffer<int>.Input(device, new int[Tokens]);
+            using var normed = GuardedBuffer<BFloat16>.Output(device, Tokens * Hidden);
+            using var ids = GuardedBuffer<int>.Output(device, Tokens * k);
+            using GuardedBuffer<float> weights = GuardedBuffer<float>.Output(device, Tokens * k), logits = GuardedBuffer<float>.Output(device, Tokens * experts);
+            var routed = new RoutedRows(new TokenRouting(ids.View, weights.View, k), logits.View, position.View, Normalize: true);
+            DecodeRows.Route(device.DefaultStream, residual.View, new RouterFeed(router, new InputNorm(gains.View, Epsilon), sums.View), normed.View, routed);
+            int[][] expected = [.. units.Chunk(experts).Select(row => Enumerable.Range(0, experts).OrderByDescending(e => row[e]).Take(k).ToArray())];
+            Assert.Equal(expected.SelectMany(e => e), ids.ToArray());
+            Assert.All(sums.ToArray(), s => Assert.Equal(0, s));
+        }
+    }
+
     private sealed record Result(float[] Residual, BFloat16[] Normed, int[] Ids, float[] Weights, float[] Logits);
 
     private sealed class Case : IDisposable

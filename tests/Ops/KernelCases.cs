@@ -171,7 +171,7 @@ internal static class KernelCases
             {
                 ExpertStack stack = Stack(t);
                 var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(Experts), true);
-                var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Input<long>([1L << 32, 3L << 31, -(1L << 31)]));
+                var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Changed<long>([1L << 32, 3L << 31, -(1L << 31), .. new long[DecodeLinear.RouterLength(0)]]));
                 (ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Output<BFloat16>(TopK * width), t.Changed(RandomData.Gaussian(Hidden, 4)));
                 return stream => ExpertMlp.ApplyRouted(stream, stack, routing, router, inner, y);
             });

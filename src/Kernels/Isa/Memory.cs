@@ -43,6 +43,19 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.cg.u32 %d, [%g0];")]
     public static uint LoadL2Word(ref uint p) => Load<uint>(ref p, "ld.global.cg.u32");
 
+    /// <summary>Loads 16 bytes past L1 where <paramref name="condition"/> is not 0, else gives zeros without a branch.</summary>
+    [IntrinsicImplementation]
+    [Ptx("{ .reg .pred p; setp.ne.u32 p, %1, 0; mov.b32 %d.0, 0; mov.b32 %d.1, 0; mov.b32 %d.2, 0; mov.b32 %d.3, 0; @p ld.global.cg.v4.u32 %d, [%g0]; }")]
+    public static U4 LoadL2If(ref uint p, uint condition) => condition == 0 ? default : Load<U4>(ref p, "ld.global.cg.v4.u32");
+
+    /// <summary>Loads 4 bytes that another block may be writing.</summary>
+    [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.u32 %d, [%g0];")]
+    public static uint LoadRelaxed(ref uint p) => Volatile.Read(ref p);
+
+    /// <summary>Stores 4 bytes that another block may be waiting for. Nothing else is ordered by it.</summary>
+    [IntrinsicImplementation, Ptx("st.relaxed.gpu.global.u32 [%g0], %1;")]
+    public static void StoreRelaxed(ref uint p, uint v) => Volatile.Write(ref p, v);
+
     /// <summary>Loads 16 bytes that are read once (weights): not kept in L1, fetched into L2 by 128 bytes.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0];")]
     public static U4 LoadStream(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");

@@ -26,7 +26,7 @@ internal sealed class Qwen3Workspace : IDisposable
             Offsets = Own(device.Allocate<int>(config.Experts + 1L));
             GateUp = Own(device.Allocate<BFloat16>(2 * inner));
             Activated = Own(device.Allocate<BFloat16>(inner));
-            RouterSums = Own(device.Allocate<long>(config.Experts));
+            RouterSums = Own(device.Allocate<long>(DecodeLinear.RouterLength(config.Experts)));
             BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
             BatchRouterSums.Fill(device.DefaultStream, 0);
             RouterCounters = Own(device.Allocate<int>(RouterLinear.Counters));
@@ -73,7 +73,7 @@ internal sealed class Qwen3Workspace : IDisposable
 
     public DeviceBuffer<BFloat16> Activated { get; }
 
-    /// <summary>[experts] fixed-point logits of one token.</summary>
+    /// <summary>Fixed-point logits of one token, [experts], and the announcement of its choice.</summary>
     public DeviceBuffer<long> RouterSums { get; }
 
     /// <summary>[sequences, experts] the same of a batch: zero but between two launches.</summary>

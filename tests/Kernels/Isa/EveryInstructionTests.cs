@@ -36,7 +36,7 @@ public sealed partial class EveryInstructionTests
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
-        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y;
+        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y ^ Mem.LoadL2If(ref a.Input[at + 12], a.Input[at] & 1).Z ^ Mem.LoadRelaxed(ref a.Input[at + 13]);
         CpAsync.Commit();
         CpAsync.Wait(1);
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
@@ -55,7 +55,7 @@ public sealed partial class EveryInstructionTests
             Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));
         Mem.StoreStream(ref a.Output[at + 24], Mem.LoadShared(ref shared[other + 24]));
         Mem.StoreGlobal2(ref a.Output[at + 28], Mem.LoadShared2(ref shared[other + 28]));
-        a.Output[at + 30] = Mem.LoadShared2At(ref shared[other + 26], 16).X;
+        Mem.StoreRelaxed(ref a.Output[at + 30], Mem.LoadShared2At(ref shared[other + 26], 16).X);
         a.Output[at + 31] = Mem.LoadSharedAt(ref shared[other], 48).Z ^ (uint)Fence.Count(ref a.Output.Cast<int>()[at + 30]);
     }
 
@@ -121,7 +121,7 @@ public sealed partial class EveryInstructionTests
         ArgMaxResult best = WarpOps.ArgMax(z, lane ^ 7);
         a.Output[at + 20] = Interop.FloatAsInt(best.Value);
         a.Output[at + 21] = (uint)best.Index;
-        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u);
+        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u) ^ WarpOps.MaxUInt(v * 2654435761u) ^ ((uint)WarpOps.FirstEqual(u & 3, 2) << 8) ^ ((uint)WarpOps.FirstEqual(u & 3, 7) << 16);
         a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
         a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
         a.Output[at + 25] = WarpOps.LaneId() ^ (WarpOps.Any(u & 7) << 8) ^ (WarpOps.Any(u & 0) << 9);
