@@ -81,7 +81,11 @@ internal static class TileLinear
         ArrayView<uint> router = shared.SubView(routerStart, routerBytes).Cast<uint>();
         ArrayView<float> partials = shared.SubView(routerStart + routerBytes, warps * TileStream.Sums * sizeof(float)).Cast<float>();
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
-        F4 sum = TInputs.IsNormed ? StreamSix<TFormat, TInputs, TSink>(a, shared, row, router, ref factor) : StreamFour<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
+        F4 sum;
+        if (TInputs.IsNormed && Chunks<TFormat>(a) == 8 * warps)
+            sum = StreamEight<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
+        else
+            sum = StreamFour<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
         TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
         float old = 0, gain = 1;
@@ -100,7 +104,7 @@ internal static class TileLinear
         }
     }
 
-    // All that a layer gives a warp is on its way before the kernel waits: four chunks.
+    // Four chunks are on their way before the kernel waits: all that the output product of a layer gives a warp. Whatever the number, those past the end are the last one again.
     private static F4 StreamFour<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
@@ -134,52 +138,28 @@ internal static class TileLinear
         return Rest<TFormat>(a, place, row, c + (4 * warps), sum);
     }
 
-    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room.
-    private static F4 StreamSix<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
+    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room. No branch stands
+    // between them, at which the compiler would wait for all that are on their way.
+    private static F4 StreamEight<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
     {
-        int warps = Group.DimX >> 5, c = Group.IdxX >> 5, count = Chunks<TFormat>(a);
+        int warps = Group.DimX >> 5, c = Group.IdxX >> 5;
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
         TileChunk w0 = Load<TFormat>(a, place, c), w1 = Load<TFormat>(a, place, c + warps), w2 = Load<TFormat>(a, place, c + (2 * warps));
         TileChunk w3 = Load<TFormat>(a, place, c + (3 * warps)), w4 = Load<TFormat>(a, place, c + (4 * warps)), w5 = Load<TFormat>(a, place, c + (5 * warps));
         Prepare<TInputs, TSink>(a, shared, row, router, ref factor);
-        F4 sum = default;
-        for (; c + (11 * warps) < count; c += 6 * warps)
-        {
-            sum = Multiply<TFormat>(row, w0, c, sum);
-            w0 = Load<TFormat>(a, place, c + (6 * warps));
-            sum = Multiply<TFormat>(row, w1, c + warps, sum);
-            w1 = Load<TFormat>(a, place, c + (7 * warps));
-            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-            w2 = Load<TFormat>(a, place, c + (8 * warps));
-            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-            w3 = Load<TFormat>(a, place, c + (9 * warps));
-            sum = Multiply<TFormat>(row, w4, c + (4 * warps), sum);
-            w4 = Load<TFormat>(a, place, c + (10 * warps));
-            sum = Multiply<TFormat>(row, w5, c + (5 * warps), sum);
-            w5 = Load<TFormat>(a, place, c + (11 * warps));
-        }
-        if (c < count)
-            sum = Multiply<TFormat>(row, w0, c, sum);
+        F4 sum = Multiply<TFormat>(row, w0, c, default);
         TileChunk w6 = Load<TFormat>(a, place, c + (6 * warps));
-        if (c + warps < count)
-            sum = Multiply<TFormat>(row, w1, c + warps, sum);
+        sum = Multiply<TFormat>(row, w1, c + warps, sum);
         TileChunk w7 = Load<TFormat>(a, place, c + (7 * warps));
-        if (c + (2 * warps) < count)
-            sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
-        if (c + (3 * warps) < count)
-            sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
-        if (c + (4 * warps) < count)
-            sum = Multiply<TFormat>(row, w4, c + (4 * warps), sum);
-        if (c + (5 * warps) < count)
-            sum = Multiply<TFormat>(row, w5, c + (5 * warps), sum);
-        if (c + (6 * warps) < count)
-            sum = Multiply<TFormat>(row, w6, c + (6 * warps), sum);
-        if (c + (7 * warps) < count)
-            sum = Multiply<TFormat>(row, w7, c + (7 * warps), sum);
-        return Rest<TFormat>(a, place, row, c + (8 * warps), sum);
+        sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
+        sum = Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+        sum = Multiply<TFormat>(row, w4, c + (4 * warps), sum);
+        sum = Multiply<TFormat>(row, w5, c + (5 * warps), sum);
+        sum = Multiply<TFormat>(row, w6, c + (6 * warps), sum);
+        return Multiply<TFormat>(row, w7, c + (7 * warps), sum);
     }
 
     // What stands between the first requests and the first product.

@@ -20,9 +20,12 @@ internal sealed class KernelCache(GpuDevice device)
     private readonly Lock compilation = new();
     private object?[] launchers = new object?[64];
     private readonly List<Kernel> loaded = [];
-    private readonly Dictionary<int, (Kernel Kernel, int DynamicShared)> byId = [];
+    private readonly Dictionary<int, Kernel> byId = [];
     private readonly HashSet<nint> overlapping = [];
     private nint[] functions = new nint[64];
+
+    // The most dynamic shared memory that each kernel may be launched with by now.
+    private int[] limits = new int[64];
     private bool contextFailed;
 
     /// <summary>Number of kernels compiled so far.</summary>
@@ -40,13 +43,14 @@ internal sealed class KernelCache(GpuDevice device)
         where TArgs : struct
     {
         object?[] snapshot = Volatile.Read(ref launchers);
-        if (dynamicShared <= DynamicSharedWithoutOptIn && definition.Id < snapshot.Length && snapshot[definition.Id] is { } found)
+        int[] most = Volatile.Read(ref limits);
+        if (definition.Id < Math.Min(snapshot.Length, most.Length) && snapshot[definition.Id] is { } found && dynamicShared <= Volatile.Read(ref most[definition.Id]))
             return (Action<AcceleratorStream, KernelConfig, TArgs>)found;
         return GetSlow(definition, dynamicShared);
     }
 
-    // Above 48 KB a function must be told its dynamic shared memory once before it is launched.
-    private const int DynamicSharedWithoutOptIn = 48 * 1024;
+    // With more than 48 KB, its static shared memory included, a function must be told its dynamic shared memory once before it is launched.
+    private const int SharedWithoutOptIn = 48 * 1024;
 
     private Action<AcceleratorStream, KernelConfig, TArgs> GetSlow<TArgs>(KernelDefinition<TArgs> definition, int dynamicShared)
         where TArgs : struct
@@ -61,14 +65,19 @@ internal sealed class KernelCache(GpuDevice device)
                 var more = new nint[larger.Length];
                 functions.CopyTo(more, 0);
                 Volatile.Write(ref functions, more);
+                var higher = new int[larger.Length];
+                limits.CopyTo(higher, 0);
+                Volatile.Write(ref limits, higher);
             }
             if (launchers[definition.Id] is null)
             {
                 Kernel kernel = Load(definition);
                 loaded.Add(kernel);
-                byId[definition.Id] = (kernel, 0);
+                byId[definition.Id] = kernel;
+                limits[definition.Id] = int.MaxValue;
                 if (kernel is CudaKernel cuda)
                 {
+                    limits[definition.Id] = SharedWithoutOptIn - Attribute(cuda, FunctionAttribute.StaticSharedBytes);
                     functions[definition.Id] = cuda.FunctionPtr;
                     if (definition.Traits.Overlaps)
                         overlapping.Add(cuda.FunctionPtr);
@@ -96,7 +105,7 @@ internal sealed class KernelCache(GpuDevice device)
     {
         lock (compilation)
         {
-            if (byId[definition.Id].Kernel is not CudaKernel cuda)
+            if (byId[definition.Id] is not CudaKernel cuda)
                 return null;
             device.Bind();
             return new KernelResources(Attribute(cuda, FunctionAttribute.Registers), Attribute(cuda, FunctionAttribute.LocalBytes), Attribute(cuda, FunctionAttribute.StaticSharedBytes));
@@ -118,14 +127,13 @@ internal sealed class KernelCache(GpuDevice device)
 
     private void AllowDynamicShared(KernelDefinition definition, int bytes)
     {
-        (Kernel kernel, int allowed) = byId[definition.Id];
-        if (bytes <= DynamicSharedWithoutOptIn || bytes <= allowed || kernel is not CudaKernel cuda)
+        if (bytes <= limits[definition.Id] || byId[definition.Id] is not CudaKernel cuda)
             return;
         device.Bind();
         device.Check(
             CudaDriver.cuFuncSetAttribute(cuda.FunctionPtr, FunctionAttribute.MaxDynamicSharedBytes, bytes),
             $"allowing {bytes:N0} bytes of dynamic shared memory for {definition.Name} (the device has {device.MaxSharedBytesPerBlock:N0} a block)");
-        byId[definition.Id] = (kernel, bytes);
+        Volatile.Write(ref limits[definition.Id], bytes);
     }
 
     private Kernel Load(KernelDefinition definition)
