@@ -74,8 +74,8 @@ public sealed class FourBitCodesTests
 
     private static void Check(GpuDevice device, KernelDefinition<DecodeArgs> kernel, uint offset, double[] values)
     {
-        // Each byte in each position, beside different neighbours, and in each lane of a warp.
-        uint[] words = [.. Enumerable.Range(0, 32 * 256).Select(i => (i + (i >> 8)) & 255).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 131) & 255) << 16 | ((uint)(c + 207) & 255) << 24)];
+        // Each byte in each position, beside different neighbours, and on a card in each lane of a warp: emulated lanes are alike.
+        uint[] words = [.. Enumerable.Range(0, (device.IsCuda ? 32 : 4) * 256).Select(i => (i + (i >> 8)) & 255).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 131) & 255) << 16 | ((uint)(c + 207) & 255) << 24)];
         using var input = GuardedBuffer<uint>.Input(device, words);
         using var pairs = GuardedBuffer<uint>.Output(device, 4 * words.Length);
         using var singles = GuardedBuffer<ushort>.Output(device, 8 * words.Length);
