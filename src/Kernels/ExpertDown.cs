@@ -37,6 +37,9 @@ internal static class ExpertDown
     private static int PartialStart<TInputs>(int pairs, int tokens, int k)
         where TInputs : struct, ITileInputs => RowStart(pairs, tokens) + (TInputs.IsOneRow ? 2 * pairs * k : 0);
 
+    /// <summary>Shared memory of a block besides: a counter.</summary>
+    public const int StaticBytes = sizeof(int);
+
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes<TInputs, TTiles>(int warps, int pairs, int tokens, int k)
         where TInputs : struct, ITileInputs

@@ -99,7 +99,7 @@ internal static class ExpertGateUp
     }
 
     // The row is normed by all while one warp finds the expert of the block's pair: of many blocks asking for the same lines at once, each waits for the others. The launch after this
-    // one is let go when all choices are known, and is told them.
+    // one may begin before all is chosen, and is told as soon as it is.
     private static int NormAndRoute(ExpertArgs a, ArrayView<byte> shared, ArrayView<int> found)
     {
         TileRowGains gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);

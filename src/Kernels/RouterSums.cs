@@ -4,7 +4,7 @@ using ILGPU.Algorithms;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>A token's routing from the sums that <see cref="TileLinear"/> left, made by every warp that needs it.</summary>
+/// <summary>A token's routing from the sums that <see cref="TileLinear"/> left, made by one warp of a block.</summary>
 internal struct RouterArgs
 {
     /// <summary>[Experts] logits before the norm's factor, in units of 2⁻³².</summary>

@@ -64,6 +64,9 @@ internal static class TileLinear
     private static int RouterBytes<TSink>(int experts)
         where TSink : struct, ITileSink => TSink.IsResidual ? experts * TileStream.Rows * sizeof(ushort) : 0;
 
+    /// <summary>Shared memory of a block besides: its columns of the residual stream.</summary>
+    public const int StaticBytes = TileStream.Rows * sizeof(float);
+
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes<TSink>(int warps, int k, int experts)
         where TSink : struct, ITileSink => TileRow.ScratchBytes + (2 * k) + RouterBytes<TSink>(experts) + (warps * TileStream.Sums * sizeof(float));

@@ -30,7 +30,7 @@ internal static class DecodeLinear
     public static bool Exists(GpuDevice device, QuantizedMatrix matrix) =>
         device.WarpSize == 32 && device.MaxThreadsPerBlock >= TileStream.Sums && matrix.Count == 1 && SkinnyKernels.Exist(matrix.Format, null, matrix.Block)
         && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0 && matrix.N % TileStream.Rows == 0
-        && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps, matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock;
+        && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps, matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock - TileLinear.StaticBytes;
 
     /// <summary>Whether a router's logits can be fed by the product that adds to the residual stream.</summary>
     public static bool CanFeed(QuantizedMatrix router) => router.Format == WeightFormat.Bf16 && router.N <= RouterSums.MostExperts;

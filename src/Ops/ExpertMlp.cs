@@ -27,10 +27,10 @@ internal readonly record struct InputNorm(ArrayView<BFloat16> Gain, float Epsilo
 
 /// <summary>
 /// The chosen experts of at most 16 tokens: <c>residual[t] += Σ_j p[t, j] · Wdown(silu(Wgate·x) ⊙ Wup·x)</c>, every chosen expert's weights read
-/// once, in two launches.
+/// once, of gate and up once for each eight tokens that chose it, in two launches.
 /// </summary>
 /// <remarks>
-/// On devices with 32-lane warps, for weights that stream (docs/kernels/gemv.md) in whole chunks of 64 bytes a row; see <see cref="Exists"/>.
+/// On devices with 32-lane warps, for weights that stream (docs/kernels/gemv.md) in whole chunks of 64 bytes a row; see <see cref="Exists(GpuDevice, in ExpertStack)"/>.
 /// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable. A token's bits do not depend on the other tokens or
 /// their number.
 /// </remarks>
@@ -52,9 +52,15 @@ public static class ExpertMlp
             && (gateUp.Format != WeightFormat.Fp8Block || down.K % gateUp.Block.Rows == 0);
     }
 
+    /// <summary>The same for tokens of so many experts each, whose inputs of down must fit shared memory.</summary>
+    internal static bool Exists(GpuDevice device, in ExpertStack matrices, int topK) =>
+        Exists(device, matrices)
+        && ExpertKernels.DownShared(ExpertInputs.One, SkinnyGemm.MostWarps, (topK, 1), matrices.Down.K) <= device.MaxSharedBytesPerBlock - ExpertDown.StaticBytes
+        && ExpertKernels.DownShared(ExpertInputs.Sixteen, SkinnyGemm.MostWarps, (MostTokens * topK, MostTokens), matrices.Down.K) <= device.MaxSharedBytesPerBlock - ExpertDown.StaticBytes;
+
     /// <summary>Multiplies inputs that are normed already.</summary>
     /// <param name="stream">Stream to launch on.</param>
-    /// <param name="matrices">The experts; <see cref="Exists"/> must hold.</param>
+    /// <param name="matrices">The experts; <see cref="Exists(GpuDevice, in ExpertStack)"/> must hold.</param>
     /// <param name="routing">The tokens' experts. One that does not exist adds nothing.</param>
     /// <param name="x"><c>[tokens, hidden]</c> BF16.</param>
     /// <param name="activated"><c>[tokens · topK, width]</c> BF16, workspace.</param>
@@ -106,9 +112,9 @@ public static class ExpertMlp
         ArgumentNullException.ThrowIfNull(stream);
         stream.Device.RequireSame(matrices.GateUp.Device, nameof(matrices));
         stream.Device.RequireSame(matrices.Down.Device, nameof(matrices));
-        if (!Exists(stream.Device, matrices))
-            throw new NotSupportedException($"Experts in {matrices.GateUp.Format.Title()} of [{matrices.GateUp.N}, {matrices.GateUp.K}] do not stream on {stream.Device.Name}.");
         Shape.RequireRange(routing.TopK, 1, Kernels.Router.MaxTopK, nameof(routing.TopK));
+        if (!Exists(stream.Device, matrices, routing.TopK))
+            throw new NotSupportedException($"Experts in {matrices.GateUp.Format.Title()} of [{matrices.GateUp.N}, {matrices.GateUp.K}], {routing.TopK} a token, do not stream on {stream.Device.Name}.");
         int tokens = (int)Math.Min(routing.Experts.Length / routing.TopK, int.MaxValue);
         Shape.RequireRange(tokens, 1, ExpertGateUp.MostTokens, nameof(routing));
         Shape.Require(stream, routing.Experts, tokens, routing.TopK, nameof(routing));

@@ -44,7 +44,7 @@ internal sealed class KernelCache(GpuDevice device)
     {
         object?[] snapshot = Volatile.Read(ref launchers);
         int[] most = Volatile.Read(ref limits);
-        if (definition.Id < Math.Min(snapshot.Length, most.Length) && snapshot[definition.Id] is { } found && dynamicShared <= Volatile.Read(ref most[definition.Id]))
+        if (definition.Id < Math.Min(snapshot.Length, most.Length) && Volatile.Read(ref snapshot[definition.Id]) is { } found && dynamicShared <= Volatile.Read(ref most[definition.Id]))
             return (Action<AcceleratorStream, KernelConfig, TArgs>)found;
         return GetSlow(definition, dynamicShared);
     }
@@ -74,14 +74,16 @@ internal sealed class KernelCache(GpuDevice device)
                 Kernel kernel = Load(definition);
                 loaded.Add(kernel);
                 byId[definition.Id] = kernel;
-                limits[definition.Id] = int.MaxValue;
+                int limit = int.MaxValue;
                 if (kernel is CudaKernel cuda)
                 {
-                    limits[definition.Id] = SharedWithoutOptIn - Attribute(cuda, FunctionAttribute.StaticSharedBytes);
+                    limit = SharedWithoutOptIn - Attribute(cuda, FunctionAttribute.StaticSharedBytes);
                     functions[definition.Id] = cuda.FunctionPtr;
                     if (definition.Traits.Overlaps)
                         overlapping.Add(cuda.FunctionPtr);
                 }
+                // Before the launcher: whoever finds that takes the limit for its own.
+                Volatile.Write(ref limits[definition.Id], limit);
                 Volatile.Write(ref launchers[definition.Id], KernelDefinition<TArgs>.CreateLauncher(kernel));
             }
             AllowDynamicShared(definition, dynamicShared);

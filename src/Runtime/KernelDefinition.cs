@@ -82,8 +82,8 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// <param name="ExactArch">The one architecture ("90a") whose instructions it uses, or null.</param>
 /// <param name="NeedsWarp32">Whether its threads are mapped to lanes of a 32-wide warp (tensor-core kernels).</param>
 /// <param name="Overlaps">
-/// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights and what is
-/// certainly older than the launch before it (docs/decisions/0008), and it writes no weights.
+/// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights, what is
+/// certainly older than the launch before it, and words that say themselves whether they are there (docs/decisions/0008), and it writes no weights.
 /// </param>
 /// <param name="BlocksPerMultiprocessor">Blocks that must fit on a multiprocessor at once; 0 leaves it to the compiler.</param>
 /// <param name="ClusterBlocks">Neighbouring blocks along x that run together and share what they load.</param>

@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -150,6 +150,29 @@ internal static class KernelCases
         (ArrayView<BFloat16> q, ArrayView<BFloat16> y) = (t.Halves(Tokens * Heads * heads.HeadDim), t.Output<BFloat16>(Tokens * Heads * heads.HeadDim));
         return stream => launch(stream, q, cache.Layer(0), position, y, new AttentionShape(Tokens, Heads));
     });
+
+    // Rounds that the others do not reach: more tokens of an expert than an mma has columns, more experts of a token than are on their way at once.
+    private static IEnumerable<SmallCase> CrowdedExperts()
+    {
+        const int Hidden = 128, Width = 64, Tokens = 11, All = 32;
+        var block = new ScaleBlock(32, 64);
+        ExpertStack Stack(CaseTensors t, int experts) => new(t.Matrix(WeightFormat.Fp8Block, 2 * Width, Hidden, experts, block), t.Matrix(WeightFormat.Fp8Block, Hidden, Width, experts, block));
+        yield return new("ExpertMlp of 11 tokens of one expert", t =>
+        {
+            ExpertStack stack = Stack(t, Experts);
+            var routing = new TokenRouting(t.Input([.. Enumerable.Range(0, Tokens).SelectMany(i => new[] { 0, 1 + (i & 1) })]), t.Floats(Tokens * 2), 2);
+            (ArrayView<BFloat16> x, ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Halves(Tokens * Hidden), t.Output<BFloat16>(Tokens * 2 * Width), t.Changed(RandomData.Gaussian(Tokens * Hidden, 4)));
+            return stream => ExpertMlp.Apply(stream, stack, routing, x, inner, y);
+        });
+        yield return new("ExpertMlp routed to 32 experts", t =>
+        {
+            ExpertStack stack = Stack(t, All);
+            var routing = new RoutedToken(new TokenRouting(t.Output<int>(All), t.Output<float>(All), All), t.Output<float>(All), true);
+            var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Changed<long>([.. Enumerable.Range(0, All).Select(e => (long)(e * 13 % 7) << 30), .. new long[DecodeLinear.RouterLength(0)]]));
+            (ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Output<BFloat16>(All * Width), t.Changed(RandomData.Gaussian(Hidden, 4)));
+            return stream => ExpertMlp.ApplyRouted(stream, stack, routing, router, inner, y);
+        });
+    }
 
     private static IEnumerable<SmallCase> ExpertMlps()
     {

@@ -38,7 +38,7 @@ internal sealed class Qwen3BatchForward : Qwen3Forward
     {
         if (activations.Attention is null || layer.Router is not { } weights || !DecodeLinear.CanFeed(weights)
             || layer.Output.Single is not { } output || !DecodeLinear.Exists(model.Device, output)
-            || layer.Experts is not { } experts || !ExpertMlp.Exists(model.Device, experts))
+            || layer.Experts is not { } experts || !ExpertMlp.Exists(model.Device, experts, model.Config.ExpertsPerToken))
             return false;
         Norm(stream, layer.InputNorm, false, (0, count));
         layer.QueryKeyValue.Multiply(stream, activations.Normed, activations.QueryKeyValue, count);

@@ -27,6 +27,9 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     /// <summary>Called with each sparse layer's router logits [tokens, experts], for comparisons with a reference.</summary>
     public Action<int, ArrayView<float>>? RouterObserver { get; set; }
 
+    /// <summary>Called with them before experts are chosen; says whether it has changed them. Layers then run so that there is such a moment.</summary>
+    public Func<int, ArrayView<float>, bool>? RouterAdjuster { get; set; }
+
     /// <summary>Runs all layers; leaves the normed hidden states of the last <paramref name="wanted"/> tokens in the workspace.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="tokens">[count] ids on the device.</param>
@@ -40,7 +43,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         for (int i = 0; i < config.Layers; i++)
         {
             Qwen3Layer layer = model.Layers[i];
-            if (!pending && RunFused(stream, layer, i, position, count))
+            if (!pending && RouterAdjuster is null && RunFused(stream, layer, i, position, count))
             {
                 RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
                 continue;
@@ -118,7 +121,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
 
     /// <summary>How a sparse layer's experts are multiplied with so many tokens.</summary>
     internal ExpertPath PathOf(Qwen3Layer layer, int count) => layer.Experts is not { } experts ? ExpertPath.GroupedLinear
-        : count <= ExpertMlp.MostTokens && ExpertMlp.Exists(model.Device, experts) ? ExpertPath.ExpertMlp
+        : count <= ExpertMlp.MostTokens && ExpertMlp.Exists(model.Device, experts, config.ExpertsPerToken) ? ExpertPath.ExpertMlp
         // In a batch a row's bits must not follow from the number of rows: dot products by warps.
         : !IsBatch && HopperMixedLinear.Exists(model.Device, experts.GateUp) && HopperMixedLinear.Exists(model.Device, experts.Down) ? ExpertPath.HopperMixedLinear
         : ExpertPath.GroupedLinear;
@@ -148,7 +151,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
     }
 
-    // In one launch where that exists. An observer may change the logits: then they choose once more.
+    // In one launch where that exists; once more when the logits have been changed behind it.
     private void ChooseExperts(GpuStream stream, (QuantizedMatrix Matrix, int Layer) router, in TokenRouting chosen, ArrayView<int> positions, int count)
     {
         bool together = count <= RouterLinear.MostTokens && RouterLinear.Exists(model.Device, router.Matrix);
@@ -156,8 +159,10 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
             RouterLinear.Route(stream, router.Matrix, workspace.Normed, new RoutedRows(chosen, workspace.RouterLogits, positions, config.NormTopkProb), workspace.RouterCounters, count);
         else
             Linear.Multiply(stream, router.Matrix, workspace.Normed, workspace.RouterLogits, count);
-        RouterObserver?.Invoke(router.Layer, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
-        if (together && RouterObserver is null)
+        ArrayView<float> logits = workspace.RouterLogits.View.SubView(0, (long)count * config.Experts);
+        RouterObserver?.Invoke(router.Layer, logits);
+        bool changed = RouterAdjuster?.Invoke(router.Layer, logits) == true;
+        if (together && !changed)
             return;
         var options = new RouterOptions(config.Experts, chosen.TopK, config.NormTopkProb);
         Router.SelectExperts(stream, workspace.RouterLogits, (chosen.Experts, chosen.Weights), count, options, positions);

@@ -53,16 +53,18 @@ public sealed partial class Qwen3Session
     internal delegate bool RouterAdjuster(int layer, int first, Span<float> logits);
 
     /// <summary>
-    /// A prompt alone in the cache, whose choices of experts may be changed. A part of one token is not changed where a layer runs in few launches, which have chosen by then.
+    /// A prompt alone in the cache, whose choices of experts may be changed. A part of one token runs as several do: where a layer runs in few launches, they have chosen by then.
     /// </summary>
     internal void PrefillAdjusting(ReadOnlySpan<int> ids, RouterAdjuster adjust, CancellationToken cancellation = default)
     {
         Truncate(0);
-        forward.RouterObserver = (layer, view) =>
+        forward.RouterAdjuster = (layer, view) =>
         {
             float[] copy = ReadRouter(layer, (int)view.Length);
-            if (adjust(layer, tokens.Count, copy))
+            bool changed = adjust(layer, tokens.Count, copy);
+            if (changed)
                 workspace.RouterLogits.CopyFrom(stream, copy);
+            return changed;
         };
         try
         {
@@ -70,7 +72,7 @@ public sealed partial class Qwen3Session
         }
         finally
         {
-            forward.RouterObserver = null;
+            forward.RouterAdjuster = null;
         }
     }
 

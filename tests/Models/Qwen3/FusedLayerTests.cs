@@ -56,6 +56,44 @@ public sealed class FusedLayerTests
             Compare.Close([.. routers[layer].SelectMany(row => row)], [.. rows.SelectMany(row => row)], 2e-2);
     }
 
+    // Of few tokens the router chooses in the launch that makes its logits; of one in those of a fused layer, which then gives way.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void Few_tokens_choose_from_adjusted_logits(TestDevice device)
+    {
+        TestDevices.Get(device);
+        using GpuDevice open = TestDevices.Open(device);
+        using var checkpoint = new GeneratedCheckpoint(Shape);
+        using Qwen3Moe model = checkpoint.Load(open);
+        using var session = new Qwen3Session(model, 12);
+        var launches = new List<string>();
+        open.LaunchObserver = l => launches.Add(l.Kernel.Name);
+        foreach (int count in (int[])[1, 5])
+        {
+            int[] ids = ModelRun.RandomIds(count, Shape.Vocabulary, 6);
+            launches.Clear();
+            session.PrefillAdjusting(ids, (_, _, _) => false, TestContext.Current.CancellationToken);
+            Assert.Equal(Shape.Layers, launches.Count(l => l.StartsWith("RouterLinear", StringComparison.Ordinal)));
+            float[] plain = Next();
+            session.PrefillAdjusting(ids, (layer, first, logits) =>
+            {
+                foreach (ref float logit in logits)
+                    logit = -logit;
+                return true;
+            }, TestContext.Current.CancellationToken);
+            Assert.NotEqual(plain, Next());
+            if (count == 1)
+                continue;
+            session.Truncate(0);
+            session.Prefill(ids, TestContext.Current.CancellationToken);
+            Assert.Equal(plain, Next());
+        }
+        open.LaunchObserver = null;
+
+        float[] Next() => ModelRun.Prefill(session, [5]).Logits[0];
+    }
+
     [Theory]
     [InlineData(TestDevice.CpuWarp32)]
     [InlineData(TestDevice.Cuda)]
