@@ -49,7 +49,7 @@ internal static class RouterSums
     /// <summary>Numbers behind the sums, where the choice is announced.</summary>
     private const int AnnouncedLongs = Router.MaxTopK / 2;
 
-    // A launch that may not begin before all blocks of the announcing one have begun waits for no more than one round trip.
+    // The announcing block runs or has ended when anyone asks, so a few round trips are enough; whoever finds nothing after so many chooses by itself.
     private const int Patience = 100_000;
 
     /// <summary>Length of the sums of so many experts with what stands behind them.</summary>
@@ -77,7 +77,7 @@ internal static class RouterSums
         RouterRanks ranks = default;
         (ranks.Key0, ranks.Key1, ranks.Key2, ranks.Key3) = (Key(choice.Sum0), Key(choice.Sum1), Key(choice.Sum2), Key(choice.Sum3));
         uint p0 = 0, p1 = 1, p2 = 2, p3 = 3;
-        // A network for four: neighbours of the first step keep their order when they are equal, and so do those of the others, whose places say who stood first.
+        // A network for four; places decide between equal keys.
         Sort(ref ranks.Key0, ref p0, ref ranks.Key1, ref p1);
         Sort(ref ranks.Key2, ref p2, ref ranks.Key3, ref p3);
         Sort(ref ranks.Key0, ref p0, ref ranks.Key2, ref p2);

@@ -22,33 +22,20 @@ public sealed class FusedLayerTests
     public void Tokens_one_by_one_have_the_logits_of_the_oracle(TestDevice device, bool normTopk, bool fp8)
     {
         CheckpointShape shape = Shape with { NormTopkProb = normTopk, Block = fp8 ? Shape.Block : null };
-        TestDevices.Get(device);
-        // One of its own: other tests launch on the shared ones.
-        using GpuDevice open = TestDevices.Open(device);
-        using var checkpoint = new GeneratedCheckpoint(shape);
-        using Qwen3Moe model = checkpoint.Load(open);
-        using var session = new Qwen3Session(model, 12);
-        var launches = new List<string>();
-        open.LaunchObserver = l => launches.Add(l.Kernel.Name);
+        using var run = new Watched(device, shape);
+        Qwen3Session session = run.Session;
         int[] ids = ModelRun.RandomIds(device == TestDevice.Cuda ? 9 : 3, shape.Vocabulary, 3);
         var logits = new List<float>();
         var routers = new Dictionary<int, float[][]>();
-        try
+        foreach (int id in ids)
         {
-            foreach (int id in ids)
-            {
-                ModelRun run = ModelRun.Prefill(session, [id]);
-                logits.AddRange(run.Logits[0]);
-                foreach ((int layer, float[][] rows) in run.Routers)
-                    routers[layer] = [.. routers.GetValueOrDefault(layer, []), .. rows];
-            }
+            ModelRun one = ModelRun.Prefill(session, [id]);
+            logits.AddRange(one.Logits[0]);
+            foreach ((int layer, float[][] rows) in one.Routers)
+                routers[layer] = [.. routers.GetValueOrDefault(layer, []), .. rows];
         }
-        finally
-        {
-            open.LaunchObserver = null;
-        }
-        Assert.Equal(ids.Length * shape.Layers, launches.Count(l => l.StartsWith("DecodeAttention", StringComparison.Ordinal)));
-        var oracle = new Qwen3Oracle(shape, checkpoint.Weights) { Observed = routers };
+        Assert.Equal(ids.Length * shape.Layers, run.Launches("DecodeAttention"));
+        var oracle = new Qwen3Oracle(shape, run.Checkpoint.Weights) { Observed = routers };
         double[] expected = [.. oracle.Logits(ids).SelectMany(row => row)];
         double error = Compare.RelativeError([.. logits], expected), cosine = ModelRun.Cosine([.. logits], expected);
         Assert.True(cosine >= 0.9995 && error <= 2e-2, $"cosine {cosine:F6}, relative error {error:E3}");
@@ -62,19 +49,14 @@ public sealed class FusedLayerTests
     [InlineData(TestDevice.Cuda)]
     public void Few_tokens_choose_from_adjusted_logits(TestDevice device)
     {
-        TestDevices.Get(device);
-        using GpuDevice open = TestDevices.Open(device);
-        using var checkpoint = new GeneratedCheckpoint(Shape);
-        using Qwen3Moe model = checkpoint.Load(open);
-        using var session = new Qwen3Session(model, 12);
-        var launches = new List<string>();
-        open.LaunchObserver = l => launches.Add(l.Kernel.Name);
+        using var run = new Watched(device, Shape);
+        Qwen3Session session = run.Session;
         foreach (int count in (int[])[1, 5])
         {
             int[] ids = ModelRun.RandomIds(count, Shape.Vocabulary, 6);
-            launches.Clear();
+            int before = run.Launches("RouterLinear");
             session.PrefillAdjusting(ids, (_, _, _) => false, TestContext.Current.CancellationToken);
-            Assert.Equal(Shape.Layers, launches.Count(l => l.StartsWith("RouterLinear", StringComparison.Ordinal)));
+            Assert.Equal(before + Shape.Layers, run.Launches("RouterLinear"));
             float[] plain = Next();
             session.PrefillAdjusting(ids, (layer, first, logits) =>
             {
@@ -89,7 +71,6 @@ public sealed class FusedLayerTests
             session.Prefill(ids, TestContext.Current.CancellationToken);
             Assert.Equal(plain, Next());
         }
-        open.LaunchObserver = null;
 
         float[] Next() => ModelRun.Prefill(session, [5]).Logits[0];
     }
@@ -149,6 +130,40 @@ public sealed class FusedLayerTests
             while (direct.Count < replayed.Length)
                 direct.Add(ModelRun.Prefill(session, [direct[^1]]).Top1[0]);
             Assert.Equal(replayed, direct);
+        }
+    }
+
+    /// <summary>A session whose launches are noted, on a device of its own: other tests launch on the shared ones.</summary>
+    private sealed class Watched : IDisposable
+    {
+        private readonly GpuDevice device;
+        private readonly Qwen3Moe model;
+        private readonly List<string> launches = [];
+
+        public Watched(TestDevice which, CheckpointShape shape)
+        {
+            TestDevices.Get(which);
+            device = TestDevices.Open(which);
+            Checkpoint = new GeneratedCheckpoint(shape);
+            model = Checkpoint.Load(device);
+            Session = new Qwen3Session(model, 12);
+            device.LaunchObserver = l => launches.Add(l.Kernel.Name);
+        }
+
+        public GeneratedCheckpoint Checkpoint { get; }
+
+        public Qwen3Session Session { get; }
+
+        /// <summary>Launches until now of kernels whose names begin so.</summary>
+        public int Launches(string kernel) => launches.Count(l => l.StartsWith(kernel, StringComparison.Ordinal));
+
+        public void Dispose()
+        {
+            device.LaunchObserver = null;
+            Session.Dispose();
+            model.Dispose();
+            Checkpoint.Dispose();
+            device.Dispose();
         }
     }
 }
