@@ -9,7 +9,8 @@ internal static class KernelBytes
 {
     public static long Of(LaunchRecord launch, int context, double? distinctExperts) => launch.Arguments switch
     {
-        ExpertArgs a => (long)(a.Weights.Codes.Length / a.ExpertCount * (distinctExperts ?? Math.Min(a.Tokens * a.TopK, a.ExpertCount))),
+        ExpertArgs a => a.Weights.Codes.Length / a.ExpertCount * a.TopK,
+        ListedArgs a => (long)(a.Weights.Codes.Length / a.ExpertCount * (distinctExperts ?? a.List.Ranks)),
         RouterLinearArgs a => a.Weights.Codes.Length,
         TileRowsArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),
         TileLinearArgs a => a.Weights.Codes.Length + (2 * a.Router.Length),

@@ -3,31 +3,30 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>Arguments of the two kernels that run the chosen experts of at most 16 tokens.</summary>
+/// <summary>Arguments of the two kernels that run the experts of one token that they route themselves.</summary>
 internal struct ExpertArgs
 {
     /// <summary>Gate and up, one below the other, or down.</summary>
     public StreamedWeights Weights;
 
-    /// <summary>The tokens' inputs, of gate and up.</summary>
+    /// <summary>The token's inputs, of gate and up.</summary>
     public TileSource Source;
 
-    /// <summary>One token's routing where the kernels make it themselves.</summary>
+    /// <summary>What the choice is made from.</summary>
     public RouterArgs Router;
 
-    /// <summary>[Tokens · TopK] the expert of each pair; of a token's pairs all differ.</summary>
+    /// <summary>[TopK] the chosen experts, written.</summary>
     public ArrayView<int> Experts;
 
-    /// <summary>[Tokens · TopK] float32.</summary>
+    /// <summary>[TopK] float32, written.</summary>
     public ArrayView<float> PairWeights;
 
-    /// <summary>[Tokens · TopK, Width] BF16: silu(gate) · up.</summary>
+    /// <summary>[TopK, Width] BF16: silu(gate) · up.</summary>
     public ArrayView<ushort> Activated;
 
-    /// <summary>[Tokens, N of down] float32, added to.</summary>
+    /// <summary>[N of down] float32, added to.</summary>
     public ArrayView<float> Residual;
 
-    public int Tokens;
     public int TopK;
     public int ExpertCount;
 

@@ -63,7 +63,13 @@ internal static class RmsNorm
     public static float Normalize(Args a, long start, ArrayView<float> scratch)
     {
         int step = Group.DimX * 4, first = Group.IdxX * 4;
-        F4 x0 = Load(a, a.X, start, first), x1 = Load(a, a.X, start, first + step);
+        return Normalize(a, start, scratch, Load(a, a.X, start, first), Load(a, a.X, start, first + step));
+    }
+
+    /// <summary>The same where a thread has the first two steps of the row already.</summary>
+    public static float Normalize(Args a, long start, ArrayView<float> scratch, F4 x0, F4 x1)
+    {
+        int step = Group.DimX * 4, first = Group.IdxX * 4;
         float squares = AddSquares(x1, AddSquares(x0, 0));
         for (int i = first + (2 * step); i < a.Width; i += step)
             squares = AddSquares(Load(a, a.X, start, i), squares);
@@ -108,8 +114,11 @@ internal static class RmsNorm
         return loaded;
     }
 
-    private static void Store(Args a, long start, int i, F4 x)
+    /// <summary>Four neighbours of the residual stream, nothing past the row's end.</summary>
+    public static void Store(Args a, long start, int i, F4 x)
     {
+        if (i >= a.Width)
+            return;
         if (a.HasWords != 0)
         {
             U4 bits = default;

@@ -36,60 +36,26 @@ internal readonly struct SharedTileMemory : ITileMemory
     public static U4 Load(ref uint p) => Mem.LoadShared(ref p);
 }
 
-/// <summary>How a block gets at the inputs of its product.</summary>
+/// <summary>How the one row of inputs of a block gets into shared memory.</summary>
 internal interface ITileInputs
 {
-    /// <summary>Whether there is one row, in shared memory.</summary>
-    static abstract bool IsOneRow { get; }
-
     /// <summary>Whether sums are to be multiplied by what the norm's mean square gives.</summary>
     static abstract bool IsNormed { get; }
-
-    /// <summary>Whether the rows that are needed become neighbouring columns; otherwise a row has the column of its number.</summary>
-    static abstract bool IsGathered { get; }
 }
 
-/// <summary>Up to 16 rows where they are.</summary>
-internal readonly struct RowsInDevice : ITileInputs
-{
-    public static bool IsOneRow => false;
-
-    public static bool IsNormed => false;
-
-    public static bool IsGathered => false;
-}
-
-/// <summary>Those of up to 16 rows that are needed, eight at a time.</summary>
-internal readonly struct RowsGathered : ITileInputs
-{
-    public static bool IsOneRow => false;
-
-    public static bool IsNormed => false;
-
-    public static bool IsGathered => true;
-}
-
-/// <summary>One row, copied into shared memory.</summary>
+/// <summary>The row is copied.</summary>
 internal readonly struct RowCopied : ITileInputs
 {
-    public static bool IsOneRow => true;
-
     public static bool IsNormed => false;
-
-    public static bool IsGathered => false;
 }
 
 /// <summary>
-/// One row of the residual stream, times the norm's gains, in shared memory. The factor of the norm is the same for all K and
+/// A row of the residual stream, times the norm's gains. The factor of the norm is the same for all K and
 /// multiplies the finished sums, so that nothing waits for it.
 /// </summary>
 internal readonly struct RowNormed : ITileInputs
 {
-    public static bool IsOneRow => true;
-
     public static bool IsNormed => true;
-
-    public static bool IsGathered => false;
 }
 
 /// <summary>Four parts of a residual stream in a thread's registers.</summary>

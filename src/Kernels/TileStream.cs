@@ -76,6 +76,21 @@ internal static class TileStream
         return place;
     }
 
+    /// <summary>The same in one matrix of the stack.</summary>
+    public static TilePlace Locate<TFormat>(StreamedWeights w, int slab, int firstRow, int lane)
+        where TFormat : struct, IStreamedFormat
+    {
+        TilePlace place = Locate<TFormat>(w, firstRow, lane);
+        long codes = (long)slab * w.N * (w.K >> TFormat.CodesPerWordShift), scales = (long)slab * w.ScaleTable.PerSlab, zeros = (long)slab * w.ScaleTable.ZeroBytesPerSlab;
+        place.Row0 += codes;
+        place.Row1 += codes;
+        place.Scales0 += scales;
+        place.Scales1 += scales;
+        place.Zeros0 += zeros;
+        place.Zeros1 += zeros;
+        return place;
+    }
+
     /// <summary>A chunk of one matrix of the stack.</summary>
     public static TileChunk Load<TFormat>(StreamedWeights w, TilePlace place, int slab, int chunk)
         where TFormat : struct, IStreamedFormat
@@ -86,6 +101,14 @@ internal static class TileStream
         TileChunk loaded = default;
         loaded.Row0 = Mem.LoadStream(ref words[place.Row0 + start]);
         loaded.Row1 = Mem.LoadStream(ref words[place.Row1 + start]);
+        LoadMultipliers<TFormat>(w, place, slab, chunk, ref loaded);
+        return loaded;
+    }
+
+    /// <summary>What goes with a chunk's codes.</summary>
+    public static void LoadMultipliers<TFormat>(StreamedWeights w, TilePlace place, int slab, int chunk, ref TileChunk loaded)
+        where TFormat : struct, IStreamedFormat
+    {
         int first = chunk * ChunkCodes<TFormat>(), block = first >> w.ScaleTable.ColumnShift;
         long table = (long)slab * w.ScaleTable.PerSlab;
         if (TFormat.HasGroupScales)
@@ -107,7 +130,6 @@ internal static class TileStream
             loaded.Scale0 = Mem.LoadReadOnly1(ref scales[table + place.Scales0 + block]);
         if (TFormat.HasRowScales)
             loaded.Scale1 = Mem.LoadReadOnly1(ref scales[table + place.Scales1 + block]);
-        return loaded;
     }
 
     /// <summary>What multiplies whole sums of one matrix, in formats that have such a number.</summary>

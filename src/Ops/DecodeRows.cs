@@ -18,6 +18,9 @@ internal readonly record struct RoutedRows(TokenRouting Routing, ArrayView<float
 /// </summary>
 internal static class DecodeRows
 {
+    /// <summary>Most tokens of a call.</summary>
+    public const int MostTokens = TileRows.MostTokens;
+
     private const int RouteThreads = 512;
 
     private static readonly Dictionary<(WeightFormat Format, bool TwoTiles), KernelDefinition<TileRowsArgs>> ByKey = [];
@@ -68,14 +71,17 @@ internal static class DecodeRows
     /// <param name="router">As in <see cref="Add"/>.</param>
     /// <param name="normed"><c>[tokens, hidden]</c> BF16, written.</param>
     /// <param name="routed">Where the choice goes.</param>
+    /// <param name="workspace">Where the list of the chosen experts goes.</param>
     /// <exception cref="ArgumentException">A size is out of range, or a view is too short or lives on another device.</exception>
-    public static void Route(GpuStream stream, ArrayView<float> residual, in RouterFeed router, ArrayView<BFloat16> normed, in RoutedRows routed)
+    public static void Route(GpuStream stream, ArrayView<float> residual, in RouterFeed router, ArrayView<BFloat16> normed, in RoutedRows routed, ExpertMlpWorkspace workspace)
     {
         ArgumentNullException.ThrowIfNull(stream);
         int tokens = (int)routed.Positions.Length, experts = router.Weights.N, width = router.Weights.K, topK = routed.Routing.TopK;
         Shape.RequireRange(topK, 1, Math.Min(experts, Kernels.Router.MaxTopK), nameof(routed));
         Shape.RequireRange(experts, 1, RouterSums.MostExperts, nameof(router));
         Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
+        Shape.RequireRange(tokens, 1, TileRows.MostTokens, nameof(routed));
+        stream.Device.RequireSame(workspace.Device, nameof(workspace));
         Shape.Require(stream, routed.Positions, 1, tokens, nameof(routed));
         Shape.Require(stream, residual, tokens, width, nameof(residual));
         Shape.Require(stream, normed, tokens, width, nameof(normed));
@@ -84,6 +90,8 @@ internal static class DecodeRows
         Shape.Require(stream, routed.Logits, tokens, experts, nameof(routed));
         Shape.Require(stream, routed.Routing.Experts, tokens, topK, nameof(routed));
         Shape.Require(stream, routed.Routing.Weights, tokens, topK, nameof(routed));
+        if (!Shape.IsVectorAligned(residual, 4L * width))
+            throw new ArgumentException("The residual stream must lie on 16-byte boundaries.", nameof(residual));
         var args = new RouteRowsArgs
         {
             Norm = new Kernels.RmsNorm.Args { X = residual, Addend = residual, Gain = router.Norm.Gain.Cast<ushort>(), Output = normed.Cast<ushort>(), Rows = tokens, Width = width, Epsilon = router.Norm.Epsilon, HasWords = RmsNorm.HasWords(residual, router.Norm.Gain, normed, width) ? 1 : 0 },
@@ -92,12 +100,14 @@ internal static class DecodeRows
             Experts = routed.Routing.Experts,
             Weights = routed.Routing.Weights,
             Positions = routed.Positions,
+            List = workspace.List(tokens, topK, experts),
             ExpertCount = experts,
             TopK = topK,
             Normalize = routed.Normalize ? 1 : 0,
         };
+        // Depends on the width alone, as the order of a row's sum does; a token's choice is one warp's.
         int threads = LaunchShape.WholeWarps(stream.Device, (width + 3) >> 2, RouteThreads);
-        stream.Device.Launch(NormRoute, stream, (tokens, 1, 1), threads, 0, args);
+        stream.Device.Launch(NormRoute, stream, (tokens + 1, 1, 1), threads, 0, args);
     }
 
     private static KernelDefinition[] Create()

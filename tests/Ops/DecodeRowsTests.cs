@@ -17,6 +17,8 @@ public sealed class DecodeRowsTests
                 { TestDevice.CpuWarp32, WeightFormat.Fp8Block, 32, 64 * 19, 3 },
                 { TestDevice.CpuWarp32, WeightFormat.Fp8Block, 32, 256, 11 },
                 { TestDevice.CpuWarp32, WeightFormat.Bf16, 32, 64, 16 },
+                // A row of more numbers than a warp asks for at once.
+                { TestDevice.CpuWarp32, WeightFormat.Bf16, 2592, 64, 2 },
             };
             foreach (WeightFormat format in new[] { WeightFormat.Bf16, WeightFormat.Fp8Block, WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero })
                 foreach (int tokens in new[] { 1, 8, 16 })
@@ -72,8 +74,10 @@ public sealed class DecodeRowsTests
             using var normed = GuardedBuffer<BFloat16>.Output(device, Tokens * Hidden);
             using var ids = GuardedBuffer<int>.Output(device, Tokens * k);
             using GuardedBuffer<float> weights = GuardedBuffer<float>.Output(device, Tokens * k), logits = GuardedBuffer<float>.Output(device, Tokens * experts);
+            using var workspace = new ExpertMlpWorkspace(device, new ExpertMlpSize(Tokens, k, experts, Hidden, 1));
             var routed = new RoutedRows(new TokenRouting(ids.View, weights.View, k), logits.View, position.View, Normalize: true);
-            DecodeRows.Route(device.DefaultStream, residual.View, new RouterFeed(router, new InputNorm(gains.View, Epsilon), sums.View), normed.View, routed);
+            DecodeRows.Route(device.DefaultStream, residual.View, new RouterFeed(router, new InputNorm(gains.View, Epsilon), sums.View), normed.View, routed, workspace);
+            ExpertListTests.Check(workspace, ids.ToArray(), Tokens, experts, k);
             int[][] expected = [.. units.Chunk(experts).Select(row => Enumerable.Range(0, experts).OrderByDescending(e => row[e]).Take(k).ToArray())];
             Assert.Equal(expected.SelectMany(e => e), ids.ToArray());
             Assert.All(sums.ToArray(), s => Assert.Equal(0, s));
@@ -111,8 +115,9 @@ public sealed class DecodeRowsTests
             using GuardedBuffer<float> weights = GuardedBuffer<float>.Output(device, tokens * TopK), logits = GuardedBuffer<float>.Output(device, tokens * Experts);
             var feed = new RouterFeed(router, new InputNorm(gains.View, Epsilon), sums.View);
             DecodeRows.Add(device.DefaultStream, matrix, input.View, residual.View, feed, position.View);
+            using var workspace = new ExpertMlpWorkspace(device, new ExpertMlpSize(tokens, TopK, Experts, before.Length / tokens, 1));
             var routed = new RoutedRows(new TokenRouting(ids.View, weights.View, TopK), logits.View, position.View, Normalize: false);
-            DecodeRows.Route(device.DefaultStream, residual.View, feed, normed.View, routed);
+            DecodeRows.Route(device.DefaultStream, residual.View, feed, normed.View, routed, workspace);
             Assert.All(sums.ToArray(), s => Assert.Equal(0, s));
             return new Result(residual.ToArray(), normed.ToArray(), ids.ToArray(), weights.ToArray(), logits.ToArray());
         }

@@ -66,6 +66,72 @@ public sealed class ExpertMlpTests
         Compare.Close(routed, many.Oracle(normed: true), 3e-3);
     }
 
+    // All tokens at one expert, and some at others, in as many rounds of eight as there are.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 32)]
+    [InlineData(TestDevice.CpuWarp32, 64)]
+    [InlineData(TestDevice.Cuda, 32)]
+    [InlineData(TestDevice.Cuda, 64)]
+    public void ACrowdAtOneExpertIsRight(TestDevice which, int tokens)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Bf16, tokens, 2, (64, 96, 5));
+        for (int t = 0; t < tokens; t++)
+            (run.Ids[2 * t], run.Ids[(2 * t) + 1]) = (3, t % 5 == 3 ? -1 : t % 5);
+        float[] y = run.Apply(0, tokens);
+        Compare.Close(y, run.Oracle(normed: false), 3e-3);
+        Assert.Equal(y, run.Apply(0, tokens));
+        foreach ((int first, int count) in new[] { (tokens - 1, 1), (5, 1), (3, 9), (7, 20) })
+            Assert.Equal(y[(first * 64)..((first + count) * 64)], run.Apply(first, count));
+    }
+
+    // More experts than a word of the list has bits, of more tokens than a word has.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void ManyTokensAmongManyExpertsAreRight(TestDevice which)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Bf16, 37, 2, (32, 32, 300));
+        float[] y = run.Apply(0, 37);
+        Compare.Close(y, run.Oracle(normed: false), 3e-3);
+        Assert.Equal(y[(33 * 32)..], run.Apply(33, 4));
+    }
+
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void NanStaysWithItsToken(TestDevice which)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 10, 2);
+        Array.Fill(run.Ids, 1);
+        for (int t = 0; t < 10; t++)
+            run.Ids[2 * t] = t % 3 == 0 ? 0 : 2;
+        float[] clean = run.Apply(0, 10);
+        run.Poison(4);
+        float[] y = run.Apply(0, 10);
+        for (int t = 0; t < 10; t++)
+            if (t == 4)
+                Assert.All(y[(t * Hidden)..((t + 1) * Hidden)], v => Assert.True(float.IsNaN(v)));
+            else
+                Assert.Equal(clean[(t * Hidden)..((t + 1) * Hidden)], y[(t * Hidden)..((t + 1) * Hidden)]);
+    }
+
+    // A row of more words than the threads of a block have in two steps, more experts than outputs are added at once, and a token without any.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 128, 2)]
+    [InlineData(TestDevice.CpuWarp32, 1600, 9)]
+    [InlineData(TestDevice.Cuda, 128, 2)]
+    [InlineData(TestDevice.Cuda, 6400, 19)]
+    public void TheNormBehindIsThatOfTheSums(TestDevice which, int hidden, int topK)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Bf16, 3, topK, (hidden, 32, 20));
+        for (int j = 0; j < topK; j++)
+            run.Ids[topK + j] = -1;
+        float[] y = run.ApplyWithNorm(out BFloat16[] normed);
+        Assert.Equal(run.Apply(0, 3), y);
+        Assert.Equal(run.Residual[hidden..(2 * hidden)], y[hidden..(2 * hidden)]);
+        Compare.Close(normed, [.. y.Chunk(hidden).SelectMany(run.Norm)], 5e-3);
+    }
+
     [Theory]
     [InlineData(TestDevice.CpuWarp32, true)]
     [InlineData(TestDevice.CpuWarp32, false)]
@@ -96,6 +162,7 @@ public sealed class ExpertMlpTests
     [Theory]
     [InlineData(2048, 768, 128, 8, 1)]
     [InlineData(2048, 768, 128, 8, 16)]
+    [InlineData(2048, 768, 128, 8, 64)]
     [InlineData(256, 704, 7, 3, 5)]
     [InlineData(128, 1024, 6, 6, 12)]
     public void LayersOfModelsMatchTheOracle(int hidden, int width, int experts, int topK, int tokens)
@@ -115,8 +182,10 @@ public sealed class ExpertMlpTests
         Assert.Throws<NotSupportedException>(() => warp.Apply(0, 1));
         using var narrow = new Case(TestDevices.Get(TestDevice.Cpu), WeightFormat.Bf16, 1, 2);
         Assert.False(ExpertMlp.Exists(narrow.Device, narrow.Stack));
-        using var many = new Case(TestDevices.Get(TestDevice.CpuWarp32), WeightFormat.Bf16, 17, 2);
-        Assert.Throws<ArgumentOutOfRangeException>(() => many.Apply(0, 17));
+        using var many = new Case(TestDevices.Get(TestDevice.CpuWarp32), WeightFormat.Bf16, 65, 2);
+        Assert.Throws<ArgumentOutOfRangeException>(() => many.Apply(0, 65));
+        Assert.Throws<ArgumentOutOfRangeException>(() => many.Apply(0, 65, 64));
+        Assert.Contains("3 tokens", Assert.Throws<ArgumentException>(() => many.Apply(0, 4, 3)).Message, StringComparison.Ordinal);
     }
 
     /// <summary>Random experts, tokens and routing.</summary>
@@ -154,17 +223,43 @@ public sealed class ExpertMlpTests
         public float[] Residual { get; }
 
         /// <summary>The residual stream of some of the tokens afterwards.</summary>
-        public float[] Apply(int first, int count)
+        public float[] Apply(int first, int count, int? most = null)
         {
             using var input = GuardedBuffer<BFloat16>.Input(Device, x.AsSpan(first * hidden, count * hidden));
             using var residual = GuardedBuffer<float>.Input(Device, Residual.AsSpan(first * hidden, count * hidden));
             using var experts = GuardedBuffer<int>.Input(Device, Ids.AsSpan(first * topK, count * topK));
             using var shares = GuardedBuffer<float>.Input(Device, weights.AsSpan(first * topK, count * topK));
-            using var activated = GuardedBuffer<BFloat16>.Output(Device, count * topK * width);
+            using var workspace = new ExpertMlpWorkspace(Device, new ExpertMlpSize(most ?? count, topK, gateUp.Length, hidden, width));
             var routing = new TokenRouting(experts.View, shares.View, topK);
-            ExpertMlp.Apply(Device.DefaultStream, Stack, routing, input.View, activated.View, residual.View);
+            ExpertMlp.Apply(Device.DefaultStream, Stack, routing, input.View, workspace, residual.View);
             return residual.ToArray();
         }
+
+        /// <summary>All tokens' residual stream, and its norm.</summary>
+        public float[] ApplyWithNorm(out BFloat16[] normed)
+        {
+            using var rows = GuardedBuffer<BFloat16>.Input(Device, x);
+            using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
+            using var residual = GuardedBuffer<float>.Input(Device, Residual);
+            using var experts = GuardedBuffer<int>.Input(Device, Ids);
+            using var shares = GuardedBuffer<float>.Input(Device, weights);
+            using var workspace = new ExpertMlpWorkspace(Device, new ExpertMlpSize(tokens, topK, gateUp.Length, hidden, width));
+            var routing = new TokenRouting(experts.View, shares.View, topK);
+            ExpertList.Launch(Device.DefaultStream, experts.View, workspace.List(tokens, topK, gateUp.Length), topK, gateUp.Length);
+            ExpertMlp.ApplyListed(Device.DefaultStream, Stack, routing, workspace, residual.View, new FollowingNorm(new InputNorm(gains.View, Epsilon), rows.View));
+            normed = rows.ToArray();
+            return residual.ToArray();
+        }
+
+        /// <summary>The norm of one row.</summary>
+        public double[] Norm(float[] row)
+        {
+            double scale = 1 / Math.Sqrt(row.Average(v => (double)v * v) + Epsilon);
+            return [.. row.Zip(gain, (v, g) => v * scale * (float)g)];
+        }
+
+        /// <summary>Makes a token's inputs NaN.</summary>
+        public void Poison(int token) => x.AsSpan(token * hidden, hidden).Fill((BFloat16)float.NaN);
 
         /// <summary>The one token's residual stream after routing by sums that stand for known logits.</summary>
         public float[] ApplyRouted(bool normalize, out float[] logits)

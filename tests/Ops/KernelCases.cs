@@ -161,7 +161,7 @@ internal static class KernelCases
         {
             ExpertStack stack = Stack(t, Experts);
             var routing = new TokenRouting(t.Input([.. Enumerable.Range(0, Tokens).SelectMany(i => new[] { 0, 1 + (i & 1) })]), t.Floats(Tokens * 2), 2);
-            (ArrayView<BFloat16> x, ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Halves(Tokens * Hidden), t.Output<BFloat16>(Tokens * 2 * Width), t.Changed(RandomData.Gaussian(Tokens * Hidden, 4)));
+            (ArrayView<BFloat16> x, ExpertMlpWorkspace inner, ArrayView<float> y) = (t.Halves(Tokens * Hidden), t.ExpertMlp(new(Tokens, 2, Experts, Hidden, Width)), t.Changed(RandomData.Gaussian(Tokens * Hidden, 4)));
             return stream => ExpertMlp.Apply(stream, stack, routing, x, inner, y);
         });
         yield return new("ExpertMlp routed to 32 experts", t =>
@@ -187,8 +187,22 @@ internal static class KernelCases
                 {
                     ExpertStack stack = Stack(t);
                     var routing = new TokenRouting(t.Input([.. Enumerable.Range(0, tokens * TopK).Select(i => i % Experts)]), t.Floats(tokens * TopK), TopK);
-                    (ArrayView<BFloat16> x, ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Halves(tokens * Hidden), t.Output<BFloat16>(tokens * TopK * width), t.Changed(RandomData.Gaussian(tokens * Hidden, 4)));
+                    (ArrayView<BFloat16> x, ExpertMlpWorkspace inner, ArrayView<float> y) = (t.Halves(tokens * Hidden), t.ExpertMlp(new(tokens, TopK, Experts, Hidden, width)), t.Changed(RandomData.Gaussian(tokens * Hidden, 4)));
                     return stream => ExpertMlp.Apply(stream, stack, routing, x, inner, y);
+                });
+            if (format == WeightFormat.Bf16)
+                yield return new("ExpertMlp of a list, with the norm behind it", t =>
+                {
+                    const int Tokens = 3;
+                    ExpertStack stack = Stack(t);
+                    var routing = new TokenRouting(t.Input([2, 0, -1, 1, 0, 1]), t.Floats(Tokens * TopK), TopK);
+                    (ArrayView<BFloat16> normed, ExpertMlpWorkspace inner, ArrayView<float> y) = (t.Changed(RandomData.GaussianBf16(Tokens * Hidden, 1)), t.ExpertMlp(new(Tokens, TopK, Experts, Hidden, width)), t.Changed(RandomData.Gaussian(Tokens * Hidden, 4)));
+                    var following = new FollowingNorm(new InputNorm(t.Halves(Hidden), 1e-5f), normed);
+                    return stream =>
+                    {
+                        ExpertList.Launch(stream, routing.Experts, inner.List(Tokens, TopK, Experts), TopK, Experts);
+                        ExpertMlp.ApplyListed(stream, stack, routing, inner, y, following);
+                    };
                 });
             yield return new($"ExpertMlp {format} routed", t =>
             {
@@ -237,10 +251,11 @@ internal static class KernelCases
                     var feed = new RouterFeed(t.Matrix(WeightFormat.Bf16, Experts, Rows), new InputNorm(t.Halves(Rows), 1e-5f), t.Changed(new long[tokens * Experts]));
                     var routing = new TokenRouting(t.Output<int>(2 * tokens), t.Output<float>(2 * tokens), 2);
                     var routed = new RoutedRows(routing, t.Output<float>(tokens * Experts), t.Input([.. Enumerable.Range(0, tokens)]), true);
+                    ExpertMlpWorkspace workspace = t.ExpertMlp(new(tokens, 2, Experts, Rows, 1));
                     return stream =>
                     {
                         DecodeRows.Add(stream, w, x, residual, feed, routed.Positions);
-                        DecodeRows.Route(stream, residual, feed, normed, routed);
+                        DecodeRows.Route(stream, residual, feed, normed, routed, workspace);
                     };
                 });
         yield return new("GreedyRows and their positions", t =>

@@ -68,6 +68,9 @@ internal sealed class CaseTensors(GpuDevice device, GpuDevice? stranger = null, 
         return activations;
     }
 
+    /// <summary>What the experts of a few tokens need besides.</summary>
+    public ExpertMlpWorkspace ExpertMlp(ExpertMlpSize size) => Own(new ExpertMlpWorkspace(Next(), size));
+
     /// <summary>A cache of one layer with random contents.</summary>
     public KvCache Cache(int kvHeads, int headDim, int capacity, KvCacheFormat format = KvCacheFormat.Bf16)
     {

@@ -31,24 +31,29 @@ internal sealed class Qwen3BatchForward : Qwen3Forward
     protected override bool IsBatch => true;
 
     /// <summary>
-    /// A sparse layer in seven launches, on devices and for weights that have them: norm; query-key-value product; attention with what stands before it; output product with the residual
-    /// addition and the router; norm and routing; gate and up; down and the weighted sum.
+    /// A sparse layer in seven launches, on devices and for weights that have them: query-key-value product; attention with what stands before it; output product with the residual
+    /// addition and the router; norm and routing; gate and up; down; the weighted sum with the norm of what follows.
     /// </summary>
-    protected override bool RunFused(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    protected override bool RunFused(GpuStream stream, int index, ArrayView<int> position, int count, ref bool normed)
     {
+        Qwen3Layer layer = model.Layers[index];
         if (activations.Attention is null || layer.Router is not { } weights || !DecodeLinear.CanFeed(weights)
             || layer.Output.Single is not { } output || !DecodeLinear.Exists(model.Device, output)
-            || layer.Experts is not { } experts || !ExpertMlp.Exists(model.Device, experts, model.Config.ExpertsPerToken))
+            || layer.Experts is not { } experts || !ExpertMlp.Exists(model.Device, experts))
             return false;
-        Norm(stream, layer.InputNorm, false, (0, count));
+        float epsilon = (float)model.Config.RmsNormEps;
+        if (!normed)
+            Norm(stream, layer.InputNorm, false, (0, count));
         layer.QueryKeyValue.Multiply(stream, activations.Normed, activations.QueryKeyValue, count);
         Attend(stream, index, position, HeadOptions(layer, count));
-        var router = new RouterFeed(weights, new InputNorm(layer.PostAttentionNorm, (float)model.Config.RmsNormEps), activations.BatchRouterSums);
+        var router = new RouterFeed(weights, new InputNorm(layer.PostAttentionNorm, epsilon), activations.BatchRouterSums);
         DecodeRows.Add(stream, output, activations.Attended, activations.Residual, router, position);
         int k = model.Config.ExpertsPerToken, pairs = count * k;
         var routing = new TokenRouting(activations.Experts.View.SubView(0, pairs), activations.ExpertWeights.View.SubView(0, pairs), k);
-        DecodeRows.Route(stream, activations.Residual, router, activations.Normed, new RoutedRows(routing, activations.RouterLogits, position, model.Config.NormTopkProb));
-        ExpertMlp.Apply(stream, experts, routing, activations.Normed, activations.Activated, activations.Residual);
+        DecodeRows.Route(stream, activations.Residual, router, activations.Normed, new RoutedRows(routing, activations.RouterLogits, position, model.Config.NormTopkProb), activations.ExpertWorkspace!);
+        DeviceBuffer<BFloat16> following = index + 1 < model.Config.Layers ? model.Layers[index + 1].InputNorm : model.FinalNorm;
+        ExpertMlp.ApplyListed(stream, experts, routing, activations.ExpertWorkspace!, activations.Residual, new FollowingNorm(new InputNorm(following, epsilon), activations.Normed));
+        normed = true;
         return true;
     }
 

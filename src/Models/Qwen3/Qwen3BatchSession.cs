@@ -14,7 +14,7 @@ namespace GpuKit.Ilgpu.Models;
 public sealed partial class Qwen3BatchSession : IDisposable
 {
     /// <summary>Most sequences of a batch.</summary>
-    public const int MostSequences = ExpertMlp.MostTokens;
+    public const int MostSequences = DecodeRows.MostTokens;
 
     /// <summary>Stands for the token of a sequence that does not run.</summary>
     public const int NoToken = -1;
@@ -203,13 +203,13 @@ public sealed partial class Qwen3BatchSession : IDisposable
 
     // Beyond 15 rows products that do not stream run in tiles on a card, with other bits than those of fewer rows.
     internal static int MostFor(Qwen3Moe model) =>
-        !model.Device.IsCuda || (Linear.Streams(model.Head) && model.Layers.All(layer => Streams(layer, model.Config.ExpertsPerToken))) ? MostSequences : MostSequences - 1;
+        !model.Device.IsCuda || (Linear.Streams(model.Head) && model.Layers.All(Streams)) ? MostSequences : MostSequences - 1;
 
-    private static bool Streams(Qwen3Layer layer, int topK)
+    private static bool Streams(Qwen3Layer layer)
     {
         IEnumerable<QuantizedMatrix> products = layer.QueryKeyValue.Matrices.Concat(layer.Output.Matrices);
         products = layer.Router is { } router ? products.Append(router) : products.Concat(layer.GateUp.Matrices).Concat(layer.Down.Matrices);
-        return products.All(Linear.Streams) && (layer.Router is null || (layer.Experts is { } experts && ExpertMlp.Exists(experts.GateUp.Device, experts, topK)));
+        return products.All(Linear.Streams) && (layer.Router is null || (layer.Experts is { } experts && ExpertMlp.Exists(experts.GateUp.Device, experts)));
     }
 
     private BatchSequence Get(int sequence)

@@ -5,7 +5,7 @@ namespace GpuKit.Ilgpu.Models;
 /// <summary>The operator that multiplies the experts of a layer.</summary>
 internal enum ExpertPath
 {
-    /// <summary>A few tokens: two launches.</summary>
+    /// <summary>A few tokens.</summary>
     ExpertMlp,
 
     /// <summary>Many tokens on Hopper, sorted by expert.</summary>
@@ -39,16 +39,18 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     public void Run(GpuStream stream, ArrayView<int> tokens, ArrayView<int> position, int count, int wanted)
     {
         Embedding.Lookup(stream, model.Embedding.Codes.View.Cast<BFloat16>(), tokens, workspace.Residual, count, config.HiddenSize);
-        bool pending = false;
+        bool pending = false, normed = false;
         for (int i = 0; i < config.Layers; i++)
         {
             Qwen3Layer layer = model.Layers[i];
-            if (!pending && RouterAdjuster is null && RunFused(stream, layer, i, position, count))
+            if (!pending && RouterAdjuster is null && RunFused(stream, i, position, count, ref normed))
             {
                 RouterObserver?.Invoke(i, workspace.RouterLogits.View.SubView(0, (long)count * config.Experts));
                 continue;
             }
-            Norm(stream, layer.InputNorm, pending, (0, count));
+            if (!normed)
+                Norm(stream, layer.InputNorm, pending, (0, count));
+            normed = false;
             RunAttention(stream, layer, i, position, count);
             Norm(stream, layer.PostAttentionNorm, true, (0, count));
             pending = layer.Router is null;
@@ -57,7 +59,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
             else
                 RunExperts(stream, layer, i, position, count);
         }
-        if (wanted > 0)
+        if (wanted > 0 && (!normed || wanted < count))
             Norm(stream, model.FinalNorm, pending, (count - wanted, wanted));
     }
 
@@ -69,8 +71,14 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
     protected virtual bool IsBatch => false;
 
     /// <summary>Runs a sparse layer in few launches, where there are such: over a residual stream that is complete before and after.</summary>
-    protected virtual bool RunFused(GpuStream stream, Qwen3Layer layer, int index, ArrayView<int> position, int count)
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="index">The layer's number.</param>
+    /// <param name="position">Positions, on the device.</param>
+    /// <param name="count">Tokens.</param>
+    /// <param name="normed">Whether states are normed for this layer; afterwards, whether they are for what follows.</param>
+    protected virtual bool RunFused(GpuStream stream, int index, ArrayView<int> position, int count, ref bool normed)
     {
+        Qwen3Layer layer = model.Layers[index];
         if (count != 1 || !fused.Exists(layer))
             return false;
         fused.Run(stream, layer, index, position);
@@ -121,7 +129,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
 
     /// <summary>How a sparse layer's experts are multiplied with so many tokens.</summary>
     internal ExpertPath PathOf(Qwen3Layer layer, int count) => layer.Experts is not { } experts ? ExpertPath.GroupedLinear
-        : count <= ExpertMlp.MostTokens && ExpertMlp.Exists(model.Device, experts, config.ExpertsPerToken) ? ExpertPath.ExpertMlp
+        : count <= ExpertMlp.MostTokens && ExpertMlp.Exists(model.Device, experts) ? ExpertPath.ExpertMlp
         // In a batch a row's bits must not follow from the number of rows: dot products by warps.
         : !IsBatch && HopperMixedLinear.Exists(model.Device, experts.GateUp) && HopperMixedLinear.Exists(model.Device, experts.Down) ? ExpertPath.HopperMixedLinear
         : ExpertPath.GroupedLinear;
@@ -135,7 +143,7 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         ChooseExperts(stream, (layer.Router!, index), chosen, IsBatch ? position : default, count);
         if (path == ExpertPath.ExpertMlp)
         {
-            ExpertMlp.Apply(stream, layer.Experts!.Value, chosen, workspace.Normed, workspace.Activated, workspace.Residual);
+            ExpertMlp.Apply(stream, layer.Experts!.Value, chosen, workspace.Normed, workspace.ExpertWorkspace!, workspace.Residual);
             return;
         }
         ExpertSort.Apply(stream, workspace.Experts, workspace.Order, workspace.Offsets, pairs, config.Experts);

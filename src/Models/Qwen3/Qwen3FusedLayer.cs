@@ -16,7 +16,7 @@ internal sealed class Qwen3FusedLayer(Qwen3Moe model, KvCache cache, RotaryTable
         && layer.Router is not null && DecodeLinear.CanFeed(layer.Router)
         && layer.QueryKeyValue.Single is { } queryKeyValue && DecodeLinear.Exists(model.Device, queryKeyValue)
         && layer.Output.Single is { } output && DecodeLinear.Exists(model.Device, output)
-        && layer.Experts is { } experts && ExpertMlp.Exists(model.Device, experts, config.ExpertsPerToken);
+        && layer.Experts is { } experts && ExpertMlp.ExistsRouted(model.Device, experts, config.ExpertsPerToken);
 
     /// <summary>Runs a layer over the workspace's residual stream, which is complete before and after.</summary>
     /// <param name="stream">Stream to launch on.</param>

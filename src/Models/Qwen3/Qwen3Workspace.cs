@@ -32,6 +32,8 @@ internal sealed class Qwen3Workspace : IDisposable
             RouterCounters = Own(device.Allocate<int>(RouterLinear.Counters));
             RouterCounters.Fill(device.DefaultStream, 0);
             device.DefaultStream.Synchronize();
+            if (config.Experts is > 0 and <= ExpertMlpWorkspace.MostExperts && device.WarpSize == 32)
+                ExpertWorkspace = Own(new ExpertMlpWorkspace(device, new ExpertMlpSize(Math.Min(maxTokens, ExpertMlp.MostTokens), config.ExpertsPerToken, config.Experts, config.HiddenSize, config.MoeIntermediateSize)));
             if (DecodeAttention.Exists(device, config.QueryHeads, config.KeyValueHeads, config.HeadDim))
                 Attention = Own(new DecodeAttentionWorkspace(device, config.KeyValueHeads, config.HeadDim, sequences));
         }
@@ -81,6 +83,9 @@ internal sealed class Qwen3Workspace : IDisposable
 
     /// <summary>Of the router in one launch: zero but in it.</summary>
     public DeviceBuffer<int> RouterCounters { get; }
+
+    /// <summary>For the experts of a few tokens; null where those do not run.</summary>
+    public ExpertMlpWorkspace? ExpertWorkspace { get; }
 
     /// <summary>For attention of one token of each sequence in one launch; null where that does not run.</summary>
     public DecodeAttentionWorkspace? Attention { get; }
