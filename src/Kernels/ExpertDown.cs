@@ -22,30 +22,46 @@ internal static class ExpertDown
         return warps;
     }
 
-    /// <summary>Where the rows of inputs begin, behind the table: on a 16-byte boundary.</summary>
-    private static int RowStart(int pairs) => ((2 * pairs * sizeof(int)) + 15) & ~15;
+    // Shared memory, all on 16-byte boundaries: a barrier, the pairs' weights, their experts, the rows of inputs, the warps' sums.
+    private const int WeightStart = 16;
+
+    private static int ExpertStart(int pairs) => WeightStart + (((pairs * sizeof(int)) + 15) & ~15);
+
+    private static int RowStart(int pairs) => ExpertStart(pairs) + (((pairs * sizeof(int)) + 15) & ~15);
 
     private static int PartialStart(int pairs, int k) => RowStart(pairs) + (2 * pairs * k);
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes(int warps, int pairs, int k) => PartialStart(pairs, k) + (warps * TileStream.Sums * sizeof(float));
 
-    public static void Run<TFormat>(ExpertArgs a)
+    public static void Run<TFormat, TTurns>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
+        where TTurns : struct, ITileTurns
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int k = a.Weights.K, partialStart = PartialStart(a.TopK, k);
         ArrayView<float> partials = shared.SubView(partialStart, shared.Length - partialStart).Cast<float>();
         ExpertTable table = default;
-        table.Experts = shared.SubView(0, a.TopK * sizeof(int)).Cast<int>();
-        table.Weights = shared.SubView(a.TopK * sizeof(int), a.TopK * sizeof(int)).Cast<float>();
+        table.Experts = shared.SubView(ExpertStart(a.TopK), a.TopK * sizeof(int)).Cast<int>();
+        table.Weights = shared.SubView(WeightStart, a.TopK * sizeof(int)).Cast<float>();
+        ArrayView<uint> rows = shared.SubView(RowStart(a.TopK), 2 * a.TopK * k).Cast<uint>();
+        uint window = 0;
+        if (TTurns.Count == 8)
+        {
+            window = SharedWindow.Open(ref shared[0]);
+            if (Group.IdxX == 0)
+            {
+                Mbarrier.Initialize(window, 1);
+                Mbarrier.FenceInitialized();
+            }
+        }
         table.Await(a);
-        F4 sum = StreamEight<TFormat>(a, table, shared.SubView(RowStart(a.TopK), 2 * a.TopK * k).Cast<uint>());
-        TileStream.Publish(partials, (Group.IdxX >> 5) * TileStream.Sums, Group.IdxX & 31, sum);
         int row = (Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3);
         bool owns = Group.IdxX < TileStream.Sums && row < a.Weights.N;
         float old = 0;
-        if (owns)
+        F4 sum = TTurns.Count == 8 ? StreamEight<TFormat>(a, table, rows, window, owns, ref old) : StreamAny<TFormat>(a, table, rows);
+        TileStream.Publish(partials, (Group.IdxX >> 5) * TileStream.Sums, Group.IdxX & 31, sum);
+        if (TTurns.Count != 8 && owns)
             old = a.Residual[row];
         // All warps' sums are there before they are added.
         Group.Barrier();
@@ -68,8 +84,49 @@ internal static class ExpertDown
         }
     }
 
-    // One token: an item is a chunk of an expert, and as many as a token usually has are on their way before the launch before has ended.
-    private static F4 StreamEight<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows)
+    // Eight experts, a chunk of each a warp: all are on their way before the launch before has ended, and no branch stands between them. A thread's loads return in the order of their requests, so what is known
+    // only after waiting comes through the copy engine: the chunks that have arrived are multiplied while others are on their way.
+    private static F4 StreamEight<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, uint window, bool owns, ref float old)
+        where TFormat : struct, IStreamedFormat
+    {
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        TileChunk w0 = LoadOf<TFormat>(a, table, place, 0), w1 = LoadOf<TFormat>(a, table, place, 1), w2 = LoadOf<TFormat>(a, table, place, 2), w3 = LoadOf<TFormat>(a, table, place, 3);
+        TileChunk w4 = LoadOf<TFormat>(a, table, place, 4), w5 = LoadOf<TFormat>(a, table, place, 5), w6 = LoadOf<TFormat>(a, table, place, 6), w7 = LoadOf<TFormat>(a, table, place, 7);
+        GridDependency.Release();
+        GridDependency.Wait();
+        if (Group.IdxX == 0)
+        {
+            int rowBytes = 2 * a.TopK * a.Weights.K, weightBytes = a.TopK * sizeof(float);
+            Mbarrier.ArriveExpecting(window, rowBytes + weightBytes);
+            BulkCopy.Load(window + (uint)RowStart(a.TopK), ref a.Activated.Cast<uint>()[0], rowBytes, window);
+            BulkCopy.Load(window + WeightStart, ref a.PairWeights.Cast<uint>()[0], weightBytes, window);
+        }
+        if (owns)
+            old = a.Residual[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)];
+        Mbarrier.Wait(window, 0);
+        F4 sum = MultiplyOf<TFormat>(a, table, rows, w0, 0, default);
+        sum = MultiplyOf<TFormat>(a, table, rows, w1, 1, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, w2, 2, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, w3, 3, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, w4, 4, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, w5, 5, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, w6, 6, sum);
+        return MultiplyOf<TFormat>(a, table, rows, w7, 7, sum);
+    }
+
+    private static TileChunk LoadOf<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, int pair)
+        where TFormat : struct, IStreamedFormat => TileStream.Load<TFormat>(a.Weights, place, table.Experts[pair], Group.IdxX >> 5);
+
+    private static F4 MultiplyOf<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, int pair, F4 sum)
+        where TFormat : struct, IStreamedFormat
+    {
+        TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, (pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), Group.IdxX >> 5);
+        float weight = table.Weights[pair] * TileStream.MatrixScale<TFormat>(a.Weights, table.Experts[pair]);
+        return TileStream.Multiply<TFormat>(w, x, weight, weight, sum);
+    }
+
+    // An item is a chunk of an expert, and eight are on their way before the launch before has ended.
+    private static F4 StreamAny<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows)
         where TFormat : struct, IStreamedFormat
     {
         ExpertPlace next = FirstPlace<TFormat>(a), own = next;

@@ -26,7 +26,7 @@ internal static class DecodeLinear
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
     // For the number of chunks that a warp has in the layers that this is made for.
-    private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits);
+    private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits with { MinArch = 90 });
     private static readonly KernelDefinition<TileLinearArgs> AddFourFp8 = new(TileLinear.Run<StreamedFp8, RowCopied, TileAdd, FourTurns>, Traits);
 
     /// <summary>All instances, for the catalog.</summary>
@@ -66,8 +66,8 @@ internal static class DecodeLinear
             Y = y.Cast<ushort>(),
             RouterSums = sums,
         };
-        bool eight = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == EightTurns.Count;
-        Launch<TileStore>(stream, eight ? StoreEightFp8 : StoreByFormat[matrix.Format], matrix, args);
+        bool eight = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == EightTurns.Count && ExpertKernels.Variant("BULK", 3) >= 2 && HasCopyEngine(stream.Device) && Shape.IsVectorAligned(residual, 16);
+        Launch<TileStore>(stream, eight ? StoreEightFp8 : StoreByFormat[matrix.Format], matrix, args, eight ? TileLinear.CopyBytes(matrix.K) : 0);
     }
 
     /// <summary><c>residual += W · x</c>, and what that adds to the router's sums, if there is one.</summary>
@@ -91,7 +91,7 @@ internal static class DecodeLinear
             args.RouterGain = feed.Norm.Gain.Cast<ushort>();
         }
         bool four = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == FourTurns.Count;
-        Launch<TileAdd>(stream, four ? AddFourFp8 : AddByFormat[matrix.Format], matrix, args);
+        Launch<TileAdd>(stream, four ? AddFourFp8 : AddByFormat[matrix.Format], matrix, args, 0);
     }
 
     internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)
@@ -110,11 +110,11 @@ internal static class DecodeLinear
             throw new NotSupportedException($"{matrix.Format.Title()} weights of [{matrix.N}, {matrix.K}] do not stream on {stream.Device.Name}.");
     }
 
-    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args)
+    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args, int copyBytes)
         where TSink : struct, ITileSink
     {
         int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix);
-        int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length);
+        int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length) + copyBytes;
         stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
     }
 
@@ -127,6 +127,9 @@ internal static class DecodeLinear
             warps *= 2;
         return warps;
     }
+
+    /// <summary>Whether kernels may use bulk copies: on cards from compute capability 9.0 on, and in emulation.</summary>
+    internal static bool HasCopyEngine(GpuDevice device) => device.Target is not { } target || target.Number >= 90;
 
     // Chunks of a warp, 0 where not all have the same number.
     private static int Turns(GpuDevice device, QuantizedMatrix matrix)

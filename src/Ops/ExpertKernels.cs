@@ -12,6 +12,9 @@ internal static class ExpertKernels
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> GateUpByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> DownByFormat = [];
 
+    // Eight experts of one token with a chunk each a warp, as the layers have that this is made for.
+    private static readonly KernelDefinition<ExpertArgs> RoutedDownEight = new(ExpertDown.Run<StreamedFp8, EightTurns>, new KernelTraits(32 * SkinnyGemm.MostWarps, MinArch: 90, NeedsWarp32: true, Overlaps: true));
+
     internal static readonly int GateUpBound = Variant("GATE_BOUND", 512), DownBound = Variant("DOWN_BOUND", 512), DownWarps = Variant("DOWN_WARPS", 4);
     internal static readonly int GateUpShare = Variant("GATE_SHARE", 100), DownShare = Variant("DOWN_SHARE", 100);
 
@@ -22,7 +25,11 @@ internal static class ExpertKernels
     public static KernelDefinition<ExpertArgs> RoutedGateUp(WeightFormat format) => RoutedGateUpByFormat[format];
 
     /// <summary>Down and the weighted sum of that token.</summary>
-    public static KernelDefinition<ExpertArgs> RoutedDown(WeightFormat format) => RoutedDownByFormat[format];
+    /// <param name="format">Of the weights.</param>
+    /// <param name="turns">Experts, where a warp has a chunk of each.</param>
+    /// <param name="device">With a copy engine or without.</param>
+    public static KernelDefinition<ExpertArgs> RoutedDown(WeightFormat format, int turns, GpuDevice device) =>
+        format == WeightFormat.Fp8Block && turns == EightTurns.Count && DecodeLinear.HasCopyEngine(device) && Variant("BULK", 3) % 2 == 1 ? RoutedDownEight : RoutedDownByFormat[format];
 
     /// <summary>Gate and up of a list.</summary>
     public static KernelDefinition<ListedArgs> GateUp(WeightFormat format) => GateUpByFormat[format];
@@ -39,7 +46,7 @@ internal static class ExpertKernels
         Add<StreamedNvfp4>(WeightFormat.Nvfp4);
         Add<StreamedInt4>(WeightFormat.Int4);
         Add<StreamedInt4Zero>(WeightFormat.Int4Zero);
-        return [.. RoutedGateUpByFormat.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values];
+        return [.. RoutedGateUpByFormat.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values, RoutedDownEight];
     }
 
     // The bound of threads is one of registers: of 512 threads they have 128 each, so that four blocks of four warps find room; of 384 threads 168. Three blocks then spread evenly over the multiprocessors
@@ -49,7 +56,7 @@ internal static class ExpertKernels
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
         RoutedGateUpByFormat.Add(format, new(ExpertGateUp.Run<TFormat>, traits with { MaxThreads = 32 * 3 * ExpertMlp.RoutedGateUpWarps }));
-        RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat>, traits));
+        RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, traits));
         GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, traits with { MaxThreads = GateUpBound }));
         DownByFormat.Add(format, new(ListedDown.Run<TFormat>, traits with { MaxThreads = DownBound }));
     }

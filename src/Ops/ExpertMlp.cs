@@ -198,9 +198,12 @@ public static class ExpertMlp
         int warps = Math.Min(RoutedGateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
         stream.Device.Launch(ExpertKernels.RoutedGateUp(gateUp.Format), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
         args.Weights = Streamed(down);
-        warps = ExpertDown.Warps((int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes), most);
+        int chunks = (int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes);
+        warps = ExpertDown.Warps(chunks, most);
+        // Bulk copies of inputs and weights lie on 16-byte boundaries.
+        int turns = chunks == warps && Shape.IsVectorAligned(args.Activated, 16) && Shape.IsVectorAligned(args.PairWeights, 16) ? args.TopK : 0;
         tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedDown(down.Format), stream, (tiles, 1, 1), 32 * warps, ExpertDown.SharedBytes(warps, args.TopK, down.K), args);
+        stream.Device.Launch(ExpertKernels.RoutedDown(down.Format, turns, stream.Device), stream, (tiles, 1, 1), 32 * warps, ExpertDown.SharedBytes(warps, args.TopK, down.K), args);
     }
 
     internal static StreamedWeights Streamed(QuantizedMatrix matrix) => new() { Codes = matrix.Codes, ScaleTable = matrix.ScaleTable, N = matrix.N, K = matrix.K };

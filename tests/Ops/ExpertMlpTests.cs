@@ -61,9 +61,28 @@ public sealed class ExpertMlpTests
         Assert.Equal(y[(4 * 64)..(9 * 64)], crowd.Apply(4, 5));
         using var many = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 19, (128, 64, 23), new ScaleBlock(32, 64));
         Compare.Close(many.Apply(0, 1), many.Oracle(normed: false), 3e-3);
-        float[] routed = many.ApplyRouted(true, out float[] logits);
-        many.Route(logits, true);
-        Compare.Close(routed, many.Oracle(normed: true), 3e-3);
+        Assert.Equal(AppliedRouted(many), AppliedRouted(many));
+    }
+
+    // As many experts as there is a kernel for, a chunk of each a warp.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 64, 256, 11)]
+    [InlineData(TestDevice.CpuWarp32, 128, 64, 8)]
+    [InlineData(TestDevice.Cuda, 64, 256, 11)]
+    [InlineData(TestDevice.Cuda, 128, 64, 8)]
+    [InlineData(TestDevice.Cuda, 2048, 768, 128)]
+    public void EightExpertsOfOneTokenAreRight(TestDevice which, int hidden, int width, int experts)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 8, (hidden, width, experts), new ScaleBlock(64, 64));
+        Assert.Equal(AppliedRouted(run), AppliedRouted(run));
+    }
+
+    private static float[] AppliedRouted(Case run)
+    {
+        float[] routed = run.ApplyRouted(true, out float[] logits);
+        run.Route(logits, true);
+        Compare.Close(routed, run.Oracle(normed: true), 3e-3);
+        return routed;
     }
 
     // All tokens at one expert, and some at others, in as many rounds of eight as there are.

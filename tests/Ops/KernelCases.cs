@@ -154,9 +154,9 @@ internal static class KernelCases
     // Rounds that the others do not reach: more tokens of an expert than an mma has columns, more experts of a token than are on their way at once.
     private static IEnumerable<SmallCase> CrowdedExperts()
     {
-        const int Hidden = 128, Width = 64, Tokens = 11, All = 32;
+        const int Hidden = 128, Width = 64, Tokens = 11;
         var block = new ScaleBlock(32, 64);
-        ExpertStack Stack(CaseTensors t, int experts) => new(t.Matrix(WeightFormat.Fp8Block, 2 * Width, Hidden, experts, block), t.Matrix(WeightFormat.Fp8Block, Hidden, Width, experts, block));
+        ExpertStack Stack(CaseTensors t, int experts, int width = Width) => new(t.Matrix(WeightFormat.Fp8Block, 2 * width, Hidden, experts, block), t.Matrix(WeightFormat.Fp8Block, Hidden, width, experts, block));
         yield return new("ExpertMlp of 11 tokens of one expert", t =>
         {
             ExpertStack stack = Stack(t, Experts);
@@ -164,14 +164,16 @@ internal static class KernelCases
             (ArrayView<BFloat16> x, ExpertMlpWorkspace inner, ArrayView<float> y) = (t.Halves(Tokens * Hidden), t.ExpertMlp(new(Tokens, 2, Experts, Hidden, Width)), t.Changed(RandomData.Gaussian(Tokens * Hidden, 4)));
             return stream => ExpertMlp.Apply(stream, stack, routing, x, inner, y);
         });
-        yield return new("ExpertMlp routed to 32 experts", t =>
-        {
-            ExpertStack stack = Stack(t, All);
-            var routing = new RoutedToken(new TokenRouting(t.Output<int>(All), t.Output<float>(All), All), t.Output<float>(All), true);
-            var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Changed<long>([.. Enumerable.Range(0, All).Select(e => (long)(e * 13 % 7) << 30), .. new long[DecodeLinear.RouterLength(0)]]));
-            (ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Output<BFloat16>(All * Width), t.Changed(RandomData.Gaussian(Hidden, 4)));
-            return stream => ExpertMlp.ApplyRouted(stream, stack, routing, router, inner, y);
-        });
+        // More than are on their way at once; and eight, a chunk of each a warp.
+        foreach ((int all, int width) in new[] { (32, Width), (8, 4 * Width) })
+            yield return new($"ExpertMlp routed to {all} experts", t =>
+            {
+                ExpertStack stack = Stack(t, all, width);
+                var routing = new RoutedToken(new TokenRouting(t.Output<int>(all), t.Output<float>(all), all), t.Output<float>(all), true);
+                var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Changed<long>([.. Enumerable.Range(0, all).Select(e => (long)(e * 13 % 7) << 30), .. new long[DecodeLinear.RouterLength(0)]]));
+                (ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Output<BFloat16>(all * width), t.Changed(RandomData.Gaussian(Hidden, 4)));
+                return stream => ExpertMlp.ApplyRouted(stream, stack, routing, router, inner, y);
+            });
     }
 
     private static IEnumerable<SmallCase> ExpertMlps()

@@ -169,7 +169,8 @@ public sealed partial class EveryInstructionTests
         Mbarrier.Initialize(barrier, 1);
         Mbarrier.FenceInitialized();
         Cluster.Meet();
-        Mbarrier.ArriveExpecting(barrier, 2048);
+        Mbarrier.ArriveExpecting(barrier, 2064);
+        BulkCopy.Load(shared + 2048, ref a.Output[0], 16, barrier);
         Tma.Load(a.Map, 0, shared, 0, 0, barrier);
         Tma.LoadForCluster(a.Map, 0, shared, 0, 0, barrier, 3);
         Mbarrier.Wait(barrier, 0);
