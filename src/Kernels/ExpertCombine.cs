@@ -22,11 +22,10 @@ internal struct ExpertCombineArgs
     public int ExpertCount;
 }
 
-/// <summary>Eight pairs of a token: their weights, and a bit for each whose expert exists.</summary>
-internal struct CombineShares
+/// <summary>A token's pairs, one a lane: the weight, and whether the expert exists.</summary>
+internal struct CombineShare
 {
-    public float Weight0, Weight1, Weight2, Weight3, Weight4, Weight5, Weight6, Weight7;
-    public int Exist;
+    public uint Weight, Exists;
 }
 
 /// <summary>
@@ -44,8 +43,8 @@ internal static class ExpertCombine
     {
         GridDependency.Release();
         for (long row = Grid.IdxX; row < a.Norm.Rows; row += Grid.DimX)
-            for (int i = Group.IdxX * 4; i < a.Norm.Width; i += Group.DimX * 4)
-                RmsNorm.Store(a.Norm, row * a.Norm.Width, i, Combine(a, row, i));
+            for (int i = 0; i < a.Norm.Width; i += Group.DimX * 4)
+                Combine(a, row, i + (Group.IdxX * 4));
         GridDependency.Wait();
     }
 
@@ -56,94 +55,87 @@ internal static class ExpertCombine
         int step = Group.DimX * 4, first = Group.IdxX * 4;
         for (long row = Grid.IdxX; row < a.Norm.Rows; row += Grid.DimX)
         {
-            long start = row * a.Norm.Width;
-            F4 x0 = Combine(a, row, first), x1 = default;
-            RmsNorm.Store(a.Norm, start, first, x0);
-            if (step < a.Norm.Width)
+            F4 x0 = default, x1 = default;
+            // A thread reads again what it has written itself, beyond the first two steps.
+            for (int i = 0; i < a.Norm.Width; i += step)
             {
-                x1 = Combine(a, row, first + step);
-                RmsNorm.Store(a.Norm, start, first + step, x1);
+                F4 x = Combine(a, row, i + first);
+                if (i == 0)
+                    x0 = x;
+                else if (i == step)
+                    x1 = x;
             }
-            // A thread reads again what it has written itself.
-            for (int i = first + (2 * step); i < a.Norm.Width; i += step)
-                RmsNorm.Store(a.Norm, start, i, Combine(a, row, i));
-            RmsNorm.Normalize(a.Norm, start, scratch, x0, x1);
+            RmsNorm.Normalize(a.Norm, row * a.Norm.Width, scratch, x0, x1);
         }
     }
 
-    // Zeros past the row's end. Waits.
+    // Whole warps call. Waits. Zeros past the row's end, where nothing is stored.
     private static F4 Combine(ExpertCombineArgs a, long row, int i)
     {
-        CombineShares shares = Load(a, row, 0);
-        U4 old = Mem.LoadL2If(ref a.Norm.X.Cast<uint>()[(row * a.Norm.Width) + IntrinsicMath.Min(i, a.Norm.Width - 4)], i < a.Norm.Width ? 1u : 0u);
+        CombineShare share = Load(a, row * a.TopK);
+        bool inside = i < a.Norm.Width;
+        U4 old = Mem.LoadL2If(ref a.Norm.X.Cast<uint>()[(row * a.Norm.Width) + IntrinsicMath.Min(i, a.Norm.Width - 4)], inside ? 1u : 0u);
         F4 sum = default;
         sum.X = Interop.IntAsFloat(old.X);
         sum.Y = Interop.IntAsFloat(old.Y);
         sum.Z = Interop.IntAsFloat(old.Z);
         sum.W = Interop.IntAsFloat(old.W);
         GridDependency.Wait();
-        sum = Add(a, row, 0, i, shares, sum);
-        for (int j = AtOnce; j < a.TopK; j += AtOnce)
-            sum = Add(a, row, j, i, Load(a, row, j), sum);
+        ArrayView<uint> outputs = a.Outputs.Cast<uint>();
+        for (int j = 0; j < a.TopK; j += AtOnce)
+        {
+            long at = (((row * a.TopK) + j) * a.Norm.Width) + IntrinsicMath.Min(i, a.Norm.Width - 4);
+            uint e0 = Exists(share, j, inside), e1 = Exists(share, j + 1, inside), e2 = Exists(share, j + 2, inside), e3 = Exists(share, j + 3, inside);
+            uint e4 = Exists(share, j + 4, inside), e5 = Exists(share, j + 5, inside), e6 = Exists(share, j + 6, inside), e7 = Exists(share, j + 7, inside);
+            U4 y0 = Output(a, outputs, at, j, 0, e0), y1 = Output(a, outputs, at, j, 1, e1), y2 = Output(a, outputs, at, j, 2, e2), y3 = Output(a, outputs, at, j, 3, e3);
+            U4 y4 = Output(a, outputs, at, j, 4, e4), y5 = Output(a, outputs, at, j, 5, e5), y6 = Output(a, outputs, at, j, 6, e6), y7 = Output(a, outputs, at, j, 7, e7);
+            sum = Add(share, j, e0, y0, sum);
+            sum = Add(share, j + 1, e1, y1, sum);
+            sum = Add(share, j + 2, e2, y2, sum);
+            sum = Add(share, j + 3, e3, y3, sum);
+            sum = Add(share, j + 4, e4, y4, sum);
+            sum = Add(share, j + 5, e5, y5, sum);
+            sum = Add(share, j + 6, e6, y6, sum);
+            sum = Add(share, j + 7, e7, y7, sum);
+        }
+        RmsNorm.Store(a.Norm, row * a.Norm.Width, i, sum);
         return sum;
     }
 
-    private static CombineShares Load(ExpertCombineArgs a, long row, int j)
+    // One pair a lane.
+    private static CombineShare Load(ExpertCombineArgs a, long firstPair)
     {
-        CombineShares shares = default;
-        shares.Weight0 = Share(a, row, j, 0, ref shares.Exist);
-        shares.Weight1 = Share(a, row, j, 1, ref shares.Exist);
-        shares.Weight2 = Share(a, row, j, 2, ref shares.Exist);
-        shares.Weight3 = Share(a, row, j, 3, ref shares.Exist);
-        shares.Weight4 = Share(a, row, j, 4, ref shares.Exist);
-        shares.Weight5 = Share(a, row, j, 5, ref shares.Exist);
-        shares.Weight6 = Share(a, row, j, 6, ref shares.Exist);
-        shares.Weight7 = Share(a, row, j, 7, ref shares.Exist);
-        return shares;
-    }
-
-    private static float Share(ExpertCombineArgs a, long row, int first, int j, ref int exist)
-    {
-        long pair = (row * a.TopK) + IntrinsicMath.Min(first + j, a.TopK - 1);
+        int lane = Group.IdxX & 31;
+        long pair = firstPair + IntrinsicMath.Min(lane, a.TopK - 1);
         int expert = (int)Mem.LoadL2Word(ref a.Experts.Cast<uint>()[pair]);
-        exist |= first + j < a.TopK & expert >= 0 & expert < a.ExpertCount ? 1 << j : 0;
-        return Interop.IntAsFloat(Mem.LoadL2Word(ref a.Weights.Cast<uint>()[pair]));
+        CombineShare share = default;
+        share.Weight = Mem.LoadL2Word(ref a.Weights.Cast<uint>()[pair]);
+        share.Exists = lane < a.TopK & expert >= 0 & expert < a.ExpertCount ? 1u : 0u;
+        return share;
     }
 
-    private static F4 Add(ExpertCombineArgs a, long row, int j, int i, CombineShares shares, F4 sum)
+    private static uint Exists(CombineShare share, int j, bool inside)
     {
-        U4 y0 = Output(a, row, j, 0, i, shares.Exist), y1 = Output(a, row, j, 1, i, shares.Exist), y2 = Output(a, row, j, 2, i, shares.Exist), y3 = Output(a, row, j, 3, i, shares.Exist);
-        U4 y4 = Output(a, row, j, 4, i, shares.Exist), y5 = Output(a, row, j, 5, i, shares.Exist), y6 = Output(a, row, j, 6, i, shares.Exist), y7 = Output(a, row, j, 7, i, shares.Exist);
-        sum = Add(shares, 0, shares.Weight0, y0, sum);
-        sum = Add(shares, 1, shares.Weight1, y1, sum);
-        sum = Add(shares, 2, shares.Weight2, y2, sum);
-        sum = Add(shares, 3, shares.Weight3, y3, sum);
-        sum = Add(shares, 4, shares.Weight4, y4, sum);
-        sum = Add(shares, 5, shares.Weight5, y5, sum);
-        sum = Add(shares, 6, shares.Weight6, y6, sum);
-        return Add(shares, 7, shares.Weight7, y7, sum);
+        uint exists = WarpOps.Shuffle(share.Exists, j);
+        return inside ? exists : 0;
     }
 
-    private static U4 Output(ExpertCombineArgs a, long row, int first, int j, int i, int exist)
-    {
-        long pair = (row * a.TopK) + IntrinsicMath.Min(first + j, a.TopK - 1);
-        uint wanted = i < a.Norm.Width & ((exist >> j) & 1) != 0 ? 1u : 0u;
-        return Mem.LoadL2If(ref a.Outputs.Cast<uint>()[(pair * a.Norm.Width) + IntrinsicMath.Min(i, a.Norm.Width - 4)], wanted);
-    }
+    private static U4 Output(ExpertCombineArgs a, ArrayView<uint> outputs, long at, int j, int ahead, uint exists) =>
+        Mem.LoadL2If(ref outputs[at + (IntrinsicMath.Min(ahead, a.TopK - 1 - j) * (long)a.Norm.Width)], exists);
 
     // A pair without an expert changes no bit.
-    private static F4 Add(CombineShares shares, int j, float weight, U4 y, F4 sum)
+    private static F4 Add(CombineShare share, int j, uint exists, U4 y, F4 sum)
     {
-        bool exists = ((shares.Exist >> j) & 1) != 0;
+        float weight = Interop.IntAsFloat(WarpOps.Shuffle(share.Weight, j));
         F4 next = default;
         next.X = Fast.Fma(weight, Interop.IntAsFloat(y.X), sum.X);
         next.Y = Fast.Fma(weight, Interop.IntAsFloat(y.Y), sum.Y);
         next.Z = Fast.Fma(weight, Interop.IntAsFloat(y.Z), sum.Z);
         next.W = Fast.Fma(weight, Interop.IntAsFloat(y.W), sum.W);
-        next.X = exists ? next.X : sum.X;
-        next.Y = exists ? next.Y : sum.Y;
-        next.Z = exists ? next.Z : sum.Z;
-        next.W = exists ? next.W : sum.W;
+        next.X = exists != 0 ? next.X : sum.X;
+        next.Y = exists != 0 ? next.Y : sum.Y;
+        next.Z = exists != 0 ? next.Z : sum.Z;
+        next.W = exists != 0 ? next.W : sum.W;
         return next;
     }
 }

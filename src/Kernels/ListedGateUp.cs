@@ -75,13 +75,13 @@ internal static class ListedGateUp
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
         for (int first = 0; first < count; first += TileStream.Columns)
         {
-            TilePair w0 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp, 0), w1 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp, Warps), w2 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp, 2 * Warps);
+            TilePair w0 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp), w1 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp + Warps), w2 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp + (2 * Warps));
             if (first > 0)
                 member = a.List.Member(rank, first + (lane >> 2));
             TilePairs.SetColumn<TFormat>(a.Weights, ExpertListing.TokenOf(member), first + (lane >> 2) < count, ref place);
-            w0 = TilePairs.LoadInputs<TFormat>(a.X, place, warp, 0, w0);
-            w1 = TilePairs.LoadInputs<TFormat>(a.X, place, warp, Warps, w1);
-            w2 = TilePairs.LoadInputs<TFormat>(a.X, place, warp, 2 * Warps, w2);
+            w0 = TilePairs.LoadInputs<TFormat>(a.X, place, warp, w0);
+            w1 = TilePairs.LoadInputs<TFormat>(a.X, place, warp + Warps, w1);
+            w2 = TilePairs.LoadInputs<TFormat>(a.X, place, warp + (2 * Warps), w2);
             TilePairSums sums = TilePairs.Multiply<TFormat>(a.Weights, a.X, place, warp, Warps, w0, w1, w2);
             TileStream.Publish(partials, warp * WarpSums, lane, sums.First);
             TileStream.Publish(partials, (warp * WarpSums) + TileStream.Sums, lane, sums.Second);

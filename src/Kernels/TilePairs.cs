@@ -57,40 +57,57 @@ internal static class TilePairs
         place.HasColumn = exists ? 1 : 0;
     }
 
-    /// <summary>The weights of the chunk <paramref name="ahead"/> (a constant) behind another, where the row still has it.</summary>
-    public static TilePair LoadWeights<TFormat>(StreamedWeights w, TilePairPlace place, int chunk, int ahead)
+    /// <summary>The weights of a chunk; of the last one past the end.</summary>
+    public static TilePair LoadWeights<TFormat>(StreamedWeights w, TilePairPlace place, int chunk)
         where TFormat : struct, IStreamedFormat
     {
-        // A warp without any chunk is somewhere in the row.
-        int last = place.Chunks - 1, base0 = IntrinsicMath.Min(chunk, last), multipliers = IntrinsicMath.Min(chunk + ahead, last), bytes = ahead * SkinnyGemm.ChunkBytes;
-        long start = (long)base0 * SkinnyGemm.ChunkWords;
-        uint exists = chunk + ahead < place.Chunks ? 1u : 0u;
-        ArrayView<uint> words = w.Codes.Cast<uint>();
         TilePair loaded = default;
-        loaded.First.Row0 = Mem.LoadStreamIfAt(ref words[place.First.Row0 + start], bytes, exists);
-        loaded.First.Row1 = Mem.LoadStreamIfAt(ref words[place.First.Row1 + start], bytes, exists);
-        loaded.Second.Row0 = Mem.LoadStreamIfAt(ref words[place.Second.Row0 + start], bytes, exists);
-        loaded.Second.Row1 = Mem.LoadStreamIfAt(ref words[place.Second.Row1 + start], bytes, exists);
-        TileStream.LoadMultipliers<TFormat>(w, place.First, 0, multipliers, ref loaded.First);
-        TileStream.LoadMultipliers<TFormat>(w, place.Second, 0, multipliers, ref loaded.Second);
+        loaded.First = TileStream.Load<TFormat>(w, place.First, 0, IntrinsicMath.Min(chunk, place.Chunks - 1));
+        loaded.Second = TileStream.Load<TFormat>(w, place.Second, 0, IntrinsicMath.Min(chunk, place.Chunks - 1));
         return loaded;
     }
 
-    /// <summary>The same chunk's inputs.</summary>
-    public static TilePair LoadInputs<TFormat>(ArrayView<ushort> x, TilePairPlace place, int chunk, int ahead, TilePair loaded)
+    /// <summary>The same chunk's inputs; zeros without a column.</summary>
+    public static TilePair LoadInputs<TFormat>(ArrayView<ushort> x, TilePairPlace place, int chunk, TilePair loaded)
+        where TFormat : struct, IStreamedFormat
+    {
+        loaded.Inputs = default;
+        return RefillInputs<TFormat>(x, place, IntrinsicMath.Min(chunk, place.Chunks - 1), 0, loaded);
+    }
+
+    // The chunk that many (a constant) behind another, where the row has it, in the same registers. Inputs with the weights: requested when they are multiplied, they would be waited for behind the weights
+    // requested meanwhile.
+    private static TilePair Refill<TFormat>(StreamedWeights w, ArrayView<ushort> x, TilePairPlace place, int chunk, int ahead, TilePair old)
+        where TFormat : struct, IStreamedFormat
+    {
+        int bytes = ahead * SkinnyGemm.ChunkBytes, multipliers = IntrinsicMath.Min(chunk + ahead, place.Chunks - 1);
+        long start = (long)chunk * SkinnyGemm.ChunkWords;
+        uint exists = chunk + ahead < place.Chunks ? 1u : 0u;
+        ArrayView<uint> words = w.Codes.Cast<uint>();
+        TilePair loaded = old;
+        loaded.First.Row0 = Mem.LoadStreamOver(ref words[place.First.Row0 + start], bytes, exists, old.First.Row0);
+        loaded.First.Row1 = Mem.LoadStreamOver(ref words[place.First.Row1 + start], bytes, exists, old.First.Row1);
+        loaded.Second.Row0 = Mem.LoadStreamOver(ref words[place.Second.Row0 + start], bytes, exists, old.Second.Row0);
+        loaded.Second.Row1 = Mem.LoadStreamOver(ref words[place.Second.Row1 + start], bytes, exists, old.Second.Row1);
+        TileStream.LoadMultipliers<TFormat>(w, place.First, 0, multipliers, ref loaded.First);
+        TileStream.LoadMultipliers<TFormat>(w, place.Second, 0, multipliers, ref loaded.Second);
+        return RefillInputs<TFormat>(x, place, chunk, ahead, loaded);
+    }
+
+    private static TilePair RefillInputs<TFormat>(ArrayView<ushort> x, TilePairPlace place, int chunk, int ahead, TilePair loaded)
         where TFormat : struct, IStreamedFormat
     {
         int bytes = 2 * ahead * TileStream.ChunkCodes<TFormat>();
-        long word = place.Inputs + ((long)IntrinsicMath.Min(chunk, place.Chunks - 1) * (TileStream.ChunkCodes<TFormat>() / 2));
+        long word = place.Inputs + ((long)chunk * (TileStream.ChunkCodes<TFormat>() / 2));
         uint exists = place.HasColumn != 0 & chunk + ahead < place.Chunks ? 1u : 0u;
         ArrayView<uint> words = x.Cast<uint>();
-        loaded.Inputs.X0 = Mem.LoadGlobalIfAt(ref words[word], bytes, exists);
+        loaded.Inputs.X0 = Mem.LoadGlobalOver(ref words[word], bytes, exists, loaded.Inputs.X0);
         if (TFormat.CodesPerWordShift > 1)
-            loaded.Inputs.X1 = Mem.LoadGlobalIfAt(ref words[word], bytes + 16, exists);
+            loaded.Inputs.X1 = Mem.LoadGlobalOver(ref words[word], bytes + 16, exists, loaded.Inputs.X1);
         if (TFormat.CodesPerWordShift > 2)
         {
-            loaded.Inputs.X2 = Mem.LoadGlobalIfAt(ref words[word], bytes + 32, exists);
-            loaded.Inputs.X3 = Mem.LoadGlobalIfAt(ref words[word], bytes + 48, exists);
+            loaded.Inputs.X2 = Mem.LoadGlobalOver(ref words[word], bytes + 32, exists, loaded.Inputs.X2);
+            loaded.Inputs.X3 = Mem.LoadGlobalOver(ref words[word], bytes + 48, exists, loaded.Inputs.X3);
         }
         return loaded;
     }
@@ -104,11 +121,11 @@ internal static class TilePairs
         for (; c + (2 * step) < count; c += 3 * step)
         {
             MultiplyOne<TFormat>(w0, ref sums);
-            w0 = Load<TFormat>(w, x, place, c, 3 * step);
+            w0 = Refill<TFormat>(w, x, place, c, 3 * step, w0);
             MultiplyOne<TFormat>(w1, ref sums);
-            w1 = Load<TFormat>(w, x, place, c, 4 * step);
+            w1 = Refill<TFormat>(w, x, place, c, 4 * step, w1);
             MultiplyOne<TFormat>(w2, ref sums);
-            w2 = Load<TFormat>(w, x, place, c, 5 * step);
+            w2 = Refill<TFormat>(w, x, place, c, 5 * step, w2);
         }
         if (c < count)
             MultiplyOne<TFormat>(w0, ref sums);
@@ -116,10 +133,6 @@ internal static class TilePairs
             MultiplyOne<TFormat>(w1, ref sums);
         return sums;
     }
-
-    // Inputs with the weights: requested when they are multiplied, they would be waited for behind the weights requested meanwhile.
-    private static TilePair Load<TFormat>(StreamedWeights w, ArrayView<ushort> x, TilePairPlace place, int chunk, int ahead)
-        where TFormat : struct, IStreamedFormat => LoadInputs<TFormat>(x, place, chunk, ahead, LoadWeights<TFormat>(w, place, chunk, ahead));
 
     private static void MultiplyOne<TFormat>(TilePair pair, ref TilePairSums sums)
         where TFormat : struct, IStreamedFormat

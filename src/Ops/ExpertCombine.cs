@@ -10,8 +10,8 @@ internal static class ExpertCombine
 {
     private const int MostThreads = 512;
 
-    internal static readonly KernelDefinition<ExpertCombineArgs> WeightedSum = new(Kernel.Run, new KernelTraits(MostThreads, Overlaps: true));
-    internal static readonly KernelDefinition<ExpertCombineArgs> WeightedSumNorm = new(Kernel.RunNorm, new KernelTraits(MostThreads, Overlaps: true));
+    internal static readonly KernelDefinition<ExpertCombineArgs> WeightedSum = new(Kernel.Run, new KernelTraits(MostThreads, NeedsWarp32: true, Overlaps: true));
+    internal static readonly KernelDefinition<ExpertCombineArgs> WeightedSumNorm = new(Kernel.RunNorm, new KernelTraits(MostThreads, NeedsWarp32: true, Overlaps: true));
 
     /// <summary>Adds to the residual stream what the experts of each token gave, and norms it where asked.</summary>
     /// <param name="stream">Stream to launch on.</param>

@@ -38,6 +38,9 @@ public sealed class ExpertMlpWorkspace : IDisposable
             Outputs = Own(device.Allocate<float>(pairs * size.Hidden));
             Heads = Own(device.Allocate<int>(2 * ranks));
             Members = Own(device.Allocate<int>(ranks * size.Tokens));
+            // Places behind an expert's last token are read, though nobody looks at what is there.
+            Members.Fill(device.DefaultStream, 0);
+            device.DefaultStream.Synchronize();
         }
         catch
         {

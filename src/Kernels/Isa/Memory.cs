@@ -48,11 +48,6 @@ internal static class Mem
     [Ptx("{ .reg .pred p; setp.ne.u32 p, %1, 0; mov.b32 %d.0, 0; mov.b32 %d.1, 0; mov.b32 %d.2, 0; mov.b32 %d.3, 0; @p ld.global.cg.v4.u32 %d, [%g0]; }")]
     public static U4 LoadL2If(ref uint p, uint condition) => condition == 0 ? default : Load<U4>(ref p, "ld.global.cg.v4.u32");
 
-    /// <summary>Loads 16 bytes of global memory, a constant number of bytes on, where <paramref name="condition"/> is not 0, else gives zeros without a branch.</summary>
-    [IntrinsicImplementation]
-    [Ptx("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.b32 %d.0, 0; mov.b32 %d.1, 0; mov.b32 %d.2, 0; mov.b32 %d.3, 0; @p ld.global.v4.u32 %d, [%g0+%c1]; }")]
-    public static U4 LoadGlobalIfAt(ref uint p, int bytes, uint condition) => condition == 0 ? default : Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.v4.u32");
-
     /// <summary>Loads 4 bytes that another block may be writing.</summary>
     [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.u32 %d, [%g0];")]
     public static uint LoadRelaxed(ref uint p) => Volatile.Read(ref p);
@@ -65,9 +60,13 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0];")]
     public static U4 LoadStream(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");
 
-    /// <summary>Loads 16 bytes that are read once, a constant number of bytes on, where <paramref name="condition"/> is not 0; else the result is any, and nobody looks at it.</summary>
-    [IntrinsicImplementation, Ptx("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0+%c1]; }")]
-    public static U4 LoadStreamIfAt(ref uint p, int bytes, uint condition) => condition == 0 ? default : Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.nc.v4.u32");
+    /// <summary>Loads 16 bytes of global memory, a constant number of bytes on, over <paramref name="old"/> where <paramref name="condition"/> is not 0. Without a branch, and in the registers of what was there.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .pred p; %=3setp.ne.u32 p, %2, 0; @p ld.global.v4.u32 %d, [%g0+%c1]; }")]
+    public static U4 LoadGlobalOver(ref uint p, int bytes, uint condition, U4 old) => condition == 0 ? old : Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.v4.u32");
+
+    /// <summary>The same of 16 bytes that are read once.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .pred p; %=3setp.ne.u32 p, %2, 0; @p ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0+%c1]; }")]
+    public static U4 LoadStreamOver(ref uint p, int bytes, uint condition, U4 old) => condition == 0 ? old : Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.nc.v4.u32");
 
     /// <summary>Loads 8 bytes that are read once.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 %d, [%g0];")]

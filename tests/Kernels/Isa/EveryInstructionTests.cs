@@ -36,7 +36,7 @@ public sealed partial class EveryInstructionTests
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
-        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y ^ Mem.LoadL2If(ref a.Input[at + 12], a.Input[at] & 1).Z ^ Mem.LoadRelaxed(ref a.Input[at + 13]) ^ Mem.LoadGlobalIfAt(ref a.Input[at + 8], 16, a.Input[at] & 1).Y ^ Mem.LoadStreamIfAt(ref a.Input[at + 4], 32, 1).Z;
+        shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y ^ Mem.LoadL2If(ref a.Input[at + 12], a.Input[at] & 1).Z ^ Mem.LoadRelaxed(ref a.Input[at + 13]) ^ Mem.LoadGlobalOver(ref a.Input[at + 8], 16, a.Input[at] & 1, Mem.LoadGlobal(ref a.Input[at])).Y ^ Mem.LoadStreamOver(ref a.Input[at + 4], 32, a.Input[at + 1] & 1, Mem.LoadGlobal(ref a.Input[at])).Z;
         CpAsync.Commit();
         CpAsync.Wait(1);
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
