@@ -25,7 +25,7 @@ internal struct ExpertRows
 }
 
 /// <summary>
-/// The first half of a Mixture-of-Experts layer for one token that the kernel norms and routes itself: a[p] = silu(Wgate · x) · (Wup · x) with the expert of pair p, float32 sums, rounded once.
+/// The first half of a Mixture-of-Experts layer for one token that the kernel routes, and if need be norms, itself: a[p] = silu(Wgate · x) · (Wup · x) with the expert of pair p, float32 sums, rounded once.
 /// </summary>
 /// <remarks>
 /// A block has 16 gate rows and the 16 up rows beside them of one expert: block (i, p) takes the expert of pair p. Its warps take turns along K and add up in shared memory, in warp order. The choice needs the
@@ -42,15 +42,16 @@ internal static class ExpertGateUp
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes(int warps, int k) => RowBytes(k) + (warps * WarpSums * sizeof(float));
 
-    public static void Run<TFormat>(ExpertArgs a)
+    public static void Run<TFormat, TInputs>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
     {
         ArrayView<int> found = SharedMemory.Allocate<int>(1 + RouterSums.ChoiceWords);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        int expert = NormAndRoute(a, shared, found), row = RowBytes(a.Weights.K);
+        int expert = TInputs.IsNormed ? NormAndRoute(a, shared, found) : Route(a, shared, found), row = RowBytes(a.Weights.K);
         ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert), norm = 1;
-        ExpertSums sums = Stream<TFormat>(a, shared, expert, found, ref norm);
+        ExpertSums sums = Stream<TFormat, TInputs>(a, shared, expert, found, ref norm);
         int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums;
         TileStream.Publish(partials, start, lane, sums.Gate);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up);
@@ -72,46 +73,69 @@ internal static class ExpertGateUp
             choice = RouterSums.Load(a.Router);
         float squares = TileRow.Scale(a.Source, Row(a, shared), states, gains);
         if (routes)
-        {
-            choice = RouterSums.Select(choice, Grid.IdxY + 1);
-            if (StoresRouting(a))
-            {
-                RouterSums.Announce(a.Router, choice, a.TopK);
-                RouterSums.Keep(Choice(found), choice);
-            }
-            if (Group.IdxX == 0)
-                found[0] = choice.LastExpert;
-        }
+            Choose(a, found, choice);
         GridDependency.Release();
         TileRow.AddSquares(shared.Cast<float>(), squares);
         Group.Barrier(); // the row and the expert are there before anyone uses them
         return found[0];
     }
 
+    // The same for a row that is normed already.
+    private static int Route(ExpertArgs a, ArrayView<byte> shared, ArrayView<int> found)
+    {
+        bool routes = Group.IdxX < 32;
+        GridDependency.Wait();
+        RouterChoice choice = default;
+        if (routes)
+            choice = RouterSums.Load(a.Router);
+        TileRow.Copy(a.Source.X.Cast<uint>(), Row(a, shared));
+        if (routes)
+            Choose(a, found, choice);
+        GridDependency.Release();
+        Group.Barrier(); // the row and the expert are there before anyone uses them
+        return found[0];
+    }
+
+    // One warp: the expert of the block's pair; one of the grid announces all.
+    private static void Choose(ExpertArgs a, ArrayView<int> found, RouterChoice choice)
+    {
+        choice = RouterSums.Select(choice, Grid.IdxY + 1);
+        if (StoresRouting(a))
+        {
+            RouterSums.Announce(a.Router, choice, a.TopK);
+            RouterSums.Keep(Choice(found), choice);
+        }
+        if (Group.IdxX == 0)
+            found[0] = choice.LastExpert;
+    }
+
     private static ArrayView<uint> Choice(ArrayView<int> found) => found.SubView(1, RouterSums.ChoiceWords).Cast<uint>();
 
-    private static ExpertSums Stream<TFormat>(ExpertArgs a, ArrayView<byte> shared, int expert, ArrayView<int> found, ref float norm)
+    private static ExpertSums Stream<TFormat, TInputs>(ExpertArgs a, ArrayView<byte> shared, int expert, ArrayView<int> found, ref float norm)
         where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
     {
         ExpertRows rows = default;
         rows.Expert = expert;
         int lane = Group.IdxX & 31;
         rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
         rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
-        return StreamThree<TFormat>(a, shared, rows, found, ref norm);
+        return StreamThree<TFormat, TInputs>(a, shared, rows, found, ref norm);
     }
 
     // Three chunks of both matrices are in registers, each refilled right after it is multiplied; past the end the last one is read
     // again. No branch stands in the loop that the compiler would wait at.
-    private static ExpertSums StreamThree<TFormat>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ArrayView<int> found, ref float norm)
+    private static ExpertSums StreamThree<TFormat, TInputs>(ExpertArgs a, ArrayView<byte> shared, ExpertRows rows, ArrayView<int> found, ref float norm)
         where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
     {
         int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
         ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
         ExpertChunk w2 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + (2 * step), last));
         ArrayView<uint> x = Row(a, shared);
         // In the shadow of the first weights.
-        norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+        if (TInputs.IsNormed)
+            norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
         if (StoresRouting(a))
             StoreRouting(a, RouterSums.Kept(Choice(found)), norm);
         ExpertSums sums = default;

@@ -16,7 +16,7 @@ internal struct TileLinearArgs
     /// <summary>[N] float32, where it is added.</summary>
     public ArrayView<float> Residual;
 
-    /// <summary>[Experts] sums of a router's logits, empty without a router; where they become zero, with what stands behind them.</summary>
+    /// <summary>[Experts] sums of a router's logits, empty without a router; where they become zero or are stored, with what stands behind them.</summary>
     public ArrayView<long> RouterSums;
 
     /// <summary>[Experts, N] BF16.</summary>
@@ -29,20 +29,35 @@ internal struct TileLinearArgs
 /// <summary>Where a product goes.</summary>
 internal interface ITileSink
 {
-    /// <summary>Whether it is added to the residual stream, else stored in BF16.</summary>
+    /// <summary>Whether it is added to the residual stream.</summary>
     static abstract bool IsResidual { get; }
+
+    /// <summary>Whether it is stored as a router's sums; else, if it is not added, in BF16.</summary>
+    static abstract bool IsRouter { get; }
 }
 
 /// <summary>Stored in BF16; the router's sums become zero for the product that adds to them.</summary>
 internal readonly struct TileStore : ITileSink
 {
     public static bool IsResidual => false;
+
+    public static bool IsRouter => false;
 }
 
 /// <summary>Added to the residual stream; what a block's 16 columns of it add to the router's logits goes there at once.</summary>
 internal readonly struct TileAdd : ITileSink
 {
     public static bool IsResidual => true;
+
+    public static bool IsRouter => false;
+}
+
+/// <summary>A router's own product, stored as its sums; what stands behind them becomes zero.</summary>
+internal readonly struct TileFeed : ITileSink
+{
+    public static bool IsResidual => false;
+
+    public static bool IsRouter => true;
 }
 
 /// <summary>
@@ -71,12 +86,6 @@ internal static class TileLinear
     public static int SharedBytes<TSink>(int warps, int k, int experts)
         where TSink : struct, ITileSink => TileRow.ScratchBytes + (2 * k) + RouterBytes<TSink>(experts) + (warps * TileStream.Sums * sizeof(float));
 
-    // Of a block's copy of the residual stream.
-    private const int BarrierBytes = 16;
-
-    /// <summary>Dynamic shared memory behind that for eight chunks a warp: the residual stream as it is copied.</summary>
-    public static int CopyBytes(int k) => BarrierBytes + (k * sizeof(float));
-
     public static void Run<TFormat, TInputs, TSink, TTurns>(TileLinearArgs a)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
@@ -93,7 +102,7 @@ internal static class TileLinear
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         F4 sum;
         if (TTurns.Count == 8)
-            sum = StreamEight<TFormat>(a, shared, row, routerStart + routerBytes + (warps * TileStream.Sums * sizeof(float)), ref factor);
+            sum = StreamEight<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
         else if (TTurns.Count == 4)
             sum = StreamFour<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
         else
@@ -167,36 +176,17 @@ internal static class TileLinear
         return Multiply<TFormat>(row, w3, c + (3 * warps), sum);
     }
 
-    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room. A thread's loads return in the order of
-    // their requests, so the residual stream comes through the copy engine, past the weights.
-    private static F4 StreamEight<TFormat>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, int copyStart, ref float factor)
+    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room.
+    private static F4 StreamEight<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
         where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TSink : struct, ITileSink
     {
-        uint window = SharedWindow.Open(ref shared[0]) + (uint)copyStart;
-        if (Group.IdxX == 0)
-        {
-            Mbarrier.Initialize(window, 1);
-            Mbarrier.FenceInitialized();
-        }
         int warps = Group.DimX >> 5, c = Group.IdxX >> 5;
         TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
         TileChunk w0 = Load<TFormat>(a, place, c), w1 = Load<TFormat>(a, place, c + warps), w2 = Load<TFormat>(a, place, c + (2 * warps));
         TileChunk w3 = Load<TFormat>(a, place, c + (3 * warps)), w4 = Load<TFormat>(a, place, c + (4 * warps)), w5 = Load<TFormat>(a, place, c + (5 * warps));
-        GridDependency.Release();
-        TileRowGains gains = TileRow.LoadGains(a.Source, (int)row.Length);
-        Group.Barrier(); // the barrier of the copy is there before anyone waits at it
-        GridDependency.Wait();
-        if (Group.IdxX == 0)
-        {
-            Mbarrier.ArriveExpecting(window, a.Weights.K * sizeof(float));
-            BulkCopy.Load(window + BarrierBytes, ref a.Source.Residual.Cast<uint>()[0], a.Weights.K * sizeof(float), window);
-        }
-        if (Grid.IdxX == 0)
-            Clear(a.RouterSums);
-        Mbarrier.Wait(window, 0);
-        TileRow.Norm(a.Source, row, shared.Cast<float>(), TileRow.TakeStates(shared.SubView(copyStart + BarrierBytes, a.Weights.K * sizeof(float)).Cast<uint>()), gains);
-        Group.Barrier(); // the row is there before anyone multiplies by it
-        factor *= TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+        Prepare<TInputs, TSink>(a, shared, row, router, ref factor);
         F4 sum = Multiply<TFormat>(row, w0, c, default);
         TileChunk w6 = Load<TFormat>(a, place, c + (6 * warps));
         sum = Multiply<TFormat>(row, w1, c + warps, sum);
@@ -230,7 +220,7 @@ internal static class TileLinear
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         }
         if (!TSink.IsResidual && Grid.IdxX == 0)
-            Clear(a.RouterSums);
+            Clear(TSink.IsRouter ? a.RouterSums.SubView(a.Weights.N, a.RouterSums.Length - a.Weights.N) : a.RouterSums);
         Group.Barrier(); // the row is there before anyone multiplies by it
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
@@ -269,6 +259,11 @@ internal static class TileLinear
         float value = TileStream.CollectRow(partials, Group.DimX >> 5) * factor;
         if ((Group.IdxX & 7) > 0)
             return;
+        if (TSink.IsRouter)
+        {
+            a.RouterSums[n] = (long)(value * (1f / RouterUnit));
+            return;
+        }
         if (!TSink.IsResidual)
         {
             a.Y[n] = Bf16.FromFloat(value);

@@ -113,18 +113,6 @@ internal static class TileRow
         return loaded;
     }
 
-    /// <summary>A thread's parts of a residual stream that is in shared memory; it has no more than four.</summary>
-    public static TileRowStates TakeStates(ArrayView<uint> residual)
-    {
-        int words = (int)residual.Length / 2;
-        TileRowStates taken;
-        taken.Part0 = Mem.LoadShared(ref residual[2 * Place(words, 0)]);
-        taken.Part1 = Mem.LoadShared(ref residual[2 * Place(words, 1)]);
-        taken.Part2 = Mem.LoadShared(ref residual[2 * Place(words, 2)]);
-        taken.Part3 = Mem.LoadShared(ref residual[2 * Place(words, 3)]);
-        return taken;
-    }
-
     /// <summary>
     /// x · gain in BF16, and each warp's sum of squares of x; a barrier must follow. K is a multiple of 4. The order of the sum is
     /// fixed by K and the number of threads.

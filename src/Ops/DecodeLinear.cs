@@ -25,8 +25,10 @@ internal static class DecodeLinear
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
+    private static readonly KernelDefinition<TileLinearArgs> OfRouter = new(TileLinear.Run<StreamedBf16, RowCopied, TileFeed, AnyTurns>, Traits);
+
     // For the number of chunks that a warp has in the layers that this is made for.
-    private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits with { MinArch = 90 });
+    private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits);
     private static readonly KernelDefinition<TileLinearArgs> AddFourFp8 = new(TileLinear.Run<StreamedFp8, RowCopied, TileAdd, FourTurns>, Traits);
 
     /// <summary>All instances, for the catalog.</summary>
@@ -66,8 +68,8 @@ internal static class DecodeLinear
             Y = y.Cast<ushort>(),
             RouterSums = sums,
         };
-        bool eight = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == EightTurns.Count && ExpertKernels.Variant("BULK", 3) >= 2 && HasCopyEngine(stream.Device) && Shape.IsVectorAligned(residual, 16);
-        Launch<TileStore>(stream, eight ? StoreEightFp8 : StoreByFormat[matrix.Format], matrix, args, eight ? TileLinear.CopyBytes(matrix.K) : 0);
+        bool eight = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == EightTurns.Count;
+        Launch<TileStore>(stream, eight ? StoreEightFp8 : StoreByFormat[matrix.Format], matrix, args);
     }
 
     /// <summary><c>residual += W · x</c>, and what that adds to the router's sums, if there is one.</summary>
@@ -91,7 +93,24 @@ internal static class DecodeLinear
             args.RouterGain = feed.Norm.Gain.Cast<ushort>();
         }
         bool four = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == FourTurns.Count;
-        Launch<TileAdd>(stream, four ? AddFourFp8 : AddByFormat[matrix.Format], matrix, args, 0);
+        Launch<TileAdd>(stream, four ? AddFourFp8 : AddByFormat[matrix.Format], matrix, args);
+    }
+
+    /// <summary>A router's own product with a state that is normed already: <c>sums[e] = Router[e] · x</c>, and the announcement behind them becomes zero.</summary>
+    /// <param name="stream">Stream to launch on.</param>
+    /// <param name="router">BF16 <c>[experts, hidden]</c>, for which <see cref="CanFeed"/> and <see cref="Exists"/>.</param>
+    /// <param name="x"><c>[hidden]</c> BF16.</param>
+    /// <param name="sums"><see cref="RouterLength"/> numbers, written.</param>
+    /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
+    public static void Feed(GpuStream stream, QuantizedMatrix router, ArrayView<BFloat16> x, ArrayView<long> sums)
+    {
+        Require(stream, router);
+        if (!CanFeed(router))
+            throw new ArgumentException($"A router of [{router.N}, {router.K}] in {router.Format.Title()} cannot be fed.", nameof(router));
+        Shape.Require(stream, x, 1, router.K, nameof(x));
+        Shape.Require(stream, sums, 1, RouterLength(router.N), nameof(sums));
+        var args = new TileLinearArgs { Weights = ExpertMlp.Streamed(router), Source = new TileSource { X = x.Cast<ushort>() }, RouterSums = sums.SubView(0, RouterLength(router.N)) };
+        Launch<TileFeed>(stream, OfRouter, router, args);
     }
 
     internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)
@@ -110,11 +129,11 @@ internal static class DecodeLinear
             throw new NotSupportedException($"{matrix.Format.Title()} weights of [{matrix.N}, {matrix.K}] do not stream on {stream.Device.Name}.");
     }
 
-    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args, int copyBytes)
+    private static void Launch<TSink>(GpuStream stream, KernelDefinition<TileLinearArgs> kernel, QuantizedMatrix matrix, in TileLinearArgs args)
         where TSink : struct, ITileSink
     {
         int tiles = matrix.N / TileStream.Rows, warps = Warps(stream.Device, matrix);
-        int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length) + copyBytes;
+        int shared = TileLinear.SharedBytes<TSink>(warps, matrix.K, (int)args.RouterSums.Length);
         stream.Device.Launch(kernel, stream, (tiles, 1, 1), 32 * warps, shared, args);
     }
 
@@ -145,7 +164,7 @@ internal static class DecodeLinear
         AddFormat<StreamedNvfp4>(WeightFormat.Nvfp4);
         AddFormat<StreamedInt4>(WeightFormat.Int4);
         AddFormat<StreamedInt4Zero>(WeightFormat.Int4Zero);
-        return [.. StoreByFormat.Values, .. AddByFormat.Values, StoreEightFp8, AddFourFp8];
+        return [.. StoreByFormat.Values, .. AddByFormat.Values];
     }
 
     private static void AddFormat<TFormat>(WeightFormat format)

@@ -7,13 +7,19 @@ namespace GpuKit.Ilgpu;
 /// <summary>The one place where weight formats become type arguments of the kernels of a few tokens' experts.</summary>
 internal static class ExpertKernels
 {
-    private static readonly Dictionary<WeightFormat, KernelDefinition<ExpertArgs>> RoutedGateUpByFormat = [];
+    private static readonly Dictionary<(WeightFormat Format, bool Norms), KernelDefinition<ExpertArgs>> RoutedGateUpByKey = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<ExpertArgs>> RoutedDownByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> GateUpByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> DownByFormat = [];
 
+    // One token's launches need little shared memory; what the driver leaves to the cache by itself is too little for the loads on their way (docs/kernels/moe.md).
+    private const int RoutedSharedPercent = 42;
+
+    private static readonly KernelTraits Traits = new(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+    private static readonly KernelTraits RoutedTraits = Traits with { HopperSharedPercent = RoutedSharedPercent };
+
     // Eight experts of one token with a chunk each a warp, as the layers have that this is made for.
-    private static readonly KernelDefinition<ExpertArgs> RoutedDownEight = new(ExpertDown.Run<StreamedFp8, EightTurns>, new KernelTraits(32 * SkinnyGemm.MostWarps, MinArch: 90, NeedsWarp32: true, Overlaps: true));
+    private static readonly KernelDefinition<ExpertArgs> RoutedDownEight = new(ExpertDown.Run<StreamedFp8, EightTurns>, RoutedTraits with { MinArch = 90 });
 
     internal static readonly int GateUpBound = Variant("GATE_BOUND", 512), DownBound = Variant("DOWN_BOUND", 512), DownWarps = Variant("DOWN_WARPS", 4);
     internal static readonly int GateUpShare = Variant("GATE_SHARE", 100), DownShare = Variant("DOWN_SHARE", 100);
@@ -21,8 +27,8 @@ internal static class ExpertKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
 
-    /// <summary>Gate and up of one token that they route themselves.</summary>
-    public static KernelDefinition<ExpertArgs> RoutedGateUp(WeightFormat format) => RoutedGateUpByFormat[format];
+    /// <summary>Gate and up of one token that they route, and if need be norm, themselves.</summary>
+    public static KernelDefinition<ExpertArgs> RoutedGateUp(WeightFormat format, bool norms) => RoutedGateUpByKey[(format, norms)];
 
     /// <summary>Down and the weighted sum of that token.</summary>
     /// <param name="format">Of the weights.</param>
@@ -46,7 +52,7 @@ internal static class ExpertKernels
         Add<StreamedNvfp4>(WeightFormat.Nvfp4);
         Add<StreamedInt4>(WeightFormat.Int4);
         Add<StreamedInt4Zero>(WeightFormat.Int4Zero);
-        return [.. RoutedGateUpByFormat.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values, RoutedDownEight];
+        return [.. RoutedGateUpByKey.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values];
     }
 
     // The bound of threads is one of registers: of 512 threads they have 128 each, so that four blocks of four warps find room; of 384 threads 168. Three blocks then spread evenly over the multiprocessors
@@ -54,10 +60,11 @@ internal static class ExpertKernels
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        RoutedGateUpByFormat.Add(format, new(ExpertGateUp.Run<TFormat>, traits with { MaxThreads = 32 * 3 * ExpertMlp.RoutedGateUpWarps }));
-        RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, traits));
-        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, traits with { MaxThreads = GateUpBound }));
-        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, traits with { MaxThreads = DownBound }));
+        KernelTraits three = RoutedTraits with { MaxThreads = 32 * 3 * ExpertMlp.RoutedGateUpWarps };
+        RoutedGateUpByKey.Add((format, true), new(ExpertGateUp.Run<TFormat, RowNormed>, three));
+        RoutedGateUpByKey.Add((format, false), new(ExpertGateUp.Run<TFormat, RowCopied>, three));
+        RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, RoutedTraits));
+        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, Traits with { MaxThreads = GateUpBound }));
+        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, Traits with { MaxThreads = DownBound }));
     }
 }

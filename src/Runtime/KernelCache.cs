@@ -81,6 +81,8 @@ internal sealed class KernelCache(GpuDevice device)
                     functions[definition.Id] = cuda.FunctionPtr;
                     if (definition.Traits.Overlaps)
                         overlapping.Add(cuda.FunctionPtr);
+                    if (definition.Traits.HopperSharedPercent >= 0 && device.Target?.Number == 90)
+                        device.Check(CudaDriver.cuFuncSetAttribute(cuda.FunctionPtr, FunctionAttribute.PreferredSharedPercent, definition.Traits.HopperSharedPercent), "choosing how much of a multiprocessor's memory is shared");
                 }
                 // Before the launcher: whoever finds that takes the limit for its own.
                 Volatile.Write(ref limits[definition.Id], limit);

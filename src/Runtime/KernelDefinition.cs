@@ -88,9 +88,13 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// <param name="BlocksPerMultiprocessor">Blocks that must fit on a multiprocessor at once; 0 leaves it to the compiler.</param>
 /// <param name="ClusterBlocks">Neighbouring blocks along x that run together and share what they load.</param>
 /// <param name="HasPlainArguments">Whether its arguments are plain bytes with tensor maps among them, which the driver places instead of ILGPU.</param>
+/// <param name="HopperSharedPercent">
+/// How much of a multiprocessor's memory should be shared on Hopper, in percent; the rest is cache. Launches run beside each other on a multiprocessor only where they agree about it. −1 leaves it to the driver.
+/// </param>
 /// <param name="UsesFloat64">Whether it computes in float64, which is slow on most cards and a mistake where it is not meant.</param>
 internal readonly record struct KernelTraits(
-    int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool Overlaps = false, bool UsesFloat64 = false, int BlocksPerMultiprocessor = 0, int ClusterBlocks = 1, bool HasPlainArguments = false)
+    int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool Overlaps = false, bool UsesFloat64 = false, int BlocksPerMultiprocessor = 0, int ClusterBlocks = 1, bool HasPlainArguments = false,
+    int HopperSharedPercent = -1)
 {
     /// <summary>Whether a device of this architecture may load the kernel.</summary>
     internal bool RunsOn(Ptx.PtxTarget target) => ExactArch is null ? MinArch <= target.Number : ExactArch == target.Name;

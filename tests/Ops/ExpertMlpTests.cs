@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using GpuKit.Ilgpu.Tests.Oracle;
 using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
 
 namespace GpuKit.Ilgpu.Tests.Ops;
 
@@ -75,6 +76,30 @@ public sealed class ExpertMlpTests
     {
         using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 8, (hidden, width, experts), new ScaleBlock(64, 64));
         Assert.Equal(AppliedRouted(run), AppliedRouted(run));
+    }
+
+    // A state that is normed already, in all formats: the router's product, then the kernels choose from it.
+    [Theory]
+    [MemberData(nameof(FedCases))]
+    public void OneNormedTokenIsRoutedByItsRouter(TestDevice which, WeightFormat format, bool normalize)
+    {
+        using var run = new Case(TestDevices.Get(which), format, 1, 3, (128, 128, 16));
+        float[] fed = run.ApplyFed(normalize, out float[] logits);
+        run.Route(logits, normalize);
+        Compare.Close(fed, run.Oracle(normed: false), 3e-3);
+        Assert.Equal(fed, run.ApplyFed(normalize, out _));
+    }
+
+    public static TheoryData<TestDevice, WeightFormat, bool> FedCases
+    {
+        get
+        {
+            var data = new TheoryData<TestDevice, WeightFormat, bool>();
+            foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
+                foreach (WeightFormat format in new[] { WeightFormat.Bf16, WeightFormat.Fp8Block, WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero })
+                    data.Add(device, format, format != WeightFormat.Nvfp4);
+            return data;
+        }
     }
 
     private static float[] AppliedRouted(Case run)
@@ -284,22 +309,43 @@ public sealed class ExpertMlpTests
         public float[] ApplyRouted(bool normalize, out float[] logits)
         {
             long[] units = [.. Enumerable.Range(0, gateUp.Length).Select(e => (long)((((e * 7) % gateUp.Length) - 2.25) * 4294967296.0))];
-            using var sums = GuardedBuffer<long>.Input(Device, [.. units, .. new long[DecodeLinear.RouterLength(0)]]);
+            double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
             using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
+            using var sums = GuardedBuffer<long>.Input(Device, [.. units, .. new long[DecodeLinear.RouterLength(0)]]);
+            return Routed(normalize, [.. units.Select(u => u / 4294967296.0 * factor)], sums, out logits, (routed, activated, residual) =>
+                ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated, residual));
+        }
+
+        /// <summary>The same behind a router's own product, whatever stood in its sums.</summary>
+        public float[] ApplyFed(bool normalize, out float[] logits)
+        {
+            HostMatrix host = Quantizer.Quantize(RandomData.Gaussian(gateUp.Length * hidden, 9, 1 / MathF.Sqrt(hidden)), gateUp.Length, hidden, WeightFormat.Bf16, null);
+            double[] values = MatrixOracle.Values(host);
+            using QuantizedMatrix router = QuantizedMatrix.Upload(Device, host);
+            using var input = GuardedBuffer<BFloat16>.Input(Device, x);
+            using var sums = GuardedBuffer<long>.Input(Device, [.. Enumerable.Range(1, DecodeLinear.RouterLength(gateUp.Length)).Select(i => (long)i << 31)]);
+            double[] expected = [.. Enumerable.Range(0, gateUp.Length).Select(e => Enumerable.Range(0, hidden).Sum(i => values[(e * hidden) + i] * (double)(float)x[i]))];
+            return Routed(normalize, expected, sums, out logits, (routed, activated, residual) =>
+            {
+                DecodeLinear.Feed(Device.DefaultStream, router, input.View, sums.View);
+                ExpertMlp.ApplyFed(Device.DefaultStream, Stack, routed, sums.View, input.View, activated, residual);
+            });
+        }
+
+        private float[] Routed(bool normalize, double[] expected, GuardedBuffer<long> sums, out float[] logits, Action<RoutedToken, ArrayView<BFloat16>, ArrayView<float>> apply)
+        {
             using var residual = GuardedBuffer<float>.Input(Device, Residual);
             using var experts = GuardedBuffer<int>.Output(Device, topK);
             using var shares = GuardedBuffer<float>.Output(Device, topK);
             using var scores = GuardedBuffer<float>.Output(Device, gateUp.Length);
             using var activated = GuardedBuffer<BFloat16>.Output(Device, topK * width);
-            var routed = new RoutedToken(new TokenRouting(experts.View, shares.View, topK), scores.View, normalize);
-            ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated.View, residual.View);
+            apply(new RoutedToken(new TokenRouting(experts.View, shares.View, topK), scores.View, normalize), activated.View, residual.View);
             logits = scores.ToArray();
-            double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
-            Compare.Close(logits, [.. units.Select(u => u / 4294967296.0 * factor)], 1e-6);
+            Compare.Close(logits, expected, 1e-6);
             float[] y = residual.ToArray();
             Route(logits, normalize);
             Assert.Equal(Ids, experts.ToArray());
-            uint[] announced = MemoryMarshal.Cast<long, uint>(sums.ToArray().AsSpan(units.Length)).ToArray();
+            uint[] announced = MemoryMarshal.Cast<long, uint>(sums.ToArray().AsSpan(gateUp.Length)).ToArray();
             Assert.Equal(Ids, announced.Take(topK).Select(e => (int)e - 1));
             Compare.Close(shares.ToArray(), [.. weights.Select(w => (double)w)], 1e-5);
             return y;

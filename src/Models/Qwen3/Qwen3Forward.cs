@@ -140,6 +140,13 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         ExpertPath path = PathOf(layer, count);
         int k = config.ExpertsPerToken, pairs = count * k;
         var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
+        if (count == 1 && RoutesItself(layer))
+        {
+            DecodeLinear.Feed(stream, layer.Router!, workspace.Normed, workspace.RouterSums);
+            ExpertMlp.ApplyFed(stream, layer.Experts!.Value, new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb), workspace.RouterSums, workspace.Normed, workspace.Activated, workspace.Residual);
+            RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, config.Experts));
+            return;
+        }
         ChooseExperts(stream, (layer.Router!, index), chosen, IsBatch ? position : default, count);
         if (path == ExpertPath.ExpertMlp)
         {
@@ -158,6 +165,11 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         layer.Down.Multiply(stream, routing, workspace.Activated, workspace.Projected, new GroupedSize(pairs));
         MoeCombine.Apply(stream, workspace.Projected, workspace.ExpertWeights, workspace.Residual, new MoeCombineShape(count, k, config.HiddenSize));
     }
+
+    // Whether one token's experts are chosen by the kernels that multiply them; not in a batch, whose rows have the bits of any number of rows, and not where logits are changed in between.
+    private bool RoutesItself(Qwen3Layer layer) =>
+        !IsBatch && RouterAdjuster is null && layer.Router is { } router && DecodeLinear.CanFeed(router) && DecodeLinear.Exists(model.Device, router)
+        && layer.Experts is { } experts && ExpertMlp.ExistsRouted(model.Device, experts, config.ExpertsPerToken);
 
     // In one launch where that exists; once more when the logits have been changed behind it.
     private void ChooseExperts(GpuStream stream, (QuantizedMatrix Matrix, int Layer) router, in TokenRouting chosen, ArrayView<int> positions, int count)

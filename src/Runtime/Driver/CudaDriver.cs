@@ -11,6 +11,7 @@ internal enum FunctionAttribute
     LocalBytes = 3,
     Registers = 4,
     MaxDynamicSharedBytes = 8,
+    PreferredSharedPercent = 9,
 }
 
 /// <summary>How one node of a graph waits for another (CUgraphEdgeData): the default value waits for its end.</summary>
