@@ -35,7 +35,7 @@ internal static class ExpertKernels
     /// <param name="turns">Experts, where a warp has a chunk of each.</param>
     /// <param name="device">With a copy engine or without.</param>
     public static KernelDefinition<ExpertArgs> RoutedDown(WeightFormat format, int turns, GpuDevice device) =>
-        format == WeightFormat.Fp8Block && turns == EightTurns.Count && DecodeLinear.HasCopyEngine(device) && Variant("BULK", 3) % 2 == 1 ? RoutedDownEight : RoutedDownByFormat[format];
+        format == WeightFormat.Fp8Block && turns == EightTurns.Count && DecodeLinear.HasCopyEngine(device) ? RoutedDownEight : RoutedDownByFormat[format];
 
     /// <summary>Gate and up of a list.</summary>
     public static KernelDefinition<ListedArgs> GateUp(WeightFormat format) => GateUpByFormat[format];
