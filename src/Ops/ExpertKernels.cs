@@ -12,8 +12,7 @@ internal static class ExpertKernels
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> GateUpByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> DownByFormat = [];
 
-    internal static readonly int GateUpBound = Variant("GATE_BOUND", 512), DownBound = Variant("DOWN_BOUND", 512), DownWarps = Variant("DOWN_WARPS", 4);
-    internal static readonly int GateUpShare = Variant("GATE_SHARE", 100), DownShare = Variant("DOWN_SHARE", 100);
+    internal static readonly int GateUpBound = Variant("GATE_BOUND", 384), DownBound = Variant("DOWN_BOUND", 384), DownWarps = Variant("DOWN_WARPS", 2);
 
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
@@ -42,6 +41,9 @@ internal static class ExpertKernels
         return [.. RoutedGateUpByFormat.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values];
     }
 
+    private static bool FourBits<TFormat>()
+        where TFormat : struct, IStreamedFormat => TFormat.CodesPerWordShift > 2;
+
     // The bound of threads is one of registers: of 512 threads they have 128 each, so that four blocks of four warps find room; of 384 threads 168. Three blocks then spread evenly over the multiprocessors
     // where four leave some without any, and nothing is spilt.
     private static void Add<TFormat>(WeightFormat format)
@@ -50,7 +52,7 @@ internal static class ExpertKernels
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
         RoutedGateUpByFormat.Add(format, new(ExpertGateUp.Run<TFormat>, traits with { MaxThreads = 32 * 3 * ExpertMlp.RoutedGateUpWarps }));
         RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat>, traits));
-        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, traits with { MaxThreads = GateUpBound }));
-        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, traits with { MaxThreads = DownBound }));
+        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, traits with { MaxThreads = FourBits<TFormat>() ? 256 : GateUpBound }));
+        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, traits with { MaxThreads = FourBits<TFormat>() ? 256 : DownBound }));
     }
 }

@@ -181,11 +181,11 @@ public static class ExpertMlp
         (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
         args.Weights = Streamed(gateUp);
         int tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format), stream, (tiles, Math.Max(1, args.List.Ranks * ExpertKernels.GateUpShare / 100), 1), ListedGateUp.Threads, ListedGateUp.SharedBytes, args);
+        stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format), stream, (tiles, args.List.Ranks, 1), ListedGateUp.Threads, ListedGateUp.SharedBytes, args);
         args.Weights = Streamed(down);
-        int rows = ListedDown.RowsOf(ExpertKernels.DownWarps);
+        int rows = ExpertKernels.DownWarps * ListedDown.WarpRows;
         tiles = (down.N + rows - 1) / rows;
-        stream.Device.Launch(ExpertKernels.Down(down.Format), stream, (tiles, Math.Max(1, args.List.Ranks * ExpertKernels.DownShare / 100), 1), 32 * ExpertKernels.DownWarps, ListedDown.SharedBytes(ExpertKernels.DownWarps), args);
+        stream.Device.Launch(ExpertKernels.Down(down.Format), stream, (tiles, args.List.Ranks, 1), 32 * ExpertKernels.DownWarps, 0, args);
         ExpertCombine.Launch(stream, args.Outputs, routing, args.ExpertCount, (residual, args.List.Tokens, down.N), following);
     }
 
