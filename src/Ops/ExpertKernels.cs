@@ -12,8 +12,6 @@ internal static class ExpertKernels
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> GateUpByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<ListedArgs>> DownByFormat = [];
 
-    internal static readonly int GateUpBound = Variant("GATE_BOUND", 384), DownBound = Variant("DOWN_BOUND", 384), DownWarps = Variant("DOWN_WARPS", 2);
-
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
 
@@ -29,8 +27,6 @@ internal static class ExpertKernels
     /// <summary>Down of a list.</summary>
     public static KernelDefinition<ListedArgs> Down(WeightFormat format) => DownByFormat[format];
 
-    internal static int Variant(string name, int otherwise) => int.TryParse(Environment.GetEnvironmentVariable("GPUKIT_X_" + name), out int value) ? value : otherwise;
-
     private static KernelDefinition[] Create()
     {
         Add<StreamedBf16>(WeightFormat.Bf16);
@@ -41,18 +37,15 @@ internal static class ExpertKernels
         return [.. RoutedGateUpByFormat.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values];
     }
 
-    private static bool FourBits<TFormat>()
-        where TFormat : struct, IStreamedFormat => TFormat.CodesPerWordShift > 2;
-
-    // The bound of threads is one of registers: of 512 threads they have 128 each, so that four blocks of four warps find room; of 384 threads 168. Three blocks then spread evenly over the multiprocessors
-    // where four leave some without any, and nothing is spilt.
+    // The bound of threads is one of registers: of 384 threads they have 168 each, so that three blocks of four warps find room, and nothing is spilt. A chunk of four-bit codes has twice the inputs.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        RoutedGateUpByFormat.Add(format, new(ExpertGateUp.Run<TFormat>, traits with { MaxThreads = 32 * 3 * ExpertMlp.RoutedGateUpWarps }));
+        KernelTraits three = traits with { MaxThreads = 32 * 12 }, listed = TFormat.CodesPerWordShift > 2 ? traits with { MaxThreads = 32 * 8 } : three;
+        RoutedGateUpByFormat.Add(format, new(ExpertGateUp.Run<TFormat>, three));
         RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat>, traits));
-        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, traits with { MaxThreads = FourBits<TFormat>() ? 256 : GateUpBound }));
-        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, traits with { MaxThreads = FourBits<TFormat>() ? 256 : DownBound }));
+        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, listed));
+        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, listed));
     }
 }

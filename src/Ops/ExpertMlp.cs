@@ -14,12 +14,6 @@ public readonly record struct ExpertStack(QuantizedMatrix GateUp, QuantizedMatri
 /// <param name="TopK">Experts a token, 1 to 32.</param>
 public readonly record struct TokenRouting(ArrayView<int> Experts, ArrayView<float> Weights, int TopK);
 
-/// <summary>One token's routing, where kernels make it.</summary>
-/// <param name="Routing"><c>[1, topK]</c>, written.</param>
-/// <param name="Logits"><c>[experts]</c> float32, written.</param>
-/// <param name="Normalize">Whether the chosen probabilities are divided by their sum.</param>
-internal readonly record struct RoutedToken(TokenRouting Routing, ArrayView<float> Logits, bool Normalize);
-
 /// <summary>The RMSNorm before a product, where the product does it itself.</summary>
 /// <param name="Gain"><c>[hidden]</c> BF16.</param>
 /// <param name="Epsilon">Added to the mean square.</param>
@@ -39,12 +33,13 @@ internal readonly record struct FollowingNorm(InputNorm Norm, ArrayView<BFloat16
 /// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable. A token's bits do not depend on the other tokens or
 /// their number.
 /// </remarks>
-public static class ExpertMlp
+public static partial class ExpertMlp
 {
     /// <summary>Most tokens of a call.</summary>
     public const int MostTokens = Kernels.ExpertList.MostTokens;
 
-    internal const int RoutedGateUpWarps = 4;
+    // Small blocks: nothing is shared between warps, and a block leaves when its slowest warp does.
+    private const int DownWarps = 2;
 
     /// <summary>Whether these matrices run here.</summary>
     public static bool Exists(GpuDevice device, in ExpertStack matrices)
@@ -56,10 +51,6 @@ public static class ExpertMlp
             // A tile's scale is one for its rows: up's begin on a block's edge.
             && (gateUp.Format != WeightFormat.Fp8Block || down.K % gateUp.Block.Rows == 0);
     }
-
-    /// <summary>Whether <see cref="ApplyRouted"/> runs: a token's inputs of down must fit shared memory.</summary>
-    internal static bool ExistsRouted(GpuDevice device, in ExpertStack matrices, int topK) =>
-        Exists(device, matrices) && ExpertDown.SharedBytes(SkinnyGemm.MostWarps, topK, matrices.Down.K) <= device.MaxSharedBytesPerBlock;
 
     /// <summary>Multiplies inputs that are normed already.</summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -90,46 +81,6 @@ public static class ExpertMlp
         Shape.Require(stream, following.Norm.Gain, 1, matrices.Down.N, nameof(following));
         Shape.RequireEpsilon(following.Norm.Epsilon, nameof(following));
         Launch(stream, matrices, args, routing, residual, following);
-    }
-
-    /// <summary>
-    /// One token, its residual stream normed and its experts chosen by the kernels: <c>x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon)</c>,
-    /// routing from the sums that <see cref="DecodeLinear"/> left. Sums must be older than the launch before this call in a graph, and the announcement behind them zero.
-    /// </summary>
-    /// <param name="stream">Stream to launch on.</param>
-    /// <param name="matrices">The experts.</param>
-    /// <param name="routing">Written: the token's experts and weights, and the logits.</param>
-    /// <param name="router">Sums and the norm.</param>
-    /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
-    /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
-    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
-    {
-        int tokens = Check(stream, matrices, routing.Routing, residual);
-        Shape.Require(stream, activated, (long)tokens * routing.Routing.TopK, matrices.Down.K, nameof(activated));
-        if (!ExistsRouted(stream.Device, matrices, routing.Routing.TopK))
-            throw new NotSupportedException($"{routing.Routing.TopK} experts of {matrices.Down.K} columns are too many for a block of {stream.Device.Name}.");
-        if (tokens != 1)
-            throw new ArgumentException($"One token is routed by the kernels, not {tokens}.", nameof(routing));
-        Shape.RequireRange(routing.Routing.TopK, 1, Math.Min(matrices.GateUp.Count, Kernels.Router.MaxTopK), nameof(routing));
-        Shape.RequireRange(matrices.GateUp.Count, 1, RouterSums.MostExperts, nameof(matrices));
-        Shape.Require(stream, router.Sums, 1, RouterSums.Length(matrices.GateUp.Count), nameof(router));
-        Shape.Require(stream, routing.Logits, 1, matrices.GateUp.Count, nameof(routing));
-        Shape.Require(stream, router.Norm.Gain, 1, matrices.GateUp.K, nameof(router));
-        Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
-        var args = new ExpertArgs
-        {
-            Experts = routing.Routing.Experts,
-            PairWeights = routing.Routing.Weights,
-            Activated = activated.SubView(0, (long)routing.Routing.TopK * matrices.Down.K).Cast<ushort>(),
-            Residual = residual,
-            TopK = routing.Routing.TopK,
-            ExpertCount = matrices.GateUp.Count,
-            Width = matrices.Down.K,
-        };
-        args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
-        args.Router = new RouterArgs { Sums = router.Sums.SubView(0, matrices.GateUp.Count), Logits = routing.Logits.SubView(0, matrices.GateUp.Count), Normalize = routing.Normalize ? 1 : 0 };
-        args.Router.Announced = router.Sums.SubView(matrices.GateUp.Count, RouterSums.Length(matrices.GateUp.Count) - matrices.GateUp.Count).Cast<uint>();
-        LaunchRouted(stream, matrices, args);
     }
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.
@@ -183,24 +134,10 @@ public static class ExpertMlp
         int tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
         stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format), stream, (tiles, args.List.Ranks, 1), ListedGateUp.Threads, ListedGateUp.SharedBytes, args);
         args.Weights = Streamed(down);
-        int rows = ExpertKernels.DownWarps * ListedDown.WarpRows;
+        int rows = DownWarps * ListedDown.WarpRows;
         tiles = (down.N + rows - 1) / rows;
-        stream.Device.Launch(ExpertKernels.Down(down.Format), stream, (tiles, args.List.Ranks, 1), 32 * ExpertKernels.DownWarps, 0, args);
+        stream.Device.Launch(ExpertKernels.Down(down.Format), stream, (tiles, args.List.Ranks, 1), 32 * DownWarps, 0, args);
         ExpertCombine.Launch(stream, args.Outputs, routing, args.ExpertCount, (residual, args.List.Tokens, down.N), following);
-    }
-
-    // The two launches belong together: the second reads the announced routing before it waits for the first.
-    private static void LaunchRouted(GpuStream stream, in ExpertStack matrices, ExpertArgs args)
-    {
-        (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
-        int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32);
-        args.Weights = Streamed(gateUp);
-        int warps = Math.Min(RoutedGateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedGateUp(gateUp.Format), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
-        args.Weights = Streamed(down);
-        warps = ExpertDown.Warps((int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes), most);
-        tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedDown(down.Format), stream, (tiles, 1, 1), 32 * warps, ExpertDown.SharedBytes(warps, args.TopK, down.K), args);
     }
 
     internal static StreamedWeights Streamed(QuantizedMatrix matrix) => new() { Codes = matrix.Codes, ScaleTable = matrix.ScaleTable, N = matrix.N, K = matrix.K };
