@@ -56,38 +56,29 @@ internal static class ListedGateUp
         ArrayView<float> partials = SharedMemory.GetDynamic<byte>().Cast<float>();
         GridDependency.Wait();
         GridDependency.Release();
-        for (int rank = Grid.IdxY; rank < a.List.Ranks; rank += Grid.DimY)
-        {
-            int place = (Group.IdxX & 31) >> 2, member = a.List.Member(rank, place);
-            U2 head = a.List.Head(rank);
-            // The same for the whole block.
-            if (head.Y == 0)
-                return;
-            RunExpert<TFormat>(a, partials, rank, head, member);
-        }
-    }
-
-    private static void RunExpert<TFormat>(ListedArgs a, ArrayView<float> partials, int rank, U2 head, int member)
-        where TFormat : struct, IStreamedFormat
-    {
-        int expert = (int)head.X, count = (int)head.Y, lane = Group.IdxX & 31, warp = Group.IdxX >> 5;
+        int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, rank = Grid.IdxY, member = a.List.Member(rank, lane >> 2);
+        U2 head = a.List.Head(rank);
+        int expert = (int)head.X, count = (int)head.Y;
+        // The same for the whole block.
+        if (count == 0)
+            return;
         TilePairPlace place = TilePairs.Locate<TFormat>(a.Weights, expert, Grid.IdxX * TileStream.Rows, (Grid.IdxX * TileStream.Rows) + a.Width);
-        float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
         for (int first = 0; first < count; first += TileStream.Columns)
         {
-            TilePair w0 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp), w1 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp + Warps), w2 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp + (2 * Warps));
+            TilePair w0 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp, false), w1 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp + Warps, false);
+            TilePair w2 = TilePairs.LoadWeights<TFormat>(a.Weights, place, warp + (2 * Warps), false);
             if (first > 0)
                 member = a.List.Member(rank, first + (lane >> 2));
             TilePairs.SetColumn<TFormat>(a.Weights, ExpertListing.TokenOf(member), first + (lane >> 2) < count, ref place);
             w0 = TilePairs.LoadInputs<TFormat>(a.X, place, warp, w0);
             w1 = TilePairs.LoadInputs<TFormat>(a.X, place, warp + Warps, w1);
             w2 = TilePairs.LoadInputs<TFormat>(a.X, place, warp + (2 * Warps), w2);
-            TilePairSums sums = TilePairs.Multiply<TFormat>(a.Weights, a.X, place, warp, Warps, w0, w1, w2);
+            TilePairSums sums = TilePairs.Multiply<TFormat>(a.Weights, a.X, place, (warp, false), Warps, w0, w1, w2);
             TileStream.Publish(partials, warp * WarpSums, lane, sums.First);
             TileStream.Publish(partials, (warp * WarpSums) + TileStream.Sums, lane, sums.Second);
             // All warps' sums are there before they are added.
             Group.Barrier();
-            Store(a, partials, member, count - first, factor);
+            Store(a, partials, member, count - first, TileStream.MatrixScale<TFormat>(a.Weights, expert));
             Group.Barrier(); // sums have been added before the next ones come
         }
     }

@@ -21,9 +21,6 @@ internal static class ExpertKernels
     // Eight experts of one token with a chunk each a warp, as the layers have that this is made for.
     private static readonly KernelDefinition<ExpertArgs> RoutedDownEight = new(ExpertDown.Run<StreamedFp8, EightTurns>, RoutedTraits with { MinArch = 90 });
 
-    internal static readonly int GateUpBound = Variant("GATE_BOUND", 512), DownBound = Variant("DOWN_BOUND", 512), DownWarps = Variant("DOWN_WARPS", 4);
-    internal static readonly int GateUpShare = Variant("GATE_SHARE", 100), DownShare = Variant("DOWN_SHARE", 100);
-
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
 
@@ -43,8 +40,6 @@ internal static class ExpertKernels
     /// <summary>Down of a list.</summary>
     public static KernelDefinition<ListedArgs> Down(WeightFormat format) => DownByFormat[format];
 
-    internal static int Variant(string name, int otherwise) => int.TryParse(Environment.GetEnvironmentVariable("GPUKIT_X_" + name), out int value) ? value : otherwise;
-
     private static KernelDefinition[] Create()
     {
         Add<StreamedBf16>(WeightFormat.Bf16);
@@ -55,16 +50,15 @@ internal static class ExpertKernels
         return [.. RoutedGateUpByKey.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values];
     }
 
-    // The bound of threads is one of registers: of 512 threads they have 128 each, so that four blocks of four warps find room; of 384 threads 168. Three blocks then spread evenly over the multiprocessors
-    // where four leave some without any, and nothing is spilt.
+    // The bound of threads is one of registers: of 384 threads they have 168 each, so that three blocks of four warps find room, and nothing is spilt. A chunk of four-bit codes has twice the inputs.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        KernelTraits three = RoutedTraits with { MaxThreads = 32 * 3 * ExpertMlp.RoutedGateUpWarps };
+        KernelTraits three = RoutedTraits with { MaxThreads = 32 * 12 }, listed = Traits with { MaxThreads = 32 * (TFormat.CodesPerWordShift > 2 ? 8 : 12) };
         RoutedGateUpByKey.Add((format, true), new(ExpertGateUp.Run<TFormat, RowNormed>, three));
         RoutedGateUpByKey.Add((format, false), new(ExpertGateUp.Run<TFormat, RowCopied>, three));
         RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, RoutedTraits));
-        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, Traits with { MaxThreads = GateUpBound }));
-        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, Traits with { MaxThreads = DownBound }));
+        GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, listed));
+        DownByFormat.Add(format, new(ListedDown.Run<TFormat>, listed));
     }
 }

@@ -14,12 +14,6 @@ public readonly record struct ExpertStack(QuantizedMatrix GateUp, QuantizedMatri
 /// <param name="TopK">Experts a token, 1 to 32.</param>
 public readonly record struct TokenRouting(ArrayView<int> Experts, ArrayView<float> Weights, int TopK);
 
-/// <summary>One token's routing, where kernels make it.</summary>
-/// <param name="Routing"><c>[1, topK]</c>, written.</param>
-/// <param name="Logits"><c>[experts]</c> float32, written.</param>
-/// <param name="Normalize">Whether the chosen probabilities are divided by their sum.</param>
-internal readonly record struct RoutedToken(TokenRouting Routing, ArrayView<float> Logits, bool Normalize);
-
 /// <summary>The RMSNorm before a product, where the product does it itself.</summary>
 /// <param name="Gain"><c>[hidden]</c> BF16.</param>
 /// <param name="Epsilon">Added to the mean square.</param>
@@ -39,12 +33,13 @@ internal readonly record struct FollowingNorm(InputNorm Norm, ArrayView<BFloat16
 /// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable. A token's bits do not depend on the other tokens or
 /// their number.
 /// </remarks>
-public static class ExpertMlp
+public static partial class ExpertMlp
 {
     /// <summary>Most tokens of a call.</summary>
     public const int MostTokens = Kernels.ExpertList.MostTokens;
 
-    internal const int RoutedGateUpWarps = 4;
+    // Small blocks: nothing is shared between warps, and a block leaves when its slowest warp does.
+    private const int DownWarps = 2;
 
     /// <summary>Whether these matrices run here.</summary>
     public static bool Exists(GpuDevice device, in ExpertStack matrices)
@@ -56,10 +51,6 @@ public static class ExpertMlp
             // A tile's scale is one for its rows: up's begin on a block's edge.
             && (gateUp.Format != WeightFormat.Fp8Block || down.K % gateUp.Block.Rows == 0);
     }
-
-    /// <summary>Whether <see cref="ApplyRouted"/> runs: a token's inputs of down must fit shared memory.</summary>
-    internal static bool ExistsRouted(GpuDevice device, in ExpertStack matrices, int topK) =>
-        Exists(device, matrices) && ExpertDown.SharedBytes(SkinnyGemm.MostWarps, topK, matrices.Down.K) <= device.MaxSharedBytesPerBlock;
 
     /// <summary>Multiplies inputs that are normed already.</summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -90,73 +81,6 @@ public static class ExpertMlp
         Shape.Require(stream, following.Norm.Gain, 1, matrices.Down.N, nameof(following));
         Shape.RequireEpsilon(following.Norm.Epsilon, nameof(following));
         Launch(stream, matrices, args, routing, residual, following);
-    }
-
-    /// <summary>
-    /// One token, its residual stream normed and its experts chosen by the kernels: <c>x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon)</c>,
-    /// routing from the sums that <see cref="DecodeLinear"/> left. Sums must be older than the launch before this call in a graph, and the announcement behind them zero.
-    /// </summary>
-    /// <param name="stream">Stream to launch on.</param>
-    /// <param name="matrices">The experts.</param>
-    /// <param name="routing">Written: the token's experts and weights, and the logits.</param>
-    /// <param name="router">Sums and the norm.</param>
-    /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
-    /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
-    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
-    {
-        ExpertArgs args = CreateRouted(stream, matrices, routing, router.Sums, activated, residual);
-        Shape.Require(stream, router.Norm.Gain, 1, matrices.GateUp.K, nameof(router));
-        Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
-        args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
-        LaunchRouted(stream, matrices, args, norms: true);
-    }
-
-    /// <summary><see cref="ApplyRouted"/> for a state that is normed already, from the sums that <see cref="DecodeLinear.Feed"/> leaves in the launch before.</summary>
-    /// <param name="stream">Stream to launch on.</param>
-    /// <param name="matrices">The experts.</param>
-    /// <param name="routing">Written: the token's experts and weights, and the logits.</param>
-    /// <param name="sums">The router's, and the announcement behind them, zero.</param>
-    /// <param name="x"><c>[hidden]</c> BF16.</param>
-    /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
-    /// <param name="residual"><c>[hidden]</c> float32, added to.</param>
-    internal static void ApplyFed(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<long> sums, ArrayView<BFloat16> x, ArrayView<BFloat16> activated, ArrayView<float> residual)
-    {
-        ExpertArgs args = CreateRouted(stream, matrices, routing, sums, activated, residual);
-        Shape.Require(stream, x, 1, matrices.GateUp.K, nameof(x));
-        args.Source = new TileSource { X = x.Cast<ushort>().SubView(0, matrices.GateUp.K) };
-        LaunchRouted(stream, matrices, args, norms: false);
-    }
-
-    private static ExpertArgs CreateRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<long> sums, ArrayView<BFloat16> activated, ArrayView<float> residual)
-    {
-        int tokens = Check(stream, matrices, routing.Routing, residual);
-        Shape.Require(stream, activated, (long)tokens * routing.Routing.TopK, matrices.Down.K, nameof(activated));
-        if (!ExistsRouted(stream.Device, matrices, routing.Routing.TopK))
-            throw new NotSupportedException($"{routing.Routing.TopK} experts of {matrices.Down.K} columns are too many for a block of {stream.Device.Name}.");
-        if (tokens != 1)
-            throw new ArgumentException($"One token is routed by the kernels, not {tokens}.", nameof(routing));
-        int experts = matrices.GateUp.Count, length = RouterSums.Length(experts);
-        Shape.RequireRange(routing.Routing.TopK, 1, Math.Min(experts, Kernels.Router.MaxTopK), nameof(routing));
-        Shape.RequireRange(experts, 1, RouterSums.MostExperts, nameof(matrices));
-        Shape.Require(stream, sums, 1, length, nameof(sums));
-        Shape.Require(stream, routing.Logits, 1, experts, nameof(routing));
-        return new ExpertArgs
-        {
-            Experts = routing.Routing.Experts,
-            PairWeights = routing.Routing.Weights,
-            Activated = activated.SubView(0, (long)routing.Routing.TopK * matrices.Down.K).Cast<ushort>(),
-            Residual = residual,
-            TopK = routing.Routing.TopK,
-            ExpertCount = experts,
-            Width = matrices.Down.K,
-            Router = new RouterArgs
-            {
-                Sums = sums.SubView(0, experts),
-                Announced = sums.SubView(experts, length - experts).Cast<uint>(),
-                Logits = routing.Logits.SubView(0, experts),
-                Normalize = routing.Normalize ? 1 : 0,
-            },
-        };
     }
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.
@@ -208,29 +132,12 @@ public static class ExpertMlp
         (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
         args.Weights = Streamed(gateUp);
         int tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format), stream, (tiles, Math.Max(1, args.List.Ranks * ExpertKernels.GateUpShare / 100), 1), ListedGateUp.Threads, ListedGateUp.SharedBytes, args);
+        stream.Device.Launch(ExpertKernels.GateUp(gateUp.Format), stream, (tiles, args.List.Ranks, 1), ListedGateUp.Threads, ListedGateUp.SharedBytes, args);
         args.Weights = Streamed(down);
-        int rows = ListedDown.RowsOf(ExpertKernels.DownWarps);
+        int rows = DownWarps * ListedDown.WarpRows;
         tiles = (down.N + rows - 1) / rows;
-        stream.Device.Launch(ExpertKernels.Down(down.Format), stream, (tiles, Math.Max(1, args.List.Ranks * ExpertKernels.DownShare / 100), 1), 32 * ExpertKernels.DownWarps, ListedDown.SharedBytes(ExpertKernels.DownWarps), args);
+        stream.Device.Launch(ExpertKernels.Down(down.Format), stream, (tiles, args.List.Ranks, 1), 32 * DownWarps, 0, args);
         ExpertCombine.Launch(stream, args.Outputs, routing, args.ExpertCount, (residual, args.List.Tokens, down.N), following);
-    }
-
-    // The two launches belong together: the second reads the announced routing before it waits for the first.
-    private static void LaunchRouted(GpuStream stream, in ExpertStack matrices, ExpertArgs args, bool norms)
-    {
-        (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
-        int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32);
-        args.Weights = Streamed(gateUp);
-        int warps = Math.Min(RoutedGateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedGateUp(gateUp.Format, norms), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
-        args.Weights = Streamed(down);
-        int chunks = (int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes);
-        warps = ExpertDown.Warps(chunks, most);
-        // Bulk copies of inputs and weights lie on 16-byte boundaries.
-        int turns = chunks == warps && Shape.IsVectorAligned(args.Activated, 16) && Shape.IsVectorAligned(args.PairWeights, 16) ? args.TopK : 0;
-        tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedDown(down.Format, turns, stream.Device), stream, (tiles, 1, 1), 32 * warps, ExpertDown.SharedBytes(warps, args.TopK, down.K), args);
     }
 
     internal static StreamedWeights Streamed(QuantizedMatrix matrix) => new() { Codes = matrix.Codes, ScaleTable = matrix.ScaleTable, N = matrix.N, K = matrix.K };
