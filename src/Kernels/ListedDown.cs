@@ -11,7 +11,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// </remarks>
 internal static class ListedDown
 {
-    /// <summary>Rows of a warp.</summary>
+    /// <summary>Rows of a warp: within one scale block of a format that has blocks, as of <see cref="SkinnyGemm"/>.</summary>
     public const int WarpRows = 2 * TileStream.Rows;
 
     public static void Run<TFormat>(ListedArgs a)

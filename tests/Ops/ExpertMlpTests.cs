@@ -229,6 +229,14 @@ public sealed class ExpertMlpTests
         using var many = new Case(TestDevices.Get(TestDevice.CpuWarp32), WeightFormat.Bf16, 65, 2);
         Assert.Throws<ArgumentOutOfRangeException>(() => many.Apply(0, 65));
         Assert.Throws<ArgumentOutOfRangeException>(() => many.Apply(0, 65, 64));
+        using var shifted = GuardedBuffer<float>.Input(many.Device, new float[Hidden + 1]);
+        using var ids = GuardedBuffer<int>.Input(many.Device, [0, 1]);
+        using var shares = GuardedBuffer<float>.Input(many.Device, [1, 1]);
+        using var rows = GuardedBuffer<BFloat16>.Input(many.Device, new BFloat16[Hidden + 1]);
+        using var workspace = new ExpertMlpWorkspace(many.Device, new ExpertMlpSize(1, 2, Experts, Hidden, 64));
+        var routing = new TokenRouting(ids.View, shares.View, 2);
+        foreach ((int x, int residual) in new[] { (1, 0), (0, 1) })
+            Assert.Contains("16-byte", Assert.Throws<ArgumentException>(() => ExpertMlp.Apply(many.Device.DefaultStream, many.Stack, routing, rows.View.SubView(x, Hidden), workspace, shifted.View.SubView(residual, Hidden))).Message, StringComparison.Ordinal);
         Assert.Contains("3 tokens", Assert.Throws<ArgumentException>(() => many.Apply(0, 4, 3)).Message, StringComparison.Ordinal);
     }
 
