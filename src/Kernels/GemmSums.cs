@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Formats;
 using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
@@ -26,10 +27,14 @@ internal interface IGemmPair<TSelf>
     static abstract int WeightTiles { get; }
 
     /// <summary>Adds the products of one step with both fragments of x.</summary>
-    static abstract void Step(ref TSelf sums, GemmFragments w, U2 first, U2 second);
+    static abstract void Step<TFormat>(ref TSelf sums, GemmFragments w, U2 first, U2 second)
+        where TFormat : struct, ITiledFormat;
 
     /// <summary>sums += part · scales.</summary>
     static abstract void Fold(ref TSelf sums, TSelf part, GemmScales scales);
+
+    /// <summary>sums += part · inputs, which multiply the lane's rows of x: two of the first fragment, two of the second.</summary>
+    static abstract void FoldInputs(ref TSelf sums, TSelf part, F4 inputs);
 
     /// <summary>Writes the sums to y's tile in shared memory, whose rows are <paramref name="pitch"/> bytes apart.</summary>
     static abstract void Publish(TSelf sums, ArrayView<uint> target, int bytes, int pitch);
@@ -42,16 +47,23 @@ internal struct GemmPair1 : IGemmPair<GemmPair1>
 
     public static int WeightTiles => 1;
 
-    public static void Step(ref GemmPair1 sums, GemmFragments w, U2 first, U2 second)
+    public static void Step<TFormat>(ref GemmPair1 sums, GemmFragments w, U2 first, U2 second)
+        where TFormat : struct, ITiledFormat
     {
-        sums.First = Mma.Bf16(w.Row0, first, sums.First);
-        sums.Second = Mma.Bf16(w.Row0, second, sums.Second);
+        sums.First = TFormat.Multiply(w.Row0, first, sums.First);
+        sums.Second = TFormat.Multiply(w.Row0, second, sums.Second);
     }
 
     public static void Fold(ref GemmPair1 sums, GemmPair1 part, GemmScales scales)
     {
         sums.First = Fold(sums.First, part.First, scales.Upper0, scales.Lower0);
         sums.Second = Fold(sums.Second, part.Second, scales.Upper0, scales.Lower0);
+    }
+
+    public static void FoldInputs(ref GemmPair1 sums, GemmPair1 part, F4 inputs)
+    {
+        sums.First = FoldInputs(sums.First, part.First, inputs.X, inputs.Y);
+        sums.Second = FoldInputs(sums.Second, part.Second, inputs.Z, inputs.W);
     }
 
     public static void Publish(GemmPair1 sums, ArrayView<uint> target, int bytes, int pitch)
@@ -67,6 +79,16 @@ internal struct GemmPair1 : IGemmPair<GemmPair1>
         sum.Y = Fast.Fma(part.Y, upper, sum.Y);
         sum.Z = Fast.Fma(part.Z, lower, sum.Z);
         sum.W = Fast.Fma(part.W, lower, sum.W);
+        return sum;
+    }
+
+    /// <summary>Registers X and Z belong to an even row of x, Y and W to the next.</summary>
+    public static F4 FoldInputs(F4 sum, F4 part, float even, float odd)
+    {
+        sum.X = Fast.Fma(part.X, even, sum.X);
+        sum.Y = Fast.Fma(part.Y, odd, sum.Y);
+        sum.Z = Fast.Fma(part.Z, even, sum.Z);
+        sum.W = Fast.Fma(part.W, odd, sum.W);
         return sum;
     }
 
@@ -90,12 +112,13 @@ internal struct GemmPair2 : IGemmPair<GemmPair2>
 
     public static int WeightTiles => 2;
 
-    public static void Step(ref GemmPair2 sums, GemmFragments w, U2 first, U2 second)
+    public static void Step<TFormat>(ref GemmPair2 sums, GemmFragments w, U2 first, U2 second)
+        where TFormat : struct, ITiledFormat
     {
-        sums.First0 = Mma.Bf16(w.Row0, first, sums.First0);
-        sums.First1 = Mma.Bf16(w.Row1, first, sums.First1);
-        sums.Second0 = Mma.Bf16(w.Row0, second, sums.Second0);
-        sums.Second1 = Mma.Bf16(w.Row1, second, sums.Second1);
+        sums.First0 = TFormat.Multiply(w.Row0, first, sums.First0);
+        sums.First1 = TFormat.Multiply(w.Row1, first, sums.First1);
+        sums.Second0 = TFormat.Multiply(w.Row0, second, sums.Second0);
+        sums.Second1 = TFormat.Multiply(w.Row1, second, sums.Second1);
     }
 
     public static void Fold(ref GemmPair2 sums, GemmPair2 part, GemmScales scales)
@@ -104,6 +127,14 @@ internal struct GemmPair2 : IGemmPair<GemmPair2>
         sums.First1 = GemmPair1.Fold(sums.First1, part.First1, scales.Upper1, scales.Lower1);
         sums.Second0 = GemmPair1.Fold(sums.Second0, part.Second0, scales.Upper0, scales.Lower0);
         sums.Second1 = GemmPair1.Fold(sums.Second1, part.Second1, scales.Upper1, scales.Lower1);
+    }
+
+    public static void FoldInputs(ref GemmPair2 sums, GemmPair2 part, F4 inputs)
+    {
+        sums.First0 = GemmPair1.FoldInputs(sums.First0, part.First0, inputs.X, inputs.Y);
+        sums.First1 = GemmPair1.FoldInputs(sums.First1, part.First1, inputs.X, inputs.Y);
+        sums.Second0 = GemmPair1.FoldInputs(sums.Second0, part.Second0, inputs.Z, inputs.W);
+        sums.Second1 = GemmPair1.FoldInputs(sums.Second1, part.Second1, inputs.Z, inputs.W);
     }
 
     public static void Publish(GemmPair2 sums, ArrayView<uint> target, int bytes, int pitch)
@@ -124,18 +155,25 @@ internal struct GemmPair4 : IGemmPair<GemmPair4>
 
     public static int WeightTiles => 4;
 
-    public static void Step(ref GemmPair4 sums, GemmFragments w, U2 first, U2 second)
+    public static void Step<TFormat>(ref GemmPair4 sums, GemmFragments w, U2 first, U2 second)
+        where TFormat : struct, ITiledFormat
     {
-        GemmPair2.Step(ref sums.Upper, w, first, second);
+        GemmPair2.Step<TFormat>(ref sums.Upper, w, first, second);
         w.Row0 = w.Row2;
         w.Row1 = w.Row3;
-        GemmPair2.Step(ref sums.Lower, w, first, second);
+        GemmPair2.Step<TFormat>(ref sums.Lower, w, first, second);
     }
 
     public static void Fold(ref GemmPair4 sums, GemmPair4 part, GemmScales scales)
     {
         GemmPair2.Fold(ref sums.Upper, part.Upper, scales);
         GemmPair2.Fold(ref sums.Lower, part.Lower, scales);
+    }
+
+    public static void FoldInputs(ref GemmPair4 sums, GemmPair4 part, F4 inputs)
+    {
+        GemmPair2.FoldInputs(ref sums.Upper, part.Upper, inputs);
+        GemmPair2.FoldInputs(ref sums.Lower, part.Lower, inputs);
     }
 
     public static void Publish(GemmPair4 sums, ArrayView<uint> target, int bytes, int pitch)

@@ -34,6 +34,15 @@ internal readonly struct Tile32x64x128 : IGemmTile
     public static int K => 128;
 }
 
+internal readonly struct Tile32x64x64 : IGemmTile
+{
+    public static int M => 32;
+
+    public static int N => 64;
+
+    public static int K => 64;
+}
+
 internal readonly struct Tile64x64x64 : IGemmTile
 {
     public static int M => 64;
@@ -128,8 +137,11 @@ internal static class GemmSizes<TFormat, TTile, TStages, TWarp>
     /// <summary>Bytes of x a stage.</summary>
     public static int InputBytes => TTile.M * TTile.K * 2;
 
-    /// <summary>Bytes of a stage.</summary>
-    public static int StageBytes => InputBytes + ((TTile.N * TTile.K * 4) >> TFormat.CodesPerWordShift);
+    /// <summary>Bytes of x and W a stage.</summary>
+    public static int OperandBytes => InputBytes + ((TTile.N * TTile.K * 4) >> TFormat.CodesPerWordShift);
+
+    /// <summary>Bytes of a stage: operands, then where x is scaled the multipliers of its rows and of every 32 rows of W.</summary>
+    public static int StageBytes => OperandBytes + (TFormat.HasInputScales ? ((TTile.M * sizeof(float)) + (TTile.N >> 3) + 127) & ~127 : 0);
 
     /// <summary>Floats between rows of y's tile, which takes the stages' place at the end; four beside a power of two keep a warp's stores in 32 banks.</summary>
     public static int Pitch => TTile.N + 4;

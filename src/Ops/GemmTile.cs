@@ -7,6 +7,7 @@ internal enum GemmTile
     M32N64K128,
     M64N64K64,
     M64N128K64,
+    M64N128K128,
     M128N128K64,
     M128N256K64,
     M256N128K64,

@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -55,6 +55,14 @@ internal static class KernelCases
                     yield return Gated(format, true, LinearPath.Gemm, tile);
             }
     }
+
+    // FP8 on both sides. Below 8.9 there is no instruction that multiplies codes.
+    private static IEnumerable<SmallCase> CodeTiles(GpuDevice device) =>
+        from decoding in new[] { Fp8Decoding.Native, Fp8Decoding.BitMove }
+        where decoding != Fp8Decoding.Native || !device.IsCuda || device.Target!.Value.Number >= 89
+        from tile in CodeKernels.Tiles
+        from float32 in new[] { false, true }
+        select OfActivations(ActivationFormat.Fp8Group128, M, float32, Accumulator.Float32, LinearPath.Gemm, (decoding, tile));
 
     private static IEnumerable<SmallCase> Fused() =>
         from format in WeightFormats.All
@@ -290,14 +298,14 @@ internal static class KernelCases
         return stream => Linear.LaunchFused(stream, w, (x, bias, residual), y, gated, (M, 0), path, tile);
     });
 
-    private static SmallCase OfActivations(ActivationFormat format, int m, bool float32, Accumulator accumulator, LinearPath path) => new($"{path} of {format} [{m}, {N}, {K}] {accumulator} float32 {float32}", t =>
+    private static SmallCase OfActivations(ActivationFormat format, int m, bool float32, Accumulator accumulator, LinearPath path, (Fp8Decoding Decoding, GemmTile Tile)? tiles = null) => new($"{path} of {format} [{m}, {N}, {K}] {tiles} {accumulator} float32 {float32}", t =>
     {
         (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(OperatorCases.WeightsOf(format), N, K, 1, OperatorCases.BlockOf(format)), t.Halves(m * K), Bytes(t, m * N, float32));
         QuantizedActivations quantized = t.Activations(format, m, K);
         return stream =>
         {
             ActivationQuantizer.Quantize(stream, x, quantized, m);
-            Linear.Launch(stream, w, quantized, y, float32, (m, 0), accumulator, path);
+            Linear.Launch(stream, w, quantized, y, float32, (m, 0), accumulator, path, tiles?.Decoding, tiles?.Tile);
         };
     });
 
