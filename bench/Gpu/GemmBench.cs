@@ -79,11 +79,11 @@ internal sealed class GemmBench
         var ways = new List<Way>();
         if (product.Activation is null)
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
-        if (product.Activation == ActivationFormat.Fp8Group128)
-            ways.AddRange(from decoding in device.Arch >= 89 ? new[] { Fp8Decoding.Native, Fp8Decoding.BitMove } : [Fp8Decoding.BitMove] from tile in CodeKernels.Tiles select new Way(Tile: tile, Decoding: decoding));
+        var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
+        if (shape.CanPipelineCodes(device))
+            ways.AddRange(from decoding in CodeKernels.Decodings(product.Format) where decoding != Fp8Decoding.Native || device.Arch >= 89 from tile in CodeKernels.Tiles(product.Format) select new Way(Tile: tile, Decoding: decoding));
         if (device.Arch == 90 && (product.Activation is not null || product.Format == WeightFormat.Bf16))
             ways.AddRange(from kind in Enum.GetValues<HopperTileKind>() where HopperPlan.IsFp8(kind) == product.Activation is not null from clusters in new[] { false, true } select new Way(Hopper: kind, Clusters: clusters));
-        var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
         if (HopperMixedPlan.Exists(shape, device))
             ways.AddRange(HopperMixedPlan.TileRowCounts.Select(rows => new Way(MixedRows: rows)));
         return ways;

@@ -73,7 +73,7 @@ internal static class Fp8Products
         x.Scales = shared.SubView(scales + ((firstInput + MmaFragment.CColumn(Group.IdxX & 31, 0)) * sizeof(float)), 2 * sizeof(float)).Cast<uint>();
         GemmChunk w = default;
         w.Scales.Upper0 = Interop.IntAsFloat(shared.Cast<uint>()[(scales >> 2) + TTile.M + (place.WeightRow >> WeightRowsShift)]);
-        if (TFormat.IsNative)
+        if (TFormat.Operands == TiledOperands.Fp8)
         {
             w.Step0 = GemmProducts.Fragments<TWarp>(shared, place, start, 0);
             w.Step1 = GemmProducts.Fragments<TWarp>(shared, place, start, 1);

@@ -14,7 +14,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// (docs/kernels/gemm.md has pictures). W is the 16-row operand of the mma and x the 8-column one. What 64 columns add to a row
 /// is folded into the total with the multiplier of their scale block, so codes are multiplied exactly. NVFP4's group scales are multiplied
 /// into the codes, exactly too, and the matrix's scale at the end. A format of two terms goes along K twice. Where x is of codes, too, a turn is
-/// of 128 columns, which have one multiplier a row of x (<see cref="Fp8Products"/>).
+/// of as many columns as 128 bytes hold (<see cref="Fp8Products"/>, <see cref="Nvfp4Products"/>).
 /// The order of summation depends on K and format only.
 /// </remarks>
 internal static class Gemm
@@ -89,14 +89,16 @@ internal static class Gemm
             // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
             Group.Barrier();
             (int slab, int k) = At<TFormat, TTile>(a, source, turn + TStages.Count - 1, turns);
-            if (TFormat.CodesPerWordShift == 1 && !TFormat.HasInputScales)
+            if (TFormat.CodesPerWordShift == 1 && TFormat.Operands == TiledOperands.Bf16)
             {
                 Turn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, (full, empty), k, ref sums);
             }
             else
             {
                 Request<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, empty, slab, k);
-                if (TFormat.HasInputScales)
+                if (TFormat.Operands == TiledOperands.Nvfp4)
+                    Nvfp4Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
+                else if (TFormat.Operands != TiledOperands.Bf16)
                     Fp8Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
                 else
                     CodeTurn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, full, At<TFormat, TTile>(a, source, turn, turns), ref sums);
@@ -118,7 +120,9 @@ internal static class Gemm
     {
         GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, stage, k);
         GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, slab, k);
-        if (TFormat.HasInputScales)
+        if (TFormat.Operands == TiledOperands.Nvfp4)
+            Nvfp4Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, k);
+        else if (TFormat.Operands != TiledOperands.Bf16)
             Fp8Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, k);
         CpAsync.Commit();
     }

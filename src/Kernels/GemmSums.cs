@@ -17,6 +17,15 @@ internal struct GemmScales
 }
 
 /// <summary>
+/// What a lane knows of the E4M3 multipliers of 64 columns, four groups of 16, the first in the lowest byte: of two fragments of W and of two of x
+/// (<see cref="Mma.Nvfp4"/> says of which rows).
+/// </summary>
+internal struct GroupScales
+{
+    public uint Row0, Row1, First, Second;
+}
+
+/// <summary>
 /// A lane's sums for two fragments of x (8 rows each) and some fragments of W (16 rows each). W is the operand of 16 rows, so that
 /// decoded codes may go to any register and a fragment of x is a pair of neighbouring ones.
 /// </summary>
@@ -29,6 +38,9 @@ internal interface IGemmPair<TSelf>
     /// <summary>Adds the products of one step with both fragments of x.</summary>
     static abstract void Step<TFormat>(ref TSelf sums, GemmFragments w, U2 first, U2 second)
         where TFormat : struct, ITiledFormat;
+
+    /// <summary>The same with E2M1 codes and their multipliers.</summary>
+    static abstract void Step(ref TSelf sums, GemmFragments w, U2 first, U2 second, GroupScales scales);
 
     /// <summary>sums += part · scales.</summary>
     static abstract void Fold(ref TSelf sums, TSelf part, GemmScales scales);
@@ -52,6 +64,12 @@ internal struct GemmPair1 : IGemmPair<GemmPair1>
     {
         sums.First = TFormat.Multiply(w.Row0, first, sums.First);
         sums.Second = TFormat.Multiply(w.Row0, second, sums.Second);
+    }
+
+    public static void Step(ref GemmPair1 sums, GemmFragments w, U2 first, U2 second, GroupScales scales)
+    {
+        sums.First = Mma.Nvfp4(w.Row0, first, sums.First, scales.Row0, scales.First);
+        sums.Second = Mma.Nvfp4(w.Row0, second, sums.Second, scales.Row0, scales.Second);
     }
 
     public static void Fold(ref GemmPair1 sums, GemmPair1 part, GemmScales scales)
@@ -121,6 +139,14 @@ internal struct GemmPair2 : IGemmPair<GemmPair2>
         sums.Second1 = TFormat.Multiply(w.Row1, second, sums.Second1);
     }
 
+    public static void Step(ref GemmPair2 sums, GemmFragments w, U2 first, U2 second, GroupScales scales)
+    {
+        sums.First0 = Mma.Nvfp4(w.Row0, first, sums.First0, scales.Row0, scales.First);
+        sums.First1 = Mma.Nvfp4(w.Row1, first, sums.First1, scales.Row1, scales.First);
+        sums.Second0 = Mma.Nvfp4(w.Row0, second, sums.Second0, scales.Row0, scales.Second);
+        sums.Second1 = Mma.Nvfp4(w.Row1, second, sums.Second1, scales.Row1, scales.Second);
+    }
+
     public static void Fold(ref GemmPair2 sums, GemmPair2 part, GemmScales scales)
     {
         sums.First0 = GemmPair1.Fold(sums.First0, part.First0, scales.Upper0, scales.Lower0);
@@ -162,6 +188,14 @@ internal struct GemmPair4 : IGemmPair<GemmPair4>
         w.Row0 = w.Row2;
         w.Row1 = w.Row3;
         GemmPair2.Step<TFormat>(ref sums.Lower, w, first, second);
+    }
+
+    public static void Step(ref GemmPair4 sums, GemmFragments w, U2 first, U2 second, GroupScales scales)
+    {
+        GemmPair2.Step(ref sums.Upper, w, first, second, scales);
+        w.Row0 = w.Row2;
+        w.Row1 = w.Row3;
+        GemmPair2.Step(ref sums.Lower, w, first, second, scales);
     }
 
     public static void Fold(ref GemmPair4 sums, GemmPair4 part, GemmScales scales)

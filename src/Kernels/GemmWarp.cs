@@ -42,6 +42,9 @@ internal interface IGemmWarp<TSelf>
     static abstract void Codes<TFormat>(ref TSelf sums, Fp8Inputs x, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat;
 
+    /// <summary>Adds the products of 256 columns of E2M1 codes.</summary>
+    static abstract void Codes(ref TSelf sums, Nvfp4Inputs x, int bytes, Nvfp4Weights w);
+
     /// <inheritdoc cref="IGemmPair{TSelf}.Publish"/>
     static abstract void Publish(TSelf sums, ArrayView<uint> target, int bytes, int pitch);
 }
@@ -83,7 +86,7 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
         where TFormat : struct, ITiledFormat
     {
         TPair part = default;
-        if (TFormat.IsNative)
+        if (TFormat.Operands == TiledOperands.Fp8)
         {
             Step<TFormat>(ref part, x.Step0, bytes, w.Step0);
             Step<TFormat>(ref part, x.Step1, bytes, w.Step1);
@@ -102,6 +105,15 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
         TPair.FoldInputs(ref sums.Sums, part, Fp8Products.Scales(x, bytes, w.Scales.Upper0));
     }
 
+    public static void Codes(ref GemmOnce<TPair> sums, Nvfp4Inputs x, int bytes, Nvfp4Weights w)
+    {
+        U4 first = Nvfp4Products.Scales(x, bytes), second = Nvfp4Products.Scales(x, bytes + InputBytes);
+        Step(ref sums.Sums, x.Step0, bytes, w.Step0, Nvfp4Products.Join(w.Row0.X, w.Row1.X, first.X, second.X));
+        Step(ref sums.Sums, x.Step1, bytes, w.Step1, Nvfp4Products.Join(w.Row0.Y, w.Row1.Y, first.Y, second.Y));
+        Step(ref sums.Sums, x.Step2, bytes, w.Step2, Nvfp4Products.Join(w.Row0.Z, w.Row1.Z, first.Z, second.Z));
+        Step(ref sums.Sums, x.Step3, bytes, w.Step3, Nvfp4Products.Join(w.Row0.W, w.Row1.W, first.W, second.W));
+    }
+
     public static void Publish(GemmOnce<TPair> sums, ArrayView<uint> target, int bytes, int pitch) => TPair.Publish(sums.Sums, target, bytes, pitch);
 
     private static void Step<TFormat>(ref TPair sums, ArrayView<ushort> x, int bytes, GemmFragments w)
@@ -109,6 +121,12 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
     {
         U4 inputs = LdMatrix.X4At(ref x[0], bytes);
         TPair.Step<TFormat>(ref sums, w, Low(inputs), High(inputs));
+    }
+
+    private static void Step(ref TPair sums, ArrayView<ushort> x, int bytes, GemmFragments w, GroupScales scales)
+    {
+        U4 inputs = LdMatrix.X4At(ref x[0], bytes);
+        TPair.Step(ref sums, w, Low(inputs), High(inputs), scales);
     }
 
     private static U2 Low(U4 v)
@@ -157,6 +175,12 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
     {
         T.Codes<TFormat>(ref sums.First, x, bytes, w);
         T.Codes<TFormat>(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void Codes(ref GemmTwice<T> sums, Nvfp4Inputs x, int bytes, Nvfp4Weights w)
+    {
+        T.Codes(ref sums.First, x, bytes, w);
+        T.Codes(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
     }
 
     public static void Publish(GemmTwice<T> sums, ArrayView<uint> target, int bytes, int pitch)

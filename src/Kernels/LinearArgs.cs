@@ -19,7 +19,7 @@ internal struct LinearArgs
     /// <summary>[M / RowsPerInput, K] BF16.</summary>
     public ArrayView<ushort> X;
 
-    /// <summary>The multipliers of x where it is quantised; X then holds its codes (skinny kernel, and tiles of FP8 by FP8).</summary>
+    /// <summary>The multipliers of x where it is quantised; X then holds its codes (skinny kernel, and tiles with codes on both sides).</summary>
     public ScaleTable InputScales;
 
     /// <summary>[M, YStride] BF16 or float32.</summary>
@@ -43,7 +43,7 @@ internal struct LinearArgs
     public int M;
     public int N;
 
-    /// <summary>Columns; in tiles of FP8 by FP8 pairs of them.</summary>
+    /// <summary>Columns; in tiles with codes on both sides 16 bits of these.</summary>
     public int K;
 
     /// <summary>Elements between rows of Y.</summary>

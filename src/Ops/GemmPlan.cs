@@ -16,6 +16,7 @@ internal static class GemmPlan
     private static readonly (GemmTile Tile, int Cost)[] OfCodes =
     [
         (GemmTile.M128N128K128, 100), (GemmTile.M64N128K128, 115), (GemmTile.M32N64K128, 200),
+        (GemmTile.M128N128K256, 100), (GemmTile.M64N128K256, 115), (GemmTile.M32N64K256, 200),
     ];
 
     // Among experts rows spread: a tile of 128 must be filled more than half on average.
@@ -28,16 +29,17 @@ internal static class GemmPlan
         return new LinearPlan(LinearPath.Gemm, LinearPlan.TileDecoding(shape.Format), true, (int)Math.Min(Blocks(shape, info, gated), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
     }
 
-    /// <summary>For FP8 on both sides.</summary>
+    /// <summary>For codes on both sides.</summary>
     public static LinearPlan ChooseCodes(in LinearShape shape, in LinearDevice device, Fp8Decoding? decoding, GemmTile? force)
     {
-        GemmTile tile = force ?? Least(OfCodes, shape, device, gated: false, GemmTile.M64N128K128);
+        GemmTile tile = force ?? Least(OfCodes, shape, device, gated: false, shape.Format == WeightFormat.Nvfp4 ? GemmTile.M64N128K256 : GemmTile.M64N128K128);
         GemmTileInfo info = CodeKernels.Info(tile);
-        return new LinearPlan(LinearPath.Gemm, decoding ?? (MultipliesCodes(device) ? Fp8Decoding.Native : Fp8Decoding.BitMove), true, (int)Math.Min(Blocks(shape, info, false), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
+        bool native = shape.Format == WeightFormat.Nvfp4 || MultipliesFp8(device);
+        return new LinearPlan(LinearPath.Gemm, decoding ?? (native ? Fp8Decoding.Native : Fp8Decoding.BitMove), true, (int)Math.Min(Blocks(shape, info, false), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
     }
 
     /// <summary>Whether <c>mma.sync</c> has FP8 units: Ada and consumer Blackwell. Hopper, which has others, takes the instruction apart and is slow; so, one must assume, does compute capability 10.</summary>
-    private static bool MultipliesCodes(in LinearDevice device) => device.Arch is 89 or (>= 120 and < 130);
+    private static bool MultipliesFp8(in LinearDevice device) => device.Arch is 89 or (>= 120 and < 130);
 
     private static GemmTile ChooseTile(in LinearShape shape, in LinearDevice device, bool gated)
     {
@@ -60,7 +62,7 @@ internal static class GemmPlan
         bool codes = shape.Activations is not null;
         foreach ((GemmTile tile, int cost) in tiles)
         {
-            if (!codes && !GemmKernels.Exists(shape.Format, tile, gated))
+            if (codes ? CodeKernels.FormatOf(tile) != shape.Format : !GemmKernels.Exists(shape.Format, tile, gated))
                 continue;
             GemmTileInfo info = codes ? CodeKernels.Info(tile) : GemmKernels.Info(shape.Format, tile);
             if (!info.Fits(device))

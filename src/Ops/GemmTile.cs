@@ -12,6 +12,9 @@ internal enum GemmTile
     M128N256K64,
     M256N128K64,
     M128N128K128,
+    M32N64K256,
+    M64N128K256,
+    M128N128K256,
 }
 
 /// <summary>What the plan must know of a tile in a weight format.</summary>

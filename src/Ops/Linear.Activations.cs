@@ -10,7 +10,7 @@ public static partial class Linear
     /// <remarks>
     /// What goes together: FP8 weights of any block with either FP8 activations, NVFP4 with NVFP4, INT4 weights of one scale a row
     /// (blocks of K columns or more) with INT4, where the sum is an exact integer whatever the accumulator. Any m, N, K. On a card float32 sums of few rows stream and those of many rows of FP8 in
-    /// groups of 128 run in tiles of tensor cores; others are dot products by warps. Bitwise
+    /// groups of 128, on compute capability 12.0 of NVFP4 too, run in tiles of tensor cores; others are dot products by warps. Bitwise
     /// repeatable; up to 16 rows a row's bits depend neither on m nor on other rows, and beyond 16 neither, though they may be others.
     /// </remarks>
     /// <param name="stream">Stream to launch on.</param>
@@ -86,7 +86,7 @@ public static partial class Linear
         LinearArgs args = CreateArgs(weights, default, y, size.M, size.YStride, float32) with { X = x.Codes.View.Cast<ushort>(), InputScales = x.ScaleTable };
         if (plan.Tile is { } tile)
         {
-            stream.Device.Launch(CodeKernels.Get(plan.Decoding, tile), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args with { K = weights.K / 2 });
+            stream.Device.Launch(CodeKernels.Get(plan.Decoding, tile), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args with { K = weights.K / CodeKernels.CodesInColumn(weights.Format) });
             return;
         }
         stream.Device.Launch(SkinnyKernels.Get(weights.Format, x.Format, size.M, float32), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, size.M), args);

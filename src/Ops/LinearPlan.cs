@@ -53,9 +53,16 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
     /// <summary>Whether the skinny kernel can run it: whole 16-byte words, wide enough scale blocks, at most 16 rows, no experts.</summary>
     public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && SkinnyKernels.Exist(Format, Activations, Block);
 
-    /// <summary>Whether the pipelined kernel can run it with codes on both sides: whole 16-byte words, one matrix, a scale on each side for a turn and a warp.</summary>
-    public bool CanPipelineCodes => Aligned && Experts == 0 && Format == WeightFormat.Fp8Block && Activations == ActivationFormat.Fp8Group128
-        && Block is { Rows: >= Fp8Products.WeightRows, Columns: >= Fp8Products.Columns };
+    /// <summary>
+    /// Whether the pipelined kernel can run it with codes on both sides: whole 16-byte words, one matrix; FP8 with a scale on each side for a turn and a warp,
+    /// NVFP4 on the one architecture that multiplies it, with whole words of group scales.
+    /// </summary>
+    public bool CanPipelineCodes(in LinearDevice device) => Aligned && Experts == 0 && (Format, Activations) switch
+    {
+        (WeightFormat.Fp8Block, ActivationFormat.Fp8Group128) => Block is { Rows: >= Fp8Products.WeightRows, Columns: >= Fp8Products.Columns },
+        (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => device.Arch == CodeKernels.Nvfp4Arch && K % Nvfp4Products.Columns == 0,
+        _ => false,
+    };
 
     /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, wide enough scale blocks.</summary>
     public bool CanPipeline => Aligned && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
@@ -125,7 +132,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     }
 
     /// <summary>
-    /// For quantised activations, of which few rows stream and many of FP8 run in tiles, and for accumulators other than float32 (no activations in
+    /// For quantised activations, of which few rows stream and many run in tiles where there are any, and for accumulators other than float32 (no activations in
     /// the shape then). Tests and benchmarks force a path, and for tiles a decoder and a tile.
     /// </summary>
     public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
@@ -156,7 +163,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
             return LinearPath.AccurateScalar;
         if (shape.Activations is not null && shape.CanStream)
             return LinearPath.SkinnyGemm;
-        return shape.CanPipelineCodes && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
+        return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }
 
     // Depends on N and format only, never on M: a row's sums have one order for every M.

@@ -56,13 +56,14 @@ internal static class KernelCases
             }
     }
 
-    // FP8 on both sides. Below 8.9 there is no instruction that multiplies codes.
+    // Codes on both sides, which some cards cannot multiply as they are.
     private static IEnumerable<SmallCase> CodeTiles(GpuDevice device) =>
-        from decoding in new[] { Fp8Decoding.Native, Fp8Decoding.BitMove }
-        where decoding != Fp8Decoding.Native || !device.IsCuda || device.Target!.Value.Number >= 89
-        from tile in CodeKernels.Tiles
+        from format in new[] { ActivationFormat.Fp8Group128, ActivationFormat.Nvfp4 }
+        from decoding in CodeKernels.Decodings(OperatorCases.WeightsOf(format))
+        from tile in CodeKernels.Tiles(OperatorCases.WeightsOf(format))
+        where !device.IsCuda || CodeKernels.Get(decoding, tile).Traits.RunsOn(device.Target!.Value)
         from float32 in new[] { false, true }
-        select OfActivations(ActivationFormat.Fp8Group128, M, float32, Accumulator.Float32, LinearPath.Gemm, (decoding, tile));
+        select OfActivations(format, M, float32, Accumulator.Float32, LinearPath.Gemm, (decoding, tile));
 
     private static IEnumerable<SmallCase> Fused() =>
         from format in WeightFormats.All
@@ -300,8 +301,10 @@ internal static class KernelCases
 
     private static SmallCase OfActivations(ActivationFormat format, int m, bool float32, Accumulator accumulator, LinearPath path, (Fp8Decoding Decoding, GemmTile Tile)? tiles = null) => new($"{path} of {format} [{m}, {N}, {K}] {tiles} {accumulator} float32 {float32}", t =>
     {
-        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(OperatorCases.WeightsOf(format), N, K, 1, OperatorCases.BlockOf(format)), t.Halves(m * K), Bytes(t, m * N, float32));
-        QuantizedActivations quantized = t.Activations(format, m, K);
+        // Tiles of NVFP4 take whole words of group scales.
+        int k = tiles is not null && format == ActivationFormat.Nvfp4 ? 192 : K;
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(OperatorCases.WeightsOf(format), N, k, 1, OperatorCases.BlockOf(format)), t.Halves(m * k), Bytes(t, m * N, float32));
+        QuantizedActivations quantized = t.Activations(format, m, k);
         return stream =>
         {
             ActivationQuantizer.Quantize(stream, x, quantized, m);

@@ -109,6 +109,23 @@ public sealed class LinearPlanTests
         Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Tile is { } tile ? $" in {tile}" : "")}");
     }
 
+    [Theory]
+    // NVFP4 by NVFP4 has tiles on the one architecture whose tensor cores multiply its scales, in whole words of them.
+    [InlineData(120, 17, 4096, "Gemm Native 224×1 of 128 in M32N64K256")]
+    [InlineData(120, 4096, 4096, "Gemm Native 3584×1 of 256 in M128N128K256")]
+    [InlineData(120, 4096, 4128, "Accurate Table")]
+    [InlineData(120, 16, 4096, "SkinnyGemm Table")]
+    [InlineData(121, 4096, 4096, "Accurate Table")]
+    [InlineData(100, 4096, 4096, "Accurate Table")]
+    [InlineData(90, 4096, 4096, "Accurate Table")]
+    [InlineData(89, 4096, 4096, "Accurate Table")]
+    public void ChoosesForNvfp4OnBothSides(int arch, int m, int k, string expected)
+    {
+        LinearPlan plan = LinearPlan.ChooseAccurate(new LinearShape(m, 14336, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4), Rtx5090 with { Arch = arch });
+        Assert.Equal(expected, $"{plan.Path} {plan.Decoding}{(plan.Tile is { } tile ? $" {plan.GridX}×{plan.GridY} of {plan.Threads} in {tile}" : "")}");
+        Assert.True(plan.SharedBytes <= Rtx5090.SharedBytes);
+    }
+
     [Fact]
     public void CodesAreMultipliedAsTheyAreWhereThereAreUnitsForThatOnly()
     {

@@ -7,9 +7,7 @@ internal readonly struct TiledBf16 : ITiledFormat
 {
     public static int CodesPerWordShift => 1;
 
-    public static bool HasInputScales => false;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 1;
 
@@ -35,9 +33,7 @@ internal readonly struct TiledFp8 : ITiledFormat
 {
     public static int CodesPerWordShift => 2;
 
-    public static bool HasInputScales => false;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 1;
 
@@ -70,9 +66,7 @@ internal readonly struct TiledFp8TwoTerm : ITiledFormat
 {
     public static int CodesPerWordShift => 2;
 
-    public static bool HasInputScales => false;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 2;
 
@@ -125,9 +119,7 @@ internal readonly struct TiledInt4 : ITiledFormat
 
     public static int CodesPerWordShift => 3;
 
-    public static bool HasInputScales => false;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 1;
 
@@ -169,9 +161,7 @@ internal readonly struct TiledInt4Zero : ITiledFormat
 
     public static int CodesPerWordShift => 3;
 
-    public static bool HasInputScales => false;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 1;
 
@@ -216,9 +206,7 @@ internal readonly struct TiledNvfp4 : ITiledFormat
 
     public static int CodesPerWordShift => 3;
 
-    public static bool HasInputScales => false;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 1;
 

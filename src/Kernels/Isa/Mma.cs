@@ -25,6 +25,30 @@ internal static unsafe class Mma
     [IntrinsicImplementation, Ptx("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 %d, %0, %1, %2;", MinArch = 89, MinVersion = 84)]
     public static F4 E4M3(U4 a, U2 b, F4 c) => Multiply<E4M3Decoder>(a, b, c);
 
+    /// <summary>
+    /// E2M1 operands, 64 columns, float32 accumulators. Each 16 columns of a row of A and of a column of B have an E4M3 multiplier without a sign: four bytes
+    /// a lane, the first columns' lowest, of the row and the column that <see cref="MmaFragment.AScaleRow"/> and <see cref="MmaFragment.BScaleColumn"/> say.
+    /// </summary>
+    [IntrinsicImplementation]
+    [Ptx("mma.sync.aligned.m16n8k64.row.col.kind::mxf4nvf4.block_scale.scale_vec::4X.f32.e2m1.e2m1.f32.ue4m3 %d, %0, %1, %2, %3, {0, 0}, %4, {0, 0};", ExactArch = "120a")]
+    public static F4 Nvfp4(U4 a, U2 b, F4 c, uint scalesA, uint scalesB)
+    {
+        // The lane's columns of each register lie in one group of 16, whose multipliers another lane of the four holds.
+        uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
+        float* elements = stackalloc float[6 * E2M1Decoder.Elements];
+        ulong* scales = WarpEmulation.Gather("mma.sync (e2m1 scales)", scalesA | (ulong)scalesB << 32);
+        int lane = Warp.LaneIdx, first = lane & ~3;
+        for (int r = 0; r < 6; r++)
+        {
+            int k = r < 4 ? MmaFragment.AColumn(lane, r, E2M1Decoder.Elements) : MmaFragment.BK(lane, r - 4, E2M1Decoder.Elements);
+            uint word = r < 4 ? (uint)scales[first + (r & 1)] : (uint)(scales[first] >> 32);
+            float scale = E4M3Decoder.Decode((word >> (8 * (k / 16))) & 0x7F);
+            for (int i = 0; i < E2M1Decoder.Elements; i++)
+                elements[r * E2M1Decoder.Elements + i] = E2M1Decoder.Decode(registers[r] >> (4 * i)) * scale;
+        }
+        return Multiply<E2M1Decoder>(elements, c);
+    }
+
     private interface IDecoder
     {
         static abstract string Instruction { get; }
@@ -54,16 +78,36 @@ internal static unsafe class Mma
         public static float Decode(uint bits) => (float)BitConverter.UInt16BitsToHalf((ushort)bits);
     }
 
+    private readonly struct E2M1Decoder : IDecoder
+    {
+        public static string Instruction => "mma.sync (e2m1)";
+
+        public static int Elements => 8;
+
+        public static float Decode(uint bits) => Cvt.FromBf16(Formats.Nvfp4.DecodeCode(bits & 0xF));
+    }
+
     private readonly struct E4M3Decoder : IDecoder
     {
         public static string Instruction => "mma.sync (e4m3)";
 
         public static int Elements => 4;
 
-        public static float Decode(uint bits) => Cvt.F16Low(Cvt.E4M3x2LowToF16x2(bits & 0xFF));
+        public static float Decode(uint bits) => (bits & 0x7F) == 0x7F ? float.NaN : Formats.Nvfp4.GroupScale((byte)bits);
     }
 
     private static F4 Multiply<T>(U4 a, U2 b, F4 c)
+        where T : struct, IDecoder
+    {
+        uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
+        float* elements = stackalloc float[6 * T.Elements];
+        for (int i = 0; i < 6 * T.Elements; i++)
+            elements[i] = T.Decode(registers[i / T.Elements] >> (32 / T.Elements * (i % T.Elements)));
+        return Multiply<T>(elements, c);
+    }
+
+    // Of a lane's elements of A, a register behind the other, and of B.
+    private static F4 Multiply<T>(float* elements, F4 c)
         where T : struct, IDecoder
     {
         // Every lane scatters its elements into both matrices, both with k contiguous, then sums its four outputs.
@@ -71,11 +115,10 @@ internal static unsafe class Mma
         float* matrixA = WarpEmulation.Begin<float>(T.Instruction, lanes: 32);
         float* matrixB = matrixA + Rows * k;
         int lane = Warp.LaneIdx;
-        uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
         for (int r = 0; r < 4; r++)
-            Scatter<T>(registers[r], matrixA + MmaFragment.ARow(lane, r) * k + MmaFragment.AColumn(lane, r, T.Elements));
+            Scatter<T>(elements + r * T.Elements, matrixA + MmaFragment.ARow(lane, r) * k + MmaFragment.AColumn(lane, r, T.Elements));
         for (int r = 0; r < 2; r++)
-            Scatter<T>(registers[4 + r], matrixB + MmaFragment.BColumn(lane) * k + MmaFragment.BK(lane, r, T.Elements));
+            Scatter<T>(elements + (4 + r) * T.Elements, matrixB + MmaFragment.BColumn(lane) * k + MmaFragment.BK(lane, r, T.Elements));
 
         WarpEmulation.Meet();
         float* sums = stackalloc float[] { c.X, c.Y, c.Z, c.W };
@@ -92,10 +135,10 @@ internal static unsafe class Mma
         return new F4 { X = sums[0], Y = sums[1], Z = sums[2], W = sums[3] };
     }
 
-    private static void Scatter<T>(uint register, float* elements)
+    private static void Scatter<T>(float* elements, float* target)
         where T : struct, IDecoder
     {
         for (int i = 0; i < T.Elements; i++)
-            elements[i] = T.Decode(register >> (32 / T.Elements * i));
+            target[i] = elements[i];
     }
 }

@@ -3,7 +3,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// <summary>
 /// The one place that says which element of an m16n8 product each register of each lane holds (A row-major 16×K,
 /// B column-major K×8, C and D 16×8). A register holds consecutive elements of A or B, the lowest column or k in its lowest bits: two
-/// of 16 bits (K = 16), which is the picture, or four of 8 (K = 32), the same with every number of columns doubled.
+/// of 16 bits (K = 16), which is the picture, four of 8 (K = 32), the same with every number of columns doubled, or eight of 4 (K = 64).
 /// </summary>
 /// <remarks>
 /// With g = lane / 4 (0..7) and t = lane % 4 (0..3):
@@ -32,6 +32,12 @@ internal static class MmaFragment
 
     /// <summary>Column (n) of B, 0..7, in both registers.</summary>
     public static int BColumn(int lane) => lane >> 2;
+
+    /// <summary>Row of A (0..15) whose multipliers a lane holds; of each four lanes the first two are asked.</summary>
+    public static int AScaleRow(int lane) => (lane >> 2) + 8 * (lane & 1);
+
+    /// <summary>Column of B (0..7) whose multipliers a lane holds; of each four lanes the first is asked.</summary>
+    public static int BScaleColumn(int lane) => lane >> 2;
 
     /// <summary>Row of C and D (0..15) in element <paramref name="i"/> 0..3.</summary>
     public static int CRow(int lane, int i) => (lane >> 2) + 8 * (i >> 1);

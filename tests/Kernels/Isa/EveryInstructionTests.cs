@@ -96,6 +96,16 @@ public sealed partial class EveryInstructionTests
         StoreSums(a, at, sum);
     }
 
+    /// <summary>Four-bit products: of codes of any kind and multipliers that are powers of two.</summary>
+    internal static void ScaledCodes(Args a)
+    {
+        int at = Group.IdxX * Words;
+        F4 sum = default;
+        sum.Y = Group.IdxX;
+        sum = Mma.Nvfp4(Mem.LoadGlobal(ref a.Input[at]), Mem.LoadGlobal2(ref a.Input[at + 4]), sum, a.Input[at + 6] & 0x38383838u, a.Input[at + 7] & 0x38383838u);
+        StoreSums(a, at, sum);
+    }
+
     private static void StoreSums(Args a, int at, F4 sums)
     {
         a.Output[at] = Interop.FloatAsInt(sums.X);
@@ -201,7 +211,7 @@ public sealed partial class EveryInstructionTests
     private static readonly KernelDefinition<Args>[] Kernels =
     [
         new(Memory, new KernelTraits(Lanes)), new(Matrices, new KernelTraits(Lanes)), new(Exact, new KernelTraits(Lanes)), new(Near, new KernelTraits(Lanes)),
-        new(Codes, new KernelTraits(Lanes, MinArch: 89)),
+        new(Codes, new KernelTraits(Lanes, MinArch: 89)), new(ScaledCodes, new KernelTraits(Lanes, MinArch: 120, ExactArch: "120a")),
     ];
 
     public static TheoryData<string> Targets => [.. PtxTarget.All.Select(t => t.ToString())];
@@ -216,7 +226,8 @@ public sealed partial class EveryInstructionTests
         foreach (MethodInfo method in PtxIntrinsics.All)
         {
             var attribute = method.GetCustomAttribute<PtxAttribute>()!;
-            if (attribute.MinArch > target.Number || attribute.ExactArch is not null)
+            // Those of sm_90a are Hopper's kernels' alone.
+            if (attribute.MinArch > target.Number || (attribute.ExactArch is { } exact && (exact == "90a" || exact != target.Name)))
                 continue;
             foreach (Match instruction in Mnemonic().Matches(attribute.Text))
                 Assert.True(text.Contains(instruction.Value, StringComparison.Ordinal), $"{method.DeclaringType!.Name}.{method.Name}: no kernel here has {instruction.Value}");
@@ -256,7 +267,7 @@ public sealed partial class EveryInstructionTests
         for (int i = 0; i < words.Length; i++)
             words[i] = Kernels[kernel].Method.Name switch
             {
-                nameof(Memory) => (uint)random.NextInt64(1L << 32),
+                nameof(Memory) or nameof(ScaledCodes) => (uint)random.NextInt64(1L << 32),
                 nameof(Matrices) => i < words.Length / 2 ? Pair(() => ((BFloat16)random.Next(-8, 9)).Bits) : Pair(() => BitConverter.HalfToUInt16Bits((System.Half)random.Next(-8, 9))),
                 nameof(Codes) => Pair(() => (ushort)(SmallCode(random) | SmallCode(random) << 8)),
                 nameof(Near) => Interop.FloatAsInt(random.NextSingle() * 20 + 0.01f),

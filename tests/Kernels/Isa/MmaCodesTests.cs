@@ -29,6 +29,10 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
                 Assert.Equal(DocumentedA(lane, i), (MmaFragment.ARow(lane, i / 4), MmaFragment.AColumn(lane, i / 4, 4) + i % 4));
             for (int i = 0; i < 8; i++)
                 Assert.Equal(DocumentedB(lane, i), (MmaFragment.BK(lane, i / 4, 4) + i % 4, MmaFragment.BColumn(lane)));
+            for (int i = 0; i < 32; i++)
+                Assert.Equal(DocumentedA4(lane, i), (MmaFragment.ARow(lane, i / 8), MmaFragment.AColumn(lane, i / 8, 8) + i % 8));
+            for (int i = 0; i < 16; i++)
+                Assert.Equal(DocumentedB4(lane, i), (MmaFragment.BK(lane, i / 8, 8) + i % 8, MmaFragment.BColumn(lane)));
         }
     }
 
@@ -80,6 +84,67 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
         float[] d = Run(a, b, new float[M * N]);
         for (int i = 0; i < M * N; i++)
             Assert.Equal(i / N == 3 || i % N == 6 ? float.NaN : 32, d[i]);
+    }
+
+    // .m16n8k64 of 4-bit codes, eight elements a register: a0..a31, b0..b15.
+    private static (int Row, int Column) DocumentedA4(int lane, int i) =>
+        (i is >= 0 and < 8 or >= 16 and < 24 ? lane / 4 : lane / 4 + 8, lane % 4 * 8 + i % 8 + (i < 16 ? 0 : 32));
+
+    private static (int K, int Column) DocumentedB4(int lane, int i) => (lane % 4 * 8 + i % 8 + (i < 8 ? 0 : 32), lane / 4);
+
+    /// <summary>Sixteen words a lane: A, B, C and the multipliers of both.</summary>
+    internal static void MultiplyNvfp4(ArrayView<uint> input, ArrayView<uint> output)
+    {
+        int lane = Group.IdxX, at = lane * LaneWords;
+        var a = new U4 { X = input[at], Y = input[at + 1], Z = input[at + 2], W = input[at + 3] };
+        var b = new U2 { X = input[at + 4], Y = input[at + 5] };
+        var c = new F4 { X = Interop.IntAsFloat(input[at + 6]), Y = Interop.IntAsFloat(input[at + 7]), Z = Interop.IntAsFloat(input[at + 8]), W = Interop.IntAsFloat(input[at + 9]) };
+        F4 d = Mma.Nvfp4(a, b, c, input[at + 10], input[at + 11]);
+        output[lane * 4] = Interop.FloatAsInt(d.X);
+        output[lane * 4 + 1] = Interop.FloatAsInt(d.Y);
+        output[lane * 4 + 2] = Interop.FloatAsInt(d.Z);
+        output[lane * 4 + 3] = Interop.FloatAsInt(d.W);
+    }
+
+    // Every code, and another multiplier for each row or column and 16 of k; the lanes that are not asked for theirs hold NaN.
+    [Fact]
+    public void Multiplies_four_bits_with_the_multipliers_of_their_groups()
+    {
+        const int Columns = 64, Groups = Columns / 16;
+        var random = new Random(3);
+        int[] a = [.. Enumerable.Range(0, M * Columns).Select(i => i * 5 % 16)], b = [.. Enumerable.Range(0, N * Columns).Select(_ => random.Next(16))];
+        byte[] scalesA = [.. Enumerable.Range(0, M * Groups).Select(i => (byte)(i * 2 % 0x7F))], scalesB = [.. Enumerable.Range(0, N * Groups).Select(i => (byte)(0x7E - i * 3))];
+        float[] c = RandomData.Gaussian(M * N, 4, 1000);
+        var input = new uint[Lanes * LaneWords];
+        for (int lane = 0; lane < Lanes; lane++)
+        {
+            int at = lane * LaneWords;
+            for (int i = 0; i < 32; i++)
+                input[at + i / 8] |= (uint)a[DocumentedA4(lane, i).Row * Columns + DocumentedA4(lane, i).Column] << (i % 8 * 4);
+            for (int i = 0; i < 16; i++)
+                input[at + 4 + i / 8] |= (uint)b[DocumentedB4(lane, i).Column * Columns + DocumentedB4(lane, i).K] << (i % 8 * 4);
+            for (int i = 0; i < 4; i++)
+                input[at + 6 + i] = Interop.FloatAsInt(c[DocumentedC(lane, i).Row * N + DocumentedC(lane, i).Column]);
+            // Selectors 0: rows g and g + 8 from the first two lanes of four, column g from the first.
+            input[at + 10] = lane % 4 < 2 ? BitConverter.ToUInt32(scalesA, (lane / 4 + lane % 4 * 8) * Groups) : 0x7F7F7F7F;
+            input[at + 11] = lane % 4 == 0 ? BitConverter.ToUInt32(scalesB, lane / 4 * Groups) : 0x7F7F7F7F;
+        }
+        uint[] output = warp.Launch(MultiplyNvfp4, input, M * N);
+        for (int lane = 0; lane < Lanes; lane++)
+        {
+            for (int i = 0; i < 4; i++)
+            {
+                (int row, int column) = DocumentedC(lane, i);
+                double sum = c[row * N + column], magnitude = Math.Abs(sum);
+                for (int k = 0; k < Columns; k++)
+                {
+                    double product = MatrixOracle.E2M1[a[row * Columns + k]] * MatrixOracle.E4M3[scalesA[row * Groups + k / 16]] * MatrixOracle.E2M1[b[column * Columns + k]] * MatrixOracle.E4M3[scalesB[column * Groups + k / 16]];
+                    sum += product;
+                    magnitude += Math.Abs(product);
+                }
+                Assert.Equal(sum, Interop.IntAsFloat(output[lane * 4 + i]), 1e-6 * magnitude);
+            }
+        }
     }
 
     private static byte Finite(int code) => (byte)((code & 0x7F) == 0x7F ? 0x7E : code);

@@ -7,9 +7,7 @@ internal readonly struct TiledFp8Native : ITiledFormat
 {
     public static int CodesPerWordShift => 1;
 
-    public static bool HasInputScales => true;
-
-    public static bool IsNative => true;
+    public static TiledOperands Operands => TiledOperands.Fp8;
 
     public static int Terms => 1;
 
@@ -43,9 +41,7 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
 
     public static int CodesPerWordShift => 1;
 
-    public static bool HasInputScales => true;
-
-    public static bool IsNative => false;
+    public static TiledOperands Operands => TiledOperands.DecodedFp8;
 
     public static int Terms => 1;
 
@@ -76,4 +72,32 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
 
     /// <summary>The four codes of the first or the second word.</summary>
     public static U2 Decode(U4 codes, int step, uint operand) => Fp8Pairs.Decode(step == 0 ? codes.X : codes.Y, left: 7, right: 1, StreamedFp8Half.Magnitude);
+}
+
+/// <summary>
+/// NVFP4 on both sides, multiplied as it is together with the multipliers of its groups (sm_120a); those of the matrix and of the row of x come at the end.
+/// </summary>
+internal readonly struct TiledNvfp4Native : ITiledFormat
+{
+    public static int CodesPerWordShift => 1;
+
+    public static TiledOperands Operands => TiledOperands.Nvfp4;
+
+    public static int Terms => 1;
+
+    public static bool HasRowScales => false;
+
+    public static bool HasOperands => false;
+
+    public static bool HasMatrixScale => true;
+
+    public static uint Operand(ScaleTable scales, int slab, int n, int k) => 0;
+
+    public static float MatrixScale(ScaleTable scales, int slab) => scales.Blocks[slab];
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => default;
+
+    public static U2 DecodeInput(uint codes) => default;
+
+    public static U2 Decode(U4 codes, int step, uint operand) => default;
 }
