@@ -71,10 +71,11 @@ internal static class TileLinear
     public static int SharedBytes<TSink>(int warps, int k, int experts)
         where TSink : struct, ITileSink => TileRow.ScratchBytes + (2 * k) + RouterBytes<TSink>(experts) + (warps * TileStream.Sums * sizeof(float));
 
-    public static void Run<TFormat, TInputs, TSink>(TileLinearArgs a)
+    public static void Run<TFormat, TInputs, TSink, TTurns>(TileLinearArgs a)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
+        where TTurns : struct, ITileTurns
     {
         ArrayView<float> columns = SharedMemory.Allocate<float>(TileStream.Rows);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
@@ -85,10 +86,12 @@ internal static class TileLinear
         ArrayView<float> partials = shared.SubView(routerStart + routerBytes, warps * TileStream.Sums * sizeof(float)).Cast<float>();
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         F4 sum;
-        if (TInputs.IsNormed && Chunks<TFormat>(a) == 8 * warps)
+        if (TTurns.Count == 8)
             sum = StreamEight<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
-        else
+        else if (TTurns.Count == 4)
             sum = StreamFour<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
+        else
+            sum = StreamAny<TFormat, TInputs, TSink>(a, shared, row, router, ref factor);
         TileStream.Publish(partials, turn * TileStream.Sums, lane, sum);
         // Every row of a tile exists: N is a multiple of 16. The old value is requested while the others are waited for.
         float old = 0, gain = 1;
@@ -107,8 +110,8 @@ internal static class TileLinear
         }
     }
 
-    // Four chunks are on their way before the kernel waits: all that the output product of a layer gives a warp. Whatever the number, those past the end are the last one again.
-    private static F4 StreamFour<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
+    // Four chunks are on their way before the kernel waits. Those past the end are the last one again.
+    private static F4 StreamAny<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
         where TSink : struct, ITileSink
@@ -141,8 +144,24 @@ internal static class TileLinear
         return Rest<TFormat>(a, place, row, c + (4 * warps), sum);
     }
 
-    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room. No branch stands
-    // between them, at which the compiler would wait for all that are on their way.
+    // All four chunks are on their way before the kernel waits: as many as the output product of a layer gives a warp.
+    private static F4 StreamFour<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+        where TSink : struct, ITileSink
+    {
+        int warps = Group.DimX >> 5, c = Group.IdxX >> 5;
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
+        TileChunk w0 = Load<TFormat>(a, place, c), w1 = Load<TFormat>(a, place, c + warps);
+        TileChunk w2 = Load<TFormat>(a, place, c + (2 * warps)), w3 = Load<TFormat>(a, place, c + (3 * warps));
+        Prepare<TInputs, TSink>(a, shared, row, router, ref factor);
+        F4 sum = Multiply<TFormat>(row, w0, c, default);
+        sum = Multiply<TFormat>(row, w1, c + warps, sum);
+        sum = Multiply<TFormat>(row, w2, c + (2 * warps), sum);
+        return Multiply<TFormat>(row, w3, c + (3 * warps), sum);
+    }
+
+    // A row that is still to be normed is waited for longer: six of the eight chunks that a layer gives a warp are on their way, the other two as soon as there is room.
     private static F4 StreamEight<TFormat, TInputs, TSink>(TileLinearArgs a, ArrayView<byte> shared, ArrayView<uint> row, ArrayView<uint> router, ref float factor)
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs

@@ -20,8 +20,14 @@ internal static class DecodeLinear
     // As in LinearPlan: more keep no more loads in flight, and blocks of many warps do not all fit at once.
     private const int LeastWarps = 4, WarpsWanted = 2048;
 
+    private static readonly KernelTraits Traits = new(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
+
+    // For the number of chunks that a warp has in the layers that this is made for.
+    private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits);
+    private static readonly KernelDefinition<TileLinearArgs> AddFourFp8 = new(TileLinear.Run<StreamedFp8, RowCopied, TileAdd, FourTurns>, Traits);
 
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
@@ -60,7 +66,8 @@ internal static class DecodeLinear
             Y = y.Cast<ushort>(),
             RouterSums = sums,
         };
-        Launch<TileStore>(stream, StoreByFormat[matrix.Format], matrix, args);
+        bool eight = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == EightTurns.Count;
+        Launch<TileStore>(stream, eight ? StoreEightFp8 : StoreByFormat[matrix.Format], matrix, args);
     }
 
     /// <summary><c>residual += W · x</c>, and what that adds to the router's sums, if there is one.</summary>
@@ -83,7 +90,8 @@ internal static class DecodeLinear
             args.Router = feed.Weights.Codes.View.Cast<ushort>();
             args.RouterGain = feed.Norm.Gain.Cast<ushort>();
         }
-        Launch<TileAdd>(stream, AddByFormat[matrix.Format], matrix, args);
+        bool four = matrix.Format == WeightFormat.Fp8Block && Turns(stream.Device, matrix) == FourTurns.Count;
+        Launch<TileAdd>(stream, four ? AddFourFp8 : AddByFormat[matrix.Format], matrix, args);
     }
 
     internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)
@@ -120,6 +128,13 @@ internal static class DecodeLinear
         return warps;
     }
 
+    // Chunks of a warp, 0 where not all have the same number.
+    private static int Turns(GpuDevice device, QuantizedMatrix matrix)
+    {
+        int chunks = (int)(matrix.Format.RowBytes(matrix.K) / SkinnyGemm.ChunkBytes), warps = Warps(device, matrix);
+        return chunks % warps == 0 ? chunks / warps : 0;
+    }
+
     private static KernelDefinition[] Create()
     {
         AddFormat<StreamedBf16>(WeightFormat.Bf16);
@@ -127,14 +142,13 @@ internal static class DecodeLinear
         AddFormat<StreamedNvfp4>(WeightFormat.Nvfp4);
         AddFormat<StreamedInt4>(WeightFormat.Int4);
         AddFormat<StreamedInt4Zero>(WeightFormat.Int4Zero);
-        return [.. StoreByFormat.Values, .. AddByFormat.Values];
+        return [.. StoreByFormat.Values, .. AddByFormat.Values, StoreEightFp8, AddFourFp8];
     }
 
     private static void AddFormat<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        StoreByFormat.Add(format, new(TileLinear.Run<TFormat, RowNormed, TileStore>, traits));
-        AddByFormat.Add(format, new(TileLinear.Run<TFormat, RowCopied, TileAdd>, traits));
+        StoreByFormat.Add(format, new(TileLinear.Run<TFormat, RowNormed, TileStore, AnyTurns>, Traits));
+        AddByFormat.Add(format, new(TileLinear.Run<TFormat, RowCopied, TileAdd, AnyTurns>, Traits));
     }
 }

@@ -20,7 +20,8 @@ public sealed class DecodeLinearTests
                 data.Add(TestDevice.Cuda, format, 2048, 4096);
             }
             data.Add(TestDevice.CpuWarp32, WeightFormat.Fp8Block, 32, 64 * 19);
-            // Eight chunks a warp; and more than all warps have on their way, not a whole number of rounds.
+            // Four and eight chunks a warp; and more than all warps have on their way, not a whole number of rounds.
+            data.Add(TestDevice.CpuWarp32, WeightFormat.Fp8Block, 32, 64 * 4 * 16);
             data.Add(TestDevice.CpuWarp32, WeightFormat.Fp8Block, 32, 64 * 8 * 16);
             foreach (TestDevice device in new[] { TestDevice.CpuWarp32, TestDevice.Cuda })
                 data.Add(device, WeightFormat.Fp8Block, 16, 64 * 309);

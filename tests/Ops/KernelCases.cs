@@ -237,6 +237,20 @@ internal static class KernelCases
                 return stream => DecodeLinear.Add(stream, w, x, residual, feed);
             });
         }
+        // Sixteen warps with as many chunks each as there are kernels for.
+        yield return new("DecodeLinear stores eight chunks a warp", t =>
+        {
+            const int K = 16 * 8 * 64;
+            (QuantizedMatrix w, ArrayView<float> residual, ArrayView<BFloat16> y) = (t.Matrix(WeightFormat.Fp8Block, 16, K, 1, new ScaleBlock(32, 64)), t.Floats(K), t.Output<BFloat16>(16));
+            (var norm, ArrayView<long> sums) = (new InputNorm(t.Halves(K), 1e-5f), t.Output<long>(Experts));
+            return stream => DecodeLinear.Store(stream, w, residual, norm, y, sums);
+        });
+        yield return new("DecodeLinear adds four chunks a warp", t =>
+        {
+            const int K = 16 * 4 * 64;
+            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<float> residual) = (t.Matrix(WeightFormat.Fp8Block, 16, K, 1, new ScaleBlock(32, 64)), t.Halves(K), t.Changed(RandomData.Gaussian(16, 4)));
+            return stream => DecodeLinear.Add(stream, w, x, residual, null);
+        });
         foreach (WeightFormat format in Streamed)
             foreach (int tokens in new[] { 3, 11 })
                 yield return new($"DecodeRows {format} of {tokens}", t =>
