@@ -28,7 +28,7 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false);
+    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -79,9 +79,11 @@ internal sealed class GemmBench
         var ways = new List<Way>();
         if (product.Activation is null)
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
+        var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
+        if (shape.CanPipelineCodes(device))
+            ways.AddRange(from decoding in CodeKernels.Decodings(product.Format) where decoding != Fp8Decoding.Native || device.Arch >= 89 from tile in CodeKernels.Tiles(product.Format) select new Way(Tile: tile, Decoding: decoding));
         if (device.Arch == 90 && (product.Activation is not null || product.Format == WeightFormat.Bf16))
             ways.AddRange(from kind in Enum.GetValues<HopperTileKind>() where HopperPlan.IsFp8(kind) == product.Activation is not null from clusters in new[] { false, true } select new Way(Hopper: kind, Clusters: clusters));
-        var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
         if (HopperMixedPlan.Exists(shape, device))
             ways.AddRange(HopperMixedPlan.TileRowCounts.Select(rows => new Way(MixedRows: rows)));
         return ways;
@@ -100,10 +102,10 @@ internal sealed class GemmBench
         {
             if (way.Quantises)
                 ActivationQuantizer.Quantize(stream, operands.X, operands.Quantized!, m);
-            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, way.Tile);
+            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way.Tile);
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -131,7 +133,7 @@ internal sealed class GemmBench
         });
     }
 
-    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, GemmTile? tile)
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, Way way)
     {
         KernelCache kernels = stream.Device.Kernels;
         if (mixed is { } decoding)
@@ -141,10 +143,12 @@ internal sealed class GemmBench
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (shape.Activations is not null)
         {
-            LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device);
+            LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device, way.Tile is null ? null : LinearPath.Gemm, way.Decoding, way.Tile);
+            if (streamed.Tile is { } tile)
+                return ($"{streamed.Path} {tile} {streamed.Decoding}", kernels.Resources(CodeKernels.Get(streamed.Decoding, tile)));
             return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)) : null);
         }
-        LinearPlan plan = LinearPlan.Choose(shape, device, tile is null ? null : LinearPath.Gemm, tile: tile);
+        LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? null : LinearPath.Gemm, tile: way.Tile);
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
     }
 

@@ -36,9 +36,10 @@ internal sealed class GemmOperands : IDisposable
     /// <summary><c>[m, n]</c>.</summary>
     public DeviceBuffer<BFloat16> Y { get; }
 
-    /// <summary>The launch that is timed: what the library chooses, or a tile that the caller names.</summary>
-    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, GemmTile? tile)
+    /// <summary>The launch that is timed: what the library chooses, or a tile, with codes on both sides and a way to decode them, that the caller names.</summary>
+    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, (GemmTile? Tile, Fp8Decoding? Decoding) tiles)
     {
+        LinearPath? path = tiles.Tile is null ? null : LinearPath.Gemm;
         if (hopper is { } plan && Quantized is not null)
             HopperLinear.Launch(stream, w, Quantized, Y.View.Cast<byte>(), false, (m, 0), plan);
         else if (hopper is { } other)
@@ -46,9 +47,9 @@ internal sealed class GemmOperands : IDisposable
         else if (mixed is { } decoding)
             HopperMixedLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), decoding);
         else if (Quantized is not null)
-            Linear.Multiply(stream, w, Quantized, Y, m);
+            Linear.Launch(stream, w, Quantized, Y.View.Cast<byte>(), false, (m, 0), Accumulator.Float32, path, tiles.Decoding, tiles.Tile);
         else
-            Linear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), tile is null ? null : LinearPath.Gemm, tile: tile);
+            Linear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), path, tile: tiles.Tile);
     }
 
     /// <summary>Relative error of what <paramref name="multiply"/> writes; what it does not write is NaN.</summary>

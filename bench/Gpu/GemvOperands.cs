@@ -86,6 +86,8 @@ internal sealed class GemvOperands : IDisposable
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));
         if (accurate.Path == LinearPath.SkinnyGemm)
             return (accurate.Path, device.Kernels.Resources(SkinnyKernels.Get(w.Format, product.Activation, m, false)));
+        if (accurate.Tile is { } tile)
+            return (accurate.Path, device.Kernels.Resources(CodeKernels.Get(accurate.Decoding, tile)));
         return (accurate.Path, device.Kernels.Resources(AccurateKernels.Get(accurate, w.Format, product.Activation, accumulator, false)));
     }
 

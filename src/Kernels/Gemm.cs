@@ -13,7 +13,8 @@ namespace GpuKit.Ilgpu.Kernels;
 /// one that is multiplied; weights arrive as they are stored and are decoded in the registers of the lane that multiplies them
 /// (docs/kernels/gemm.md has pictures). W is the 16-row operand of the mma and x the 8-column one. What 64 columns add to a row
 /// is folded into the total with the multiplier of their scale block, so codes are multiplied exactly. NVFP4's group scales are multiplied
-/// into the codes, exactly too, and the matrix's scale at the end. A format of two terms goes along K twice.
+/// into the codes, exactly too, and the matrix's scale at the end. A format of two terms goes along K twice. Where x is of codes, too, a turn is
+/// of as many columns as 128 bytes hold (<see cref="Fp8Products"/>, <see cref="Nvfp4Products"/>).
 /// The order of summation depends on K and format only.
 /// </remarks>
 internal static class Gemm
@@ -79,9 +80,7 @@ internal static class Gemm
         for (int ahead = 0; ahead < TStages.Count - 1; ahead++)
         {
             (int slab, int k) = At<TFormat, TTile>(a, source, ahead, turns);
-            GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, ahead, k);
-            GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, ahead, slab, k);
-            CpAsync.Commit();
+            Request<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, ahead, slab, k);
         }
         int full = 0, empty = TStages.Count - 1;
         for (int turn = 0; turn < total; turn++)
@@ -90,16 +89,19 @@ internal static class Gemm
             // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
             Group.Barrier();
             (int slab, int k) = At<TFormat, TTile>(a, source, turn + TStages.Count - 1, turns);
-            if (TFormat.CodesPerWordShift == 1)
+            if (TFormat.CodesPerWordShift == 1 && TFormat.Operands == TiledOperands.Bf16)
             {
                 Turn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, (full, empty), k, ref sums);
             }
             else
             {
-                GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, empty, k);
-                GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, empty, slab, k);
-                CpAsync.Commit();
-                CodeTurn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, full, At<TFormat, TTile>(a, source, turn, turns), ref sums);
+                Request<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, empty, slab, k);
+                if (TFormat.Operands == TiledOperands.Nvfp4)
+                    Nvfp4Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
+                else if (TFormat.Operands != TiledOperands.Bf16)
+                    Fp8Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
+                else
+                    CodeTurn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, full, At<TFormat, TTile>(a, source, turn, turns), ref sums);
             }
             empty = full;
             full = full + 1 == TStages.Count ? 0 : full + 1;
@@ -107,6 +109,22 @@ internal static class Gemm
         // The stages become y's tile: no copy may be on its way, no fragment unread.
         CpAsync.WaitAll();
         Group.Barrier();
+    }
+
+    private static void Request<TFormat, TTile, TStages, TWarp, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, int stage, int slab, int k)
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TEpilogue : struct, IGemmEpilogue
+    {
+        GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, stage, k);
+        GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, slab, k);
+        if (TFormat.Operands == TiledOperands.Nvfp4)
+            Nvfp4Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, k);
+        else if (TFormat.Operands != TiledOperands.Bf16)
+            Fp8Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, k);
+        CpAsync.Commit();
     }
 
     // Where a turn reads; past the last one, beyond K.
@@ -129,20 +147,20 @@ internal static class Gemm
         where TEpilogue : struct, IGemmEpilogue
     {
         int start = stage.Full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
-        GemmProducts.Step(shared, place, start, start, 0, ref sums);
+        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 0, ref sums);
         GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, stage.Empty, nextK);
-        GemmProducts.Step(shared, place, start, start, 1, ref sums);
+        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 1, ref sums);
         GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage.Empty, source.Slab, nextK);
         CpAsync.Commit();
-        GemmProducts.Step(shared, place, start, start, 2, ref sums);
-        GemmProducts.Step(shared, place, start, start, 3, ref sums);
+        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 2, ref sums);
+        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 3, ref sums);
         if (TTile.K == 128)
         {
             int inputs = start + (TTile.M * GemmCopies.RowBytes), weights = start + (TTile.N * GemmCopies.RowBytes);
-            GemmProducts.Step(shared, place, inputs, weights, 0, ref sums);
-            GemmProducts.Step(shared, place, inputs, weights, 1, ref sums);
-            GemmProducts.Step(shared, place, inputs, weights, 2, ref sums);
-            GemmProducts.Step(shared, place, inputs, weights, 3, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 0, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 1, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 2, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 3, ref sums);
         }
     }
 

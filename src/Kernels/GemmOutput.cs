@@ -61,7 +61,7 @@ internal static class GemmOutput
         TWarp.Publish(sums, tile.SubView((row * pitch) + column, 1), 0, pitch * sizeof(float));
         // The tile is complete before rows are read.
         Group.Barrier();
-        float scale = TFormat.HasMatrixScale ? TFormat.MatrixScale(a.ScaleTable, source.Slab) : 1f;
+        float matrixScale = TFormat.HasMatrixScale ? TFormat.MatrixScale(a.ScaleTable, source.Slab) : 1f, scale = matrixScale;
         int columns = Columns<TTile, TEpilogue>(), octetsShift = GemmSizes<TFormat, TTile, TStages, TWarp>.Log2(columns) - 3;
         int width = TEpilogue.IsGated ? a.N >> 1 : a.N;
         ArrayView<int> rows = shared.SubView(GemmSizes<TFormat, TTile, TStages, TWarp>.RowsStart, TTile.M * sizeof(int)).Cast<int>();
@@ -71,6 +71,8 @@ internal static class GemmOutput
             int n = source.FirstColumn + first, target = rows[m];
             if (target < 0 || n >= width)
                 continue;
+            if (TFormat.Operands == TiledOperands.Nvfp4)
+                scale = matrixScale * a.InputScales.Blocks[target];
             F4 low = Load(tile, (m * pitch) + first, scale), high = Load(tile, (m * pitch) + first + 4, scale);
             if (TEpilogue.IsGated)
             {

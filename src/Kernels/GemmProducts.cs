@@ -54,13 +54,21 @@ internal static class GemmProducts
     }
 
     /// <summary>BF16 weights: 16 columns, step 0..3 of the 64 that begin <paramref name="inputs"/> and <paramref name="weights"/> bytes behind the lane's first.</summary>
-    public static void Step<TWarp>(ArrayView<byte> shared, GemmPlace place, int inputs, int weights, int step, ref TWarp sums)
+    public static void Step<TFormat, TWarp>(ArrayView<byte> shared, GemmPlace place, int inputs, int weights, int step, ref TWarp sums)
+        where TFormat : struct, ITiledFormat
+        where TWarp : struct, IGemmWarp<TWarp> =>
+        TWarp.Step<TFormat>(ref sums, Rows(shared, inputs, place.Input, step), 0, Fragments<TWarp>(shared, place, weights, step));
+
+    /// <summary>The lane's address of one of four steps of 32 bytes, in rows of 128 bytes.</summary>
+    public static ArrayView<ushort> Rows(ArrayView<byte> shared, int start, int place, int step) =>
+        shared.Cast<ushort>().SubView((start + (place ^ (step * 32))) >> 1, 8);
+
+    /// <summary>The warp's fragments of W of such a step.</summary>
+    public static GemmFragments Fragments<TWarp>(ArrayView<byte> shared, GemmPlace place, int weights, int step)
         where TWarp : struct, IGemmWarp<TWarp>
     {
         const int FragmentBytes = 16 * GemmCopies.RowBytes;
-        ArrayView<ushort> halves = shared.Cast<ushort>();
-        ArrayView<ushort> x = halves.SubView((inputs + (place.Input ^ (step * 32))) >> 1, 8);
-        ArrayView<ushort> codes = halves.SubView((weights + (place.Weight ^ (step * 32))) >> 1, 8);
+        ArrayView<ushort> codes = Rows(shared, weights, place.Weight, step);
         GemmFragments w = default;
         w.Row0 = LdMatrix.X4At(ref codes[0], 0);
         if (TWarp.WeightTiles > 1)
@@ -70,7 +78,7 @@ internal static class GemmProducts
             w.Row2 = LdMatrix.X4At(ref codes[0], 2 * FragmentBytes);
             w.Row3 = LdMatrix.X4At(ref codes[0], 3 * FragmentBytes);
         }
-        TWarp.Step(ref sums, x, 0, w);
+        return w;
     }
 
     /// <summary>Codes, at most 32 rows a warp: the 64 columns at a place of the matrix and of the stage.</summary>
@@ -148,8 +156,8 @@ internal static class GemmProducts
         return word;
     }
 
-    // MmaFragment's A: rows g and g + 8 with the first pair of columns, then with the second.
-    private static U4 Join(U2 upper, U2 lower)
+    /// <summary>MmaFragment's A: rows g and g + 8 with the first pair of columns, then with the second.</summary>
+    public static U4 Join(U2 upper, U2 lower)
     {
         U4 operand;
         operand.X = upper.X;

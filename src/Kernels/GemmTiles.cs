@@ -34,6 +34,15 @@ internal readonly struct Tile32x64x128 : IGemmTile
     public static int K => 128;
 }
 
+internal readonly struct Tile32x64x64 : IGemmTile
+{
+    public static int M => 32;
+
+    public static int N => 64;
+
+    public static int K => 64;
+}
+
 internal readonly struct Tile64x64x64 : IGemmTile
 {
     public static int M => 64;
@@ -94,6 +103,11 @@ internal interface IGemmStages
     static abstract int Count { get; }
 }
 
+internal readonly struct TwoStages : IGemmStages
+{
+    public static int Count => 2;
+}
+
 internal readonly struct ThreeStages : IGemmStages
 {
     public static int Count => 3;
@@ -128,8 +142,17 @@ internal static class GemmSizes<TFormat, TTile, TStages, TWarp>
     /// <summary>Bytes of x a stage.</summary>
     public static int InputBytes => TTile.M * TTile.K * 2;
 
-    /// <summary>Bytes of a stage.</summary>
-    public static int StageBytes => InputBytes + ((TTile.N * TTile.K * 4) >> TFormat.CodesPerWordShift);
+    /// <summary>Bytes of x and W a stage.</summary>
+    public static int OperandBytes => InputBytes + ((TTile.N * TTile.K * 4) >> TFormat.CodesPerWordShift);
+
+    /// <summary>Bytes of a stage: operands, then where both sides are codes the multipliers of this turn.</summary>
+    public static int StageBytes => OperandBytes + (TFormat.Operands == TiledOperands.Bf16 ? 0 : TFormat.Operands == TiledOperands.Nvfp4 ? Nvfp4ScaleBytes : Fp8ScaleBytes);
+
+    // A float32 a row of x and one every 32 rows of W, for 128 columns.
+    private static int Fp8ScaleBytes => ((TTile.M * sizeof(float)) + (TTile.N >> 3) + 127) & ~127;
+
+    // A byte a row of x and of W every 16 of 256 columns.
+    private static int Nvfp4ScaleBytes => (TTile.M + TTile.N) * 16;
 
     /// <summary>Floats between rows of y's tile, which takes the stages' place at the end; four beside a power of two keep a warp's stores in 32 banks.</summary>
     public static int Pitch => TTile.N + 4;

@@ -31,11 +31,19 @@ internal interface IGemmWarp<TSelf>
     static abstract int WeightTiles { get; }
 
     /// <summary>Adds the products of 16 columns with the fragments of x from <paramref name="bytes"/> behind the lane's address on.</summary>
-    static abstract void Step(ref TSelf sums, ArrayView<ushort> x, int bytes, GemmFragments w);
+    static abstract void Step<TFormat>(ref TSelf sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+        where TFormat : struct, ITiledFormat;
 
     /// <summary>Adds the products of 64 columns; <paramref name="even"/> and <paramref name="odd"/> are the lane's two 16-byte units of x.</summary>
     static abstract void Chunk<TFormat>(ref TSelf sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat;
+
+    /// <summary>Adds the scaled products of E4M3 codes: 128 columns where they are multiplied as they are, else 64.</summary>
+    static abstract void Codes<TFormat>(ref TSelf sums, Fp8Inputs x, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat;
+
+    /// <summary>Adds the products of 256 columns of E2M1 codes.</summary>
+    static abstract void Codes(ref TSelf sums, Nvfp4Inputs x, int bytes, Nvfp4Weights w);
 
     /// <inheritdoc cref="IGemmPair{TSelf}.Publish"/>
     static abstract void Publish(TSelf sums, ArrayView<uint> target, int bytes, int pitch);
@@ -54,30 +62,72 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
 
     public static int WeightTiles => TPair.WeightTiles;
 
-    public static void Step(ref GemmOnce<TPair> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
-    {
-        U4 inputs = LdMatrix.X4At(ref x[0], bytes);
-        TPair.Step(ref sums.Sums, w, Low(inputs), High(inputs));
-    }
+    public static void Step<TFormat>(ref GemmOnce<TPair> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+        where TFormat : struct, ITiledFormat => Step<TFormat>(ref sums.Sums, x, bytes, w);
 
     public static void Chunk<TFormat>(ref GemmOnce<TPair> sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat
     {
         U4 first = Mem.LoadSharedAt(ref even[0], bytes), second = Mem.LoadSharedAt(ref even[0], bytes + InputBytes);
         TPair part = TFormat.HasRowScales ? default : sums.Sums;
-        TPair.Step(ref part, w.Step0, Low(first), Low(second));
-        TPair.Step(ref part, w.Step1, High(first), High(second));
+        TPair.Step<TFormat>(ref part, w.Step0, Low(first), Low(second));
+        TPair.Step<TFormat>(ref part, w.Step1, High(first), High(second));
         first = Mem.LoadSharedAt(ref odd[0], bytes);
         second = Mem.LoadSharedAt(ref odd[0], bytes + InputBytes);
-        TPair.Step(ref part, w.Step2, Low(first), Low(second));
-        TPair.Step(ref part, w.Step3, High(first), High(second));
+        TPair.Step<TFormat>(ref part, w.Step2, Low(first), Low(second));
+        TPair.Step<TFormat>(ref part, w.Step3, High(first), High(second));
         if (TFormat.HasRowScales)
             TPair.Fold(ref sums.Sums, part, w.Scales);
         else
             sums.Sums = part;
     }
 
+    public static void Codes<TFormat>(ref GemmOnce<TPair> sums, Fp8Inputs x, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        TPair part = default;
+        if (TFormat.Operands == TiledOperands.Fp8)
+        {
+            Step<TFormat>(ref part, x.Step0, bytes, w.Step0);
+            Step<TFormat>(ref part, x.Step1, bytes, w.Step1);
+            Step<TFormat>(ref part, x.Step2, bytes, w.Step2);
+            Step<TFormat>(ref part, x.Step3, bytes, w.Step3);
+        }
+        else
+        {
+            U4 codes = LdMatrix.X4At(ref x.Step0[0], bytes);
+            TPair.Step<TFormat>(ref part, w.Step0, TFormat.DecodeInput(codes.X), TFormat.DecodeInput(codes.Z));
+            TPair.Step<TFormat>(ref part, w.Step1, TFormat.DecodeInput(codes.Y), TFormat.DecodeInput(codes.W));
+            codes = LdMatrix.X4At(ref x.Step1[0], bytes);
+            TPair.Step<TFormat>(ref part, w.Step2, TFormat.DecodeInput(codes.X), TFormat.DecodeInput(codes.Z));
+            TPair.Step<TFormat>(ref part, w.Step3, TFormat.DecodeInput(codes.Y), TFormat.DecodeInput(codes.W));
+        }
+        TPair.FoldInputs(ref sums.Sums, part, Fp8Products.Scales(x, bytes, w.Scales.Upper0));
+    }
+
+    public static void Codes(ref GemmOnce<TPair> sums, Nvfp4Inputs x, int bytes, Nvfp4Weights w)
+    {
+        U4 first = Nvfp4Products.Scales(x, bytes), second = Nvfp4Products.Scales(x, bytes + InputBytes);
+        Step(ref sums.Sums, x.Step0, bytes, w.Step0, Nvfp4Products.Join(w.Row0.X, w.Row1.X, first.X, second.X));
+        Step(ref sums.Sums, x.Step1, bytes, w.Step1, Nvfp4Products.Join(w.Row0.Y, w.Row1.Y, first.Y, second.Y));
+        Step(ref sums.Sums, x.Step2, bytes, w.Step2, Nvfp4Products.Join(w.Row0.Z, w.Row1.Z, first.Z, second.Z));
+        Step(ref sums.Sums, x.Step3, bytes, w.Step3, Nvfp4Products.Join(w.Row0.W, w.Row1.W, first.W, second.W));
+    }
+
     public static void Publish(GemmOnce<TPair> sums, ArrayView<uint> target, int bytes, int pitch) => TPair.Publish(sums.Sums, target, bytes, pitch);
+
+    private static void Step<TFormat>(ref TPair sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+        where TFormat : struct, ITiledFormat
+    {
+        U4 inputs = LdMatrix.X4At(ref x[0], bytes);
+        TPair.Step<TFormat>(ref sums, w, Low(inputs), High(inputs));
+    }
+
+    private static void Step(ref TPair sums, ArrayView<ushort> x, int bytes, GemmFragments w, GroupScales scales)
+    {
+        U4 inputs = LdMatrix.X4At(ref x[0], bytes);
+        TPair.Step(ref sums, w, Low(inputs), High(inputs), scales);
+    }
 
     private static U2 Low(U4 v)
     {
@@ -106,10 +156,11 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
 
     public static int WeightTiles => T.WeightTiles;
 
-    public static void Step(ref GemmTwice<T> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+    public static void Step<TFormat>(ref GemmTwice<T> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+        where TFormat : struct, ITiledFormat
     {
-        T.Step(ref sums.First, x, bytes, w);
-        T.Step(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+        T.Step<TFormat>(ref sums.First, x, bytes, w);
+        T.Step<TFormat>(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
     }
 
     public static void Chunk<TFormat>(ref GemmTwice<T> sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
@@ -117,6 +168,19 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
     {
         T.Chunk<TFormat>(ref sums.First, even, odd, bytes, w);
         T.Chunk<TFormat>(ref sums.Second, even, odd, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void Codes<TFormat>(ref GemmTwice<T> sums, Fp8Inputs x, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        T.Codes<TFormat>(ref sums.First, x, bytes, w);
+        T.Codes<TFormat>(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void Codes(ref GemmTwice<T> sums, Nvfp4Inputs x, int bytes, Nvfp4Weights w)
+    {
+        T.Codes(ref sums.First, x, bytes, w);
+        T.Codes(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
     }
 
     public static void Publish(GemmTwice<T> sums, ArrayView<uint> target, int bytes, int pitch)

@@ -19,7 +19,7 @@ internal struct LinearArgs
     /// <summary>[M / RowsPerInput, K] BF16.</summary>
     public ArrayView<ushort> X;
 
-    /// <summary>The multipliers of x where it is quantised; X then holds its codes (skinny kernel).</summary>
+    /// <summary>The multipliers of x where it is quantised; X then holds its codes (skinny kernel, and tiles with codes on both sides).</summary>
     public ScaleTable InputScales;
 
     /// <summary>[M, YStride] BF16 or float32.</summary>
@@ -42,6 +42,8 @@ internal struct LinearArgs
 
     public int M;
     public int N;
+
+    /// <summary>Columns; in tiles with codes on both sides 16 bits of these.</summary>
     public int K;
 
     /// <summary>Elements between rows of Y.</summary>

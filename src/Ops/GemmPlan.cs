@@ -12,6 +12,13 @@ internal static class GemmPlan
         (GemmTile.M128N256K64, 100), (GemmTile.M256N128K64, 101), (GemmTile.M128N128K64, 110), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
     ];
 
+    // The same of tiles with codes on both sides. Guesses after the others': no card that multiplies codes has been measured.
+    private static readonly (GemmTile Tile, int Cost)[] OfCodes =
+    [
+        (GemmTile.M128N128K128, 100), (GemmTile.M64N128K128, 115), (GemmTile.M32N64K128, 200),
+        (GemmTile.M128N128K256, 100), (GemmTile.M64N128K256, 115), (GemmTile.M32N64K256, 200),
+    ];
+
     // Among experts rows spread: a tile of 128 must be filled more than half on average.
     private const int WideRowsAnExpert = 96;
 
@@ -22,7 +29,19 @@ internal static class GemmPlan
         return new LinearPlan(LinearPath.Gemm, LinearPlan.TileDecoding(shape.Format), true, (int)Math.Min(Blocks(shape, info, gated), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
     }
 
-    private static GemmTile ChooseTile(in LinearShape shape, LinearDevice device, bool gated)
+    /// <summary>For codes on both sides.</summary>
+    public static LinearPlan ChooseCodes(in LinearShape shape, in LinearDevice device, Fp8Decoding? decoding, GemmTile? force)
+    {
+        GemmTile tile = force ?? Least(OfCodes, shape, device, gated: false, shape.Format == WeightFormat.Nvfp4 ? GemmTile.M64N128K256 : GemmTile.M64N128K128);
+        GemmTileInfo info = CodeKernels.Info(tile);
+        bool native = shape.Format == WeightFormat.Nvfp4 || MultipliesFp8(device);
+        return new LinearPlan(LinearPath.Gemm, decoding ?? (native ? Fp8Decoding.Native : Fp8Decoding.BitMove), true, (int)Math.Min(Blocks(shape, info, false), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
+    }
+
+    /// <summary>Whether <c>mma.sync</c> has FP8 units: Ada and consumer Blackwell. Hopper, which has others, takes the instruction apart and is slow; so, one must assume, does compute capability 10.</summary>
+    private static bool MultipliesFp8(in LinearDevice device) => device.Arch is 89 or (>= 120 and < 130);
+
+    private static GemmTile ChooseTile(in LinearShape shape, in LinearDevice device, bool gated)
     {
         if (shape.Experts > 0)
             return shape.M / shape.Experts >= WideRowsAnExpert ? GemmTile.M128N128K64 : GemmTile.M64N128K64;
@@ -33,16 +52,21 @@ internal static class GemmPlan
             // Every block reads all of x: few wide ones read less, as long as they fill the card.
             return Tiles(shape.N, 128) * 4 >= 3L * device.Multiprocessors ? GemmTile.M64N128K64 : GemmTile.M64N64K64;
         }
-        GemmTile best = GemmTile.M64N128K64;
-        long least = long.MaxValue;
-        foreach ((GemmTile tile, int cost) in Wide)
+        return Least(Wide, shape, device, gated, GemmTile.M64N128K64);
+    }
+
+    // The tile that leaves the busiest multiprocessor least to do: its tensor cores are what runs out.
+    private static GemmTile Least((GemmTile Tile, int Cost)[] tiles, in LinearShape shape, in LinearDevice device, bool gated, GemmTile otherwise)
+    {
+        (GemmTile best, long least) = (otherwise, long.MaxValue);
+        bool codes = shape.Activations is not null;
+        foreach ((GemmTile tile, int cost) in tiles)
         {
-            if (!GemmKernels.Exists(shape.Format, tile, gated))
+            if (codes ? CodeKernels.FormatOf(tile) != shape.Format : !GemmKernels.Exists(shape.Format, tile, gated))
                 continue;
-            GemmTileInfo info = GemmKernels.Info(shape.Format, tile);
+            GemmTileInfo info = codes ? CodeKernels.Info(tile) : GemmKernels.Info(shape.Format, tile);
             if (!info.Fits(device))
                 continue;
-            // Blocks of the multiprocessor that has most of them; its tensor cores are what runs out.
             long turns = (Blocks(shape, info, gated) + device.Multiprocessors - 1) / device.Multiprocessors;
             long total = turns * info.M * info.N * cost;
             if (total < least)

@@ -7,10 +7,14 @@ internal enum GemmTile
     M32N64K128,
     M64N64K64,
     M64N128K64,
+    M64N128K128,
     M128N128K64,
     M128N256K64,
     M256N128K64,
     M128N128K128,
+    M32N64K256,
+    M64N128K256,
+    M128N128K256,
 }
 
 /// <summary>What the plan must know of a tile in a weight format.</summary>

@@ -9,7 +9,8 @@ public static partial class Linear
     /// <summary>Multiplies quantised activations into BF16.</summary>
     /// <remarks>
     /// What goes together: FP8 weights of any block with either FP8 activations, NVFP4 with NVFP4, INT4 weights of one scale a row
-    /// (blocks of K columns or more) with INT4, where the sum is an exact integer whatever the accumulator. Any m, N, K. Bitwise
+    /// (blocks of K columns or more) with INT4, where the sum is an exact integer whatever the accumulator. Any m, N, K. On a card float32 sums of few rows stream and those of many rows of FP8 in
+    /// groups of 128, on compute capability 12.0 of NVFP4 too, run in tiles of tensor cores; others are dot products by warps. Bitwise
     /// repeatable; up to 16 rows a row's bits depend neither on m nor on other rows, and beyond 16 neither, though they may be others.
     /// </remarks>
     /// <param name="stream">Stream to launch on.</param>
@@ -41,8 +42,8 @@ public static partial class Linear
         Launch(stream, weights, x, y.Cast<byte>(), true, (m, yStride), accumulator);
     }
 
-    /// <summary>The same with the path chosen by the caller, for tests and benchmarks.</summary>
-    internal static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, Accumulator accumulator, LinearPath? path = null)
+    /// <summary>The same with the path, and of tiles decoder and size, chosen by the caller, for tests and benchmarks.</summary>
+    internal static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, Accumulator accumulator, LinearPath? path = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         ArgumentNullException.ThrowIfNull(x);
         stream.Device.RequireSame(x.Device, nameof(x));
@@ -60,10 +61,10 @@ public static partial class Linear
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;
         }
-        LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path);
-        if (plan.Path == LinearPath.SkinnyGemm)
+        LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
+        if (plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
         {
-            LaunchStreamed(stream, weights, x, y, float32, size, plan);
+            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan);
             return;
         }
         var inputs = new AccurateInputs(x.Codes, x.ScaleTable, x.Format, Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K) * UnitGranularity(x.Format.Info().BitsPerCode)));
@@ -78,11 +79,16 @@ public static partial class Linear
         LaunchAccurate(stream, weights, new AccurateInputs(x.Cast<byte>(), default, null, Shape.IsVectorAligned(x, 2L * weights.K)), y, float32, size, accumulator, path);
     }
 
-    private static void LaunchStreamed(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan)
+    private static void LaunchOnTensorCores(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan)
     {
         if (size.M == 0)
             return;
-        LinearArgs args = CreateArgs(weights, default, y, size.M, size.YStride) with { X = x.Codes.View.Cast<ushort>(), InputScales = x.ScaleTable };
+        LinearArgs args = CreateArgs(weights, default, y, size.M, size.YStride, float32) with { X = x.Codes.View.Cast<ushort>(), InputScales = x.ScaleTable };
+        if (plan.Tile is { } tile)
+        {
+            stream.Device.Launch(CodeKernels.Get(plan.Decoding, tile), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args with { K = weights.K / CodeKernels.CodesInColumn(weights.Format) });
+            return;
+        }
         stream.Device.Launch(SkinnyKernels.Get(weights.Format, x.Format, size.M, float32), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, size.M), args);
     }
 

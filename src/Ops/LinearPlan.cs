@@ -34,6 +34,9 @@ internal enum Fp8Decoding
     Table,
     BitMove,
     Hardware,
+
+    /// <summary>Not at all: tensor cores multiply codes by codes.</summary>
+    Native,
 }
 
 /// <summary>What the plan must know of a multiplication.</summary>
@@ -49,6 +52,17 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
 {
     /// <summary>Whether the skinny kernel can run it: whole 16-byte words, wide enough scale blocks, at most 16 rows, no experts.</summary>
     public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && SkinnyKernels.Exist(Format, Activations, Block);
+
+    /// <summary>
+    /// Whether the pipelined kernel can run it with codes on both sides: whole 16-byte words, one matrix; FP8 with a scale on each side for a turn and a warp,
+    /// NVFP4 on the one architecture that multiplies it, with whole words of group scales.
+    /// </summary>
+    public bool CanPipelineCodes(in LinearDevice device) => Aligned && Experts == 0 && (Format, Activations) switch
+    {
+        (WeightFormat.Fp8Block, ActivationFormat.Fp8Group128) => Block is { Rows: >= Fp8Products.WeightRows, Columns: >= Fp8Products.Columns },
+        (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => device.Arch == CodeKernels.Nvfp4Arch && K % Nvfp4Products.Columns == 0,
+        _ => false,
+    };
 
     /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, wide enough scale blocks.</summary>
     public bool CanPipeline => Aligned && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
@@ -117,9 +131,15 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         return new LinearPlan(path, decode, shape.Aligned, (int)Math.Min(blocks, most), 1, threads);
     }
 
-    /// <summary>For quantised activations, of which few rows stream, and for accumulators other than float32 (no activations in the shape then).</summary>
-    public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null) =>
-        Choose(shape, device, force ?? (!device.IsCuda ? LinearPath.AccurateScalar : shape.Activations is not null && shape.CanStream ? LinearPath.SkinnyGemm : LinearPath.Accurate), Fp8Decoding.Hardware);
+    /// <summary>
+    /// For quantised activations, of which few rows stream and many run in tiles where there are any, and for accumulators other than float32 (no activations in
+    /// the shape then). Tests and benchmarks force a path, and for tiles a decoder and a tile.
+    /// </summary>
+    public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
+    {
+        LinearPath path = force ?? ChooseAccuratePath(shape, device);
+        return path == LinearPath.Gemm ? GemmPlan.ChooseCodes(shape, device, decoding, tile) : Choose(shape, device, path, Fp8Decoding.Hardware);
+    }
 
     /// <summary>Kernels with tiles have one decoder: every architecture has it, and it keeps pace with the tensor cores.</summary>
     internal static Fp8Decoding TileDecoding(WeightFormat format) => IsFp8(format) ? Fp8Decoding.BitMove : Fp8Decoding.Table;
@@ -135,6 +155,15 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         // Among experts the rows spread: one expert must get enough of them on average.
         long rows = shape.Experts == 0 ? shape.M : shape.M / shape.Experts;
         return rows >= GemmFromRows ? LinearPath.Gemm : LinearPath.Gemv;
+    }
+
+    private static LinearPath ChooseAccuratePath(in LinearShape shape, in LinearDevice device)
+    {
+        if (!device.IsCuda)
+            return LinearPath.AccurateScalar;
+        if (shape.Activations is not null && shape.CanStream)
+            return LinearPath.SkinnyGemm;
+        return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }
 
     // Depends on N and format only, never on M: a row's sums have one order for every M.

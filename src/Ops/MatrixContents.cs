@@ -27,7 +27,7 @@ internal readonly ref struct MatrixRows
 /// <summary>What rows must hold before they are written to a <see cref="QuantizedMatrix"/>.</summary>
 internal static class MatrixContents
 {
-    /// <summary>Throws unless codes and scales have the right sizes, and no scale is NaN. Codes are many: looking at them is <see cref="FindNaN"/>'s.</summary>
+    /// <summary>Throws unless codes and scales have the right sizes, no scale is NaN and no group scale negative. Codes are many: looking at them is <see cref="FindNaN"/>'s.</summary>
     public static void Check(QuantizedMatrix matrix, in MatrixRows rows, string name)
     {
         WeightFormatInfo info = matrix.Format.Info();
@@ -82,6 +82,10 @@ internal static class MatrixContents
         int group = rows.GroupScales.IndexOfAny((byte)0x7F, (byte)0xFF);
         if (group >= 0)
             throw new ArgumentException($"{name}: the scale of row {group / matrix.Block.ColumnBlocks(matrix.K)}, group {group % matrix.Block.ColumnBlocks(matrix.K)} is NaN.");
+        // Tensor cores that multiply scales themselves take them for magnitudes.
+        group = rows.GroupScales.IndexOfAnyInRange((byte)0x80, (byte)0xFF);
+        if (group >= 0)
+            throw new ArgumentException($"{name}: the scale of row {group / matrix.Block.ColumnBlocks(matrix.K)}, group {group % matrix.Block.ColumnBlocks(matrix.K)} is negative.");
     }
 
     // Without the sign a NaN is above infinity. As signed numbers, which vectors compare in one instruction.

@@ -252,7 +252,7 @@ public sealed class AccurateLinearTests
     // Integer sums need one scale a row.
     private static ScaleBlock BlockOf(ActivationFormat? activations) => activations == ActivationFormat.Int4 ? new ScaleBlock(1, 1024) : new ScaleBlock(2, 32);
 
-    private static float[] Integers(WeightFormat format, int rows, int k, int seed)
+    internal static float[] Integers(WeightFormat format, int rows, int k, int seed)
     {
         float[] values = Array.ConvertAll(RandomData.SmallIntegersBf16(rows * k, seed), v => (float)v);
         for (int i = 0; i < values.Length; i += 16)

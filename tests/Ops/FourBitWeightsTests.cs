@@ -104,11 +104,11 @@ public sealed class FourBitWeightsTests
     {
         GpuDevice device = TestDevices.Get(TestDevice.Cpu);
         HostMatrix good = Quantizer.Quantize(RandomData.Gaussian(4 * 40, 13), 4, 40, WeightFormat.Nvfp4);
-        foreach (byte nan in new byte[] { 0x7F, 0xFF })
+        foreach ((byte bad, string what) in new[] { ((byte)0x7F, "NaN"), ((byte)0xFF, "NaN"), ((byte)0x80, "negative"), ((byte)0xFE, "negative") })
         {
             byte[] scales = [.. good.GroupScales];
-            scales[7] = nan;
-            AssertRefused(good with { GroupScales = scales }, "up_proj: the scale of row 2, group 1 is NaN");
+            scales[7] = bad;
+            AssertRefused(good with { GroupScales = scales }, $"up_proj: the scale of row 2, group 1 is {what}");
         }
         AssertRefused(good with { GroupScales = [] }, "0 group scales for [4, 40] in NVFP4, which needs 12");
         AssertRefused(good with { Scales = [] }, "0 matrix scales");

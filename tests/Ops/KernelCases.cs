@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -55,6 +55,15 @@ internal static class KernelCases
                     yield return Gated(format, true, LinearPath.Gemm, tile);
             }
     }
+
+    // Codes on both sides, which some cards cannot multiply as they are.
+    private static IEnumerable<SmallCase> CodeTiles(GpuDevice device) =>
+        from format in new[] { ActivationFormat.Fp8Group128, ActivationFormat.Nvfp4 }
+        from decoding in CodeKernels.Decodings(OperatorCases.WeightsOf(format))
+        from tile in CodeKernels.Tiles(OperatorCases.WeightsOf(format))
+        where !device.IsCuda || CodeKernels.Get(decoding, tile).Traits.RunsOn(device.Target!.Value)
+        from float32 in new[] { false, true }
+        select OfActivations(format, M, float32, Accumulator.Float32, LinearPath.Gemm, (decoding, tile));
 
     private static IEnumerable<SmallCase> Fused() =>
         from format in WeightFormats.All
@@ -334,14 +343,16 @@ internal static class KernelCases
         return stream => Linear.LaunchFused(stream, w, (x, bias, residual), y, gated, (M, 0), path, tile);
     });
 
-    private static SmallCase OfActivations(ActivationFormat format, int m, bool float32, Accumulator accumulator, LinearPath path) => new($"{path} of {format} [{m}, {N}, {K}] {accumulator} float32 {float32}", t =>
+    private static SmallCase OfActivations(ActivationFormat format, int m, bool float32, Accumulator accumulator, LinearPath path, (Fp8Decoding Decoding, GemmTile Tile)? tiles = null) => new($"{path} of {format} [{m}, {N}, {K}] {tiles} {accumulator} float32 {float32}", t =>
     {
-        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(OperatorCases.WeightsOf(format), N, K, 1, OperatorCases.BlockOf(format)), t.Halves(m * K), Bytes(t, m * N, float32));
-        QuantizedActivations quantized = t.Activations(format, m, K);
+        // Tiles of NVFP4 take whole words of group scales.
+        int k = tiles is not null && format == ActivationFormat.Nvfp4 ? 192 : K;
+        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(OperatorCases.WeightsOf(format), N, k, 1, OperatorCases.BlockOf(format)), t.Halves(m * k), Bytes(t, m * N, float32));
+        QuantizedActivations quantized = t.Activations(format, m, k);
         return stream =>
         {
             ActivationQuantizer.Quantize(stream, x, quantized, m);
-            Linear.Launch(stream, w, quantized, y, float32, (m, 0), accumulator, path);
+            Linear.Launch(stream, w, quantized, y, float32, (m, 0), accumulator, path, tiles?.Decoding, tiles?.Tile);
         };
     });
 

@@ -5,7 +5,8 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>The plan is a pure function; these are its decisions, on devices that need not be here.</summary>
 public sealed class LinearPlanTests
 {
-    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132, 232_448), A100 = new(true, 80, 32, 1024, 108, 166_912), Rtx4090 = new(true, 89, 32, 1024, 128, 101_376), Cpu = new(false, 0, 2, 2, 8, 49_152);
+    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132, 232_448), A100 = new(true, 80, 32, 1024, 108, 166_912), Rtx4090 = new(true, 89, 32, 1024, 128, 101_376),
+        Rtx5090 = new(true, 120, 32, 1024, 170, 101_376), B200 = new(true, 100, 32, 1024, 148, 232_448), Cpu = new(false, 0, 2, 2, 8, 49_152);
 
     [Theory]
     // Few rows stream through tensor cores: 32 rows of W a block, warps by the number of blocks.
@@ -84,6 +85,64 @@ public sealed class LinearPlanTests
             LinearPlan plan = LinearPlan.ChooseAccurate(new LinearShape(m, n, 128, format, aligned, 0), device == "H200" ? H200 : Cpu);
             Assert.Equal(expected, $"{plan.Path} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}");
         }
+    }
+
+    [Theory]
+    // FP8 by FP8: codes are multiplied as they are where mma.sync has units for that, else decoded; few rows stream.
+    [InlineData("RTX 4090", 16, 14336, 4096, "SkinnyGemm Hardware 448×1 of 128")]
+    [InlineData("RTX 4090", 17, 14336, 4096, "Gemm Native 224×1 of 128 in M32N64K128")]
+    [InlineData("RTX 4090", 32, 4096, 14336, "Gemm Native 64×1 of 128 in M32N64K128")]
+    [InlineData("RTX 4090", 2048, 14336, 4096, "Gemm Native 1792×1 of 256 in M128N128K128")]
+    [InlineData("RTX 5090", 2048, 14336, 4096, "Gemm Native 1792×1 of 256 in M128N128K128")]
+    [InlineData("A100", 2048, 14336, 4096, "Gemm BitMove 1792×1 of 256 in M128N128K128")]
+    [InlineData("A100", 256, 8192, 8192, "Gemm BitMove 256×1 of 128 in M64N128K128")]
+    [InlineData("A100", 64, 4096, 14336, "Gemm BitMove 128×1 of 128 in M32N64K128")]
+    [InlineData("B200", 2048, 14336, 4096, "Gemm BitMove 1792×1 of 256 in M128N128K128")]
+    // What Hopper's own kernels do not take: y in no whole 16-byte words.
+    [InlineData("H200", 2048, 14335, 4096, "Gemm BitMove 1792×1 of 256 in M128N128K128")]
+    [InlineData("Cpu", 64, 64, 64, "AccurateScalar Hardware 8×1 of 2")]
+    public void ChoosesForCodes(string device, int m, int n, int k, string expected)
+    {
+        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, "RTX 4090" => Rtx4090, "RTX 5090" => Rtx5090, "B200" => B200, _ => Cpu };
+        var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128, ActivationFormat.Fp8Group128);
+        LinearPlan plan = LinearPlan.ChooseAccurate(shape, limits);
+        Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Tile is { } tile ? $" in {tile}" : "")}");
+    }
+
+    [Theory]
+    // NVFP4 by NVFP4 has tiles on the one architecture whose tensor cores multiply its scales, in whole words of them.
+    [InlineData(120, 17, 4096, "Gemm Native 224×1 of 128 in M32N64K256")]
+    [InlineData(120, 4096, 4096, "Gemm Native 3584×1 of 256 in M128N128K256")]
+    [InlineData(120, 4096, 4128, "Accurate Table")]
+    [InlineData(120, 16, 4096, "SkinnyGemm Table")]
+    [InlineData(121, 4096, 4096, "Accurate Table")]
+    [InlineData(100, 4096, 4096, "Accurate Table")]
+    [InlineData(90, 4096, 4096, "Accurate Table")]
+    [InlineData(89, 4096, 4096, "Accurate Table")]
+    public void ChoosesForNvfp4OnBothSides(int arch, int m, int k, string expected)
+    {
+        LinearPlan plan = LinearPlan.ChooseAccurate(new LinearShape(m, 14336, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4), Rtx5090 with { Arch = arch });
+        Assert.Equal(expected, $"{plan.Path} {plan.Decoding}{(plan.Tile is { } tile ? $" {plan.GridX}×{plan.GridY} of {plan.Threads} in {tile}" : "")}");
+        Assert.True(plan.SharedBytes <= Rtx5090.SharedBytes);
+    }
+
+    [Fact]
+    public void CodesAreMultipliedAsTheyAreWhereThereAreUnitsForThatOnly()
+    {
+        foreach ((int arch, bool native) in new[] { (80, false), (86, false), (87, false), (89, true), (90, false), (100, false), (103, false), (110, false), (120, true), (121, true) })
+            foreach (int m in new[] { 17, 64, 100, 4096 })
+                foreach ((int n, int k) in new[] { (64, 128), (4096, 14336), (151936, 2048) })
+                {
+                    var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128, ActivationFormat.Fp8Group128);
+                    LinearPlan plan = LinearPlan.ChooseAccurate(shape, Rtx4090 with { Arch = arch });
+                    Assert.Equal((LinearPath.Gemm, native ? Fp8Decoding.Native : Fp8Decoding.BitMove), (plan.Path, plan.Decoding));
+                    Assert.True(CodeKernels.Info(plan.Tile!.Value).Fits(Rtx4090));
+                    // Narrow blocks, groups of 32 columns and rows that are no whole words run as dot products.
+                    Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Block = new ScaleBlock(128, 64) }, Rtx4090).Path);
+                    Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Block = new ScaleBlock(16, 128) }, Rtx4090).Path);
+                    Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Activations = ActivationFormat.Fp8Group32 }, Rtx4090).Path);
+                    Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Aligned = false }, Rtx4090).Path);
+                }
     }
 
     [Fact]

@@ -119,6 +119,15 @@ public sealed class PtxPipelineTests
     }
 
     [Theory]
+    [InlineData("Native", "89", "8.4")]
+    [InlineData("Native", "90a", "8.4")]
+    [InlineData("Native", "120a", "8.7")]
+    [InlineData("BitMove", "89", "8.1")]
+    [InlineData("BitMove", "80", "7.4")]
+    public void OnlyKernelsWithANewerInstructionNeedANewerVersion(string decoding, string arch, string version) =>
+        Assert.Contains($".version {version}\n", PtxCompiler.Compile(CodeKernels.Get(Enum.Parse<Fp8Decoding>(decoding), GemmTile.M32N64K128), PtxTarget.Parse(arch)).ReplaceLineEndings("\n"), StringComparison.Ordinal);
+
+    [Theory]
     [InlineData(8, 0, "sm_80")]
     [InlineData(8, 7, "sm_86")]
     [InlineData(9, 0, "sm_90a")]

@@ -19,14 +19,23 @@ internal static class Fp8Pairs
     /// </summary>
     public static U4 Decode(U4 word, int step, int left, int right, uint magnitude)
     {
-        uint first = step == 0 ? word.X : word.Z, second = step == 0 ? word.Y : word.W;
-        // The other codes' signs fall on bits that the magnitude covers.
-        uint firstSigns = first & Signs, secondSigns = second & Signs;
+        U2 first = Decode(step == 0 ? word.X : word.Z, left, right, magnitude), second = Decode(step == 0 ? word.Y : word.W, left, right, magnitude);
         U4 pairs;
-        pairs.X = Bits.Lop3(first << left, firstSigns << 8, magnitude, Select);
-        pairs.Y = Bits.Lop3(first >> right, firstSigns, magnitude, Select);
-        pairs.Z = Bits.Lop3(second << left, secondSigns << 8, magnitude, Select);
-        pairs.W = Bits.Lop3(second >> right, secondSigns, magnitude, Select);
+        pairs.X = first.X;
+        pairs.Y = first.Y;
+        pairs.Z = second.X;
+        pairs.W = second.Y;
+        return pairs;
+    }
+
+    /// <summary>The four codes of one word.</summary>
+    public static U2 Decode(uint word, int left, int right, uint magnitude)
+    {
+        // The other codes' signs fall on bits that the magnitude covers.
+        uint signs = word & Signs;
+        U2 pairs;
+        pairs.X = Bits.Lop3(word << left, signs << 8, magnitude, Select);
+        pairs.Y = Bits.Lop3(word >> right, signs, magnitude, Select);
         return pairs;
     }
 

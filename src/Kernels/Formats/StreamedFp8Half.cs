@@ -8,7 +8,8 @@ namespace GpuKit.Ilgpu.Kernels.Formats;
 /// </summary>
 internal readonly struct StreamedFp8Half : IStreamedFormat
 {
-    private const uint Magnitude = 0x3F803F80;
+    /// <summary>Where the magnitude bits of a code stand in both halves of a pair.</summary>
+    public const uint Magnitude = 0x3F803F80;
 
     public static int CodesPerWordShift => 2;
 

@@ -7,6 +7,8 @@ internal readonly struct TiledBf16 : ITiledFormat
 {
     public static int CodesPerWordShift => 1;
 
+    public static TiledOperands Operands => TiledOperands.Bf16;
+
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
@@ -19,6 +21,10 @@ internal readonly struct TiledBf16 : ITiledFormat
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
 
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
+
+    public static U2 DecodeInput(uint codes) => default;
+
     public static U2 Decode(U4 codes, int step, uint operand) => default;
 }
 
@@ -26,6 +32,8 @@ internal readonly struct TiledBf16 : ITiledFormat
 internal readonly struct TiledFp8 : ITiledFormat
 {
     public static int CodesPerWordShift => 2;
+
+    public static TiledOperands Operands => TiledOperands.Bf16;
 
     public static int Terms => 1;
 
@@ -38,6 +46,10 @@ internal readonly struct TiledFp8 : ITiledFormat
     public static uint Operand(ScaleTable scales, int slab, int n, int k) => 0;
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
+
+    public static U2 DecodeInput(uint codes) => default;
 
     public static U2 Decode(U4 codes, int step, uint operand)
     {
@@ -54,6 +66,8 @@ internal readonly struct TiledFp8TwoTerm : ITiledFormat
 {
     public static int CodesPerWordShift => 2;
 
+    public static TiledOperands Operands => TiledOperands.Bf16;
+
     public static int Terms => 2;
 
     public static bool HasRowScales => true;
@@ -65,6 +79,10 @@ internal readonly struct TiledFp8TwoTerm : ITiledFormat
     public static uint Operand(ScaleTable scales, int slab, int n, int k) => 0;
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
+
+    public static U2 DecodeInput(uint codes) => default;
 
     public static U2 Decode(U4 codes, int step, uint operand) => TiledFp8.Decode(codes, step, operand);
 }
@@ -101,6 +119,8 @@ internal readonly struct TiledInt4 : ITiledFormat
 
     public static int CodesPerWordShift => 3;
 
+    public static TiledOperands Operands => TiledOperands.Bf16;
+
     public static int Terms => 1;
 
     public static bool HasRowScales => true;
@@ -112,6 +132,10 @@ internal readonly struct TiledInt4 : ITiledFormat
     public static uint Operand(ScaleTable scales, int slab, int n, int k) => 0;
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
+
+    public static U2 DecodeInput(uint codes) => default;
 
     public static U2 Decode(U4 codes, int step, uint operand)
     {
@@ -137,6 +161,8 @@ internal readonly struct TiledInt4Zero : ITiledFormat
 
     public static int CodesPerWordShift => 3;
 
+    public static TiledOperands Operands => TiledOperands.Bf16;
+
     public static int Terms => 1;
 
     public static bool HasRowScales => true;
@@ -152,6 +178,10 @@ internal readonly struct TiledInt4Zero : ITiledFormat
     }
 
     public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
+
+    public static U2 DecodeInput(uint codes) => default;
 
     public static U2 Decode(U4 codes, int step, uint operand)
     {
@@ -176,6 +206,8 @@ internal readonly struct TiledNvfp4 : ITiledFormat
 
     public static int CodesPerWordShift => 3;
 
+    public static TiledOperands Operands => TiledOperands.Bf16;
+
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
@@ -188,6 +220,10 @@ internal readonly struct TiledNvfp4 : ITiledFormat
         StreamedNvfp4.PrepareOperand(scales.Groups[scales.Index(slab, n, k)] * 0x0101u);
 
     public static float MatrixScale(ScaleTable scales, int slab) => scales.Blocks[slab] * StreamedNvfp4.Correction;
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
+
+    public static U2 DecodeInput(uint codes) => default;
 
     public static U2 Decode(U4 codes, int step, uint operand)
     {

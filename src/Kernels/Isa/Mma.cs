@@ -3,15 +3,15 @@ using ILGPU.IR.Intrinsics;
 
 namespace GpuKit.Ilgpu.Kernels.Isa;
 
-/// <summary>Warp-wide matrix products on the tensor cores: D[16, 8] = A[16, 16]·B[16, 8] + C[16, 8].</summary>
+/// <summary>Warp-wide matrix products on the tensor cores: D[16, 8] = A[16, K]·B[K, 8] + C[16, 8] with 256 bits of K.</summary>
 /// <remarks>
 /// <see cref="MmaFragment"/> says which element stands where. The hardware's order and rounding of the sum are
-/// unspecified. The emulation takes the products exactly, adds them in float64 from k = 0 to 15, then C, and rounds once
-/// to float32: the last bits may differ from a GPU's.
+/// unspecified. The emulation takes the products exactly, adds them in float64 in the order of k, then C, and rounds once
+/// to float32: the last bits may differ from a GPU's, and more of them with E4M3, since cards keep about 14 bits of such a sum.
 /// </remarks>
 internal static unsafe class Mma
 {
-    private const int K = 16, Rows = 16;
+    private const int Rows = 16;
 
     /// <summary>BF16 operands, float32 accumulators.</summary>
     [IntrinsicImplementation, Ptx("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 %d, %0, %1, %2;")]
@@ -21,59 +21,124 @@ internal static unsafe class Mma
     [IntrinsicImplementation, Ptx("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 %d, %0, %1, %2;")]
     public static F4 F16(U4 a, U2 b, F4 c) => Multiply<F16Decoder>(a, b, c);
 
+    /// <summary>E4M3 operands, 32 columns, float32 accumulators. Compute capability 9.0 has no such unit and emulates it, slowly.</summary>
+    [IntrinsicImplementation, Ptx("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 %d, %0, %1, %2;", MinArch = 89, MinVersion = 84)]
+    public static F4 E4M3(U4 a, U2 b, F4 c) => Multiply<E4M3Decoder>(a, b, c);
+
+    /// <summary>
+    /// E2M1 operands, 64 columns, float32 accumulators. Each 16 columns of a row of A and of a column of B have an E4M3 multiplier without a sign: four bytes
+    /// a lane, the first columns' lowest, of the row and the column that <see cref="MmaFragment.AScaleRow"/> and <see cref="MmaFragment.BScaleColumn"/> say.
+    /// </summary>
+    [IntrinsicImplementation]
+    [Ptx("mma.sync.aligned.m16n8k64.row.col.kind::mxf4nvf4.block_scale.scale_vec::4X.f32.e2m1.e2m1.f32.ue4m3 %d, %0, %1, %2, %3, {0, 0}, %4, {0, 0};", ExactArch = "120a")]
+    public static F4 Nvfp4(U4 a, U2 b, F4 c, uint scalesA, uint scalesB)
+    {
+        // The lane's columns of each register lie in one group of 16, whose multipliers another lane of the four holds.
+        uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
+        float* elements = stackalloc float[6 * E2M1Decoder.Elements];
+        ulong* scales = WarpEmulation.Gather("mma.sync (e2m1 scales)", scalesA | (ulong)scalesB << 32);
+        int lane = Warp.LaneIdx, first = lane & ~3;
+        for (int r = 0; r < 6; r++)
+        {
+            int k = r < 4 ? MmaFragment.AColumn(lane, r, E2M1Decoder.Elements) : MmaFragment.BK(lane, r - 4, E2M1Decoder.Elements);
+            uint word = r < 4 ? (uint)scales[first + (r & 1)] : (uint)(scales[first] >> 32);
+            float scale = E4M3Decoder.Decode((word >> (8 * (k / 16))) & 0x7F);
+            for (int i = 0; i < E2M1Decoder.Elements; i++)
+                elements[r * E2M1Decoder.Elements + i] = E2M1Decoder.Decode(registers[r] >> (4 * i)) * scale;
+        }
+        return Multiply<E2M1Decoder>(elements, c);
+    }
+
     private interface IDecoder
     {
         static abstract string Instruction { get; }
 
-        static abstract float Decode(ushort bits);
+        /// <summary>Elements a register.</summary>
+        static abstract int Elements { get; }
+
+        /// <summary>The lowest bits; what is above them does not count.</summary>
+        static abstract float Decode(uint bits);
     }
 
     private readonly struct Bf16Decoder : IDecoder
     {
         public static string Instruction => "mma.sync (bf16)";
 
-        public static float Decode(ushort bits) => Cvt.FromBf16(bits);
+        public static int Elements => 2;
+
+        public static float Decode(uint bits) => Cvt.FromBf16((ushort)bits);
     }
 
     private readonly struct F16Decoder : IDecoder
     {
         public static string Instruction => "mma.sync (f16)";
 
-        public static float Decode(ushort bits) => (float)BitConverter.UInt16BitsToHalf(bits);
+        public static int Elements => 2;
+
+        public static float Decode(uint bits) => (float)BitConverter.UInt16BitsToHalf((ushort)bits);
+    }
+
+    private readonly struct E2M1Decoder : IDecoder
+    {
+        public static string Instruction => "mma.sync (e2m1)";
+
+        public static int Elements => 8;
+
+        public static float Decode(uint bits) => Cvt.FromBf16(Formats.Nvfp4.DecodeCode(bits & 0xF));
+    }
+
+    private readonly struct E4M3Decoder : IDecoder
+    {
+        public static string Instruction => "mma.sync (e4m3)";
+
+        public static int Elements => 4;
+
+        public static float Decode(uint bits) => (bits & 0x7F) == 0x7F ? float.NaN : Formats.Nvfp4.GroupScale((byte)bits);
     }
 
     private static F4 Multiply<T>(U4 a, U2 b, F4 c)
         where T : struct, IDecoder
     {
-        // Every lane scatters its elements into both matrices, both with k contiguous, then sums its four outputs.
-        float* matrixA = WarpEmulation.Begin<float>(T.Instruction, lanes: 32);
-        float* matrixB = matrixA + Rows * K;
-        int lane = Warp.LaneIdx;
         uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
+        float* elements = stackalloc float[6 * T.Elements];
+        for (int i = 0; i < 6 * T.Elements; i++)
+            elements[i] = T.Decode(registers[i / T.Elements] >> (32 / T.Elements * (i % T.Elements)));
+        return Multiply<T>(elements, c);
+    }
+
+    // Of a lane's elements of A, a register behind the other, and of B.
+    private static F4 Multiply<T>(float* elements, F4 c)
+        where T : struct, IDecoder
+    {
+        // Every lane scatters its elements into both matrices, both with k contiguous, then sums its four outputs.
+        int k = 8 * T.Elements;
+        float* matrixA = WarpEmulation.Begin<float>(T.Instruction, lanes: 32);
+        float* matrixB = matrixA + Rows * k;
+        int lane = Warp.LaneIdx;
         for (int r = 0; r < 4; r++)
-            Scatter<T>(registers[r], matrixA + MmaFragment.ARow(lane, r) * K + MmaFragment.AColumn(lane, r));
+            Scatter<T>(elements + r * T.Elements, matrixA + MmaFragment.ARow(lane, r) * k + MmaFragment.AColumn(lane, r, T.Elements));
         for (int r = 0; r < 2; r++)
-            Scatter<T>(registers[4 + r], matrixB + MmaFragment.BColumn(lane) * K + MmaFragment.BK(lane, r));
+            Scatter<T>(elements + (4 + r) * T.Elements, matrixB + MmaFragment.BColumn(lane) * k + MmaFragment.BK(lane, r, T.Elements));
 
         WarpEmulation.Meet();
         float* sums = stackalloc float[] { c.X, c.Y, c.Z, c.W };
         for (int i = 0; i < 4; i++)
         {
-            float* row = matrixA + MmaFragment.CRow(lane, i) * K;
-            float* column = matrixB + MmaFragment.CColumn(lane, i) * K;
+            float* row = matrixA + MmaFragment.CRow(lane, i) * k;
+            float* column = matrixB + MmaFragment.CColumn(lane, i) * k;
             double sum = 0;
-            for (int k = 0; k < K; k++)
-                sum += (double)row[k] * column[k];
+            for (int at = 0; at < k; at++)
+                sum += (double)row[at] * column[at];
             sums[i] = Ieee.CanonicalNaN((float)(sum + sums[i]));
         }
 
         return new F4 { X = sums[0], Y = sums[1], Z = sums[2], W = sums[3] };
     }
 
-    private static void Scatter<T>(uint register, float* pair)
+    private static void Scatter<T>(float* elements, float* target)
         where T : struct, IDecoder
     {
-        pair[0] = T.Decode((ushort)register);
-        pair[1] = T.Decode((ushort)(register >> 16));
+        for (int i = 0; i < T.Elements; i++)
+            target[i] = elements[i];
     }
 }

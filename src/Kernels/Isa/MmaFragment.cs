@@ -1,9 +1,9 @@
 namespace GpuKit.Ilgpu.Kernels.Isa;
 
 /// <summary>
-/// The one place that says which element of an m16n8k16 product each register of each lane holds (A row-major 16×16,
-/// B column-major 16×8, C and D 16×8; A and B of 16 bits, two consecutive elements a register, the lower column or k in
-/// the low half).
+/// The one place that says which element of an m16n8 product each register of each lane holds (A row-major 16×K,
+/// B column-major K×8, C and D 16×8). A register holds consecutive elements of A or B, the lowest column or k in its lowest bits: two
+/// of 16 bits (K = 16), which is the picture, four of 8 (K = 32), the same with every number of columns doubled, or eight of 4 (K = 64).
 /// </summary>
 /// <remarks>
 /// With g = lane / 4 (0..7) and t = lane % 4 (0..3):
@@ -24,14 +24,20 @@ internal static class MmaFragment
     /// <summary>Row of A (0..15) in <paramref name="register"/> 0..3.</summary>
     public static int ARow(int lane, int register) => (lane >> 2) + 8 * (register & 1);
 
-    /// <summary>Column (k) of A in the low half of <paramref name="register"/> 0..3; the high half holds the next.</summary>
-    public static int AColumn(int lane, int register) => 2 * (lane & 3) + 8 * (register >> 1);
+    /// <summary>Column (k) of A in the lowest bits of <paramref name="register"/> 0..3, which holds this many <paramref name="elements"/>.</summary>
+    public static int AColumn(int lane, int register, int elements = 2) => elements * ((lane & 3) + 4 * (register >> 1));
 
-    /// <summary>Row (k) of B in the low half of <paramref name="register"/> 0..1; the high half holds the next.</summary>
-    public static int BK(int lane, int register) => 2 * (lane & 3) + 8 * register;
+    /// <summary>Row (k) of B in the lowest bits of <paramref name="register"/> 0..1, which holds this many <paramref name="elements"/>.</summary>
+    public static int BK(int lane, int register, int elements = 2) => elements * ((lane & 3) + 4 * register);
 
     /// <summary>Column (n) of B, 0..7, in both registers.</summary>
     public static int BColumn(int lane) => lane >> 2;
+
+    /// <summary>Row of A (0..15) whose multipliers a lane holds; of each four lanes the first two are asked.</summary>
+    public static int AScaleRow(int lane) => (lane >> 2) + 8 * (lane & 1);
+
+    /// <summary>Column of B (0..7) whose multipliers a lane holds; of each four lanes the first is asked.</summary>
+    public static int BScaleColumn(int lane) => lane >> 2;
 
     /// <summary>Row of C and D (0..15) in element <paramref name="i"/> 0..3.</summary>
     public static int CRow(int lane, int i) => (lane >> 2) + 8 * (i >> 1);

@@ -30,6 +30,9 @@ internal sealed class PtxAttribute(string text) : Attribute
     /// <summary>The lowest compute capability that has the instruction, as major·10 + minor (80 is sm_80).</summary>
     public int MinArch { get; init; } = 80;
 
+    /// <summary>The lowest PTX version that has the instruction, as major·10 + minor, where it is newer than its architectures' own; else 0.</summary>
+    public int MinVersion { get; init; }
+
     /// <summary>
     /// The one architecture that has the instruction, with its suffix ("90a", "120a"), or null. Architecture-specific
     /// instructions exist neither before nor after their architecture, so a lower bound would be wrong for them.

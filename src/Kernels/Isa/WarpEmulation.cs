@@ -11,8 +11,8 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// </remarks>
 internal sealed unsafe class WarpEmulation
 {
-    /// <summary>Bytes of one buffer: enough for the operands of an m16n8k16 in float32.</summary>
-    private const int Capacity = 4096;
+    /// <summary>Bytes of one buffer: enough for the operands of an m16n8k64 in float32.</summary>
+    private const int Capacity = 6144;
 
     // Entries live as long as ILGPU's warp object: thousands of accelerators leave nothing behind.
     private static readonly ConditionalWeakTable<object, WarpEmulation> Warps = new();

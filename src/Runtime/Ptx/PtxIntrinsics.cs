@@ -21,6 +21,12 @@ internal static class PtxIntrinsics
             .Where(m => m.IsDefined(typeof(PtxAttribute))),
     ];
 
+    /// <summary>The names of instructions that need a newer PTX version than their architectures, and that version as major·10 + minor.</summary>
+    public static readonly IReadOnlyList<(string Mnemonic, int Version)> NewerVersions =
+    [
+        .. All.Select(m => m.GetCustomAttribute<PtxAttribute>()!).Where(a => a.MinVersion > 0).Select(a => (a.Text[..a.Text.IndexOf(' ', StringComparison.Ordinal)], a.MinVersion)),
+    ];
+
     /// <summary>Registers all instructions.</summary>
     public static void Register(Context context)
     {

@@ -1,5 +1,4 @@
 using System.Text.RegularExpressions;
-using ILGPU.Runtime.Cuda;
 
 namespace GpuKit.Ilgpu.Runtime.Ptx;
 
@@ -51,7 +50,7 @@ internal static partial class PtxText
     /// <summary>The text that is loaded: retargeted, without unsound hints and dead functions, with canonical names.</summary>
     public static string Prepare(string ptx, PtxTarget target, int clusterBlocks = 1)
     {
-        string text = TargetLine().Replace(VersionLine().Replace(ptx, $".version {VersionName(target.Version)}"), $".target {target}");
+        string text = TargetLine().Replace(VersionLine().Replace(ptx, $".version {VersionName(ptx, target)}"), $".target {target}");
         // ILGPU also marks branches on intrinsics' results as uniform; the hint is a promise that it cannot keep.
         text = UniformBranches().Replace(text, "$1");
         if (clusterBlocks > 1)
@@ -71,7 +70,15 @@ internal static partial class PtxText
         return text.Replace(ArgumentsPlaceholder, parameter.Groups["name"].Value, StringComparison.Ordinal);
     }
 
-    private static string VersionName(CudaInstructionSet version) => $"{version.Major}.{version.Minor}";
+    // The architecture's, or that of an instruction which came later: other kernels still load on older drivers.
+    private static string VersionName(string ptx, PtxTarget target)
+    {
+        int version = (target.Version.Major * 10) + target.Version.Minor;
+        foreach ((string mnemonic, int newer) in PtxIntrinsics.NewerVersions)
+            if (newer > version && ptx.Contains(mnemonic, StringComparison.Ordinal))
+                version = newer;
+        return $"{version / 10}.{version % 10}";
+    }
 
     // Intrinsics leave an empty function behind each; only functions that are called are kept.
     private static string DropUncalledFunctions(string text)

@@ -73,14 +73,8 @@ public sealed partial class EveryInstructionTests
         F4 none = default;
         none.Y = lane;
         F4 bf16 = Mma.Bf16(a0, b0, none), f16 = Mma.F16(a1, b1, none);
-        a.Output[at] = Interop.FloatAsInt(bf16.X);
-        a.Output[at + 1] = Interop.FloatAsInt(bf16.Y);
-        a.Output[at + 2] = Interop.FloatAsInt(bf16.Z);
-        a.Output[at + 3] = Interop.FloatAsInt(bf16.W);
-        a.Output[at + 4] = Interop.FloatAsInt(f16.X);
-        a.Output[at + 5] = Interop.FloatAsInt(f16.Y);
-        a.Output[at + 6] = Interop.FloatAsInt(f16.Z);
-        a.Output[at + 7] = Interop.FloatAsInt(f16.W);
+        StoreSums(a, at, bf16);
+        StoreSums(a, at + 4, f16);
         a.Output[at + 8] = LdMatrix.X1(ref shared[512 + (lane * 8)]);
         a.Output[at + 9] = LdMatrix.X1Trans(ref shared[512 + (lane * 8)]);
         U4 further = LdMatrix.X4At(ref shared[lane * 8], 1024);
@@ -90,6 +84,34 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 12] = further.X ^ (further.Y << 1);
         a.Output[at + 13] = further.Z ^ (further.W << 1);
         a.Output[at + 14] = Interop.FloatAsInt(Fast.Max(bf16.X, f16.X));
+    }
+
+    /// <summary>Products of codes, of small whole numbers, too.</summary>
+    internal static void Codes(Args a)
+    {
+        int at = Group.IdxX * Words;
+        F4 sum = default;
+        sum.Z = Group.IdxX;
+        sum = Mma.E4M3(Mem.LoadGlobal(ref a.Input[at]), Mem.LoadGlobal2(ref a.Input[at + 4]), sum);
+        StoreSums(a, at, sum);
+    }
+
+    /// <summary>Four-bit products: of codes of any kind and multipliers that are powers of two.</summary>
+    internal static void ScaledCodes(Args a)
+    {
+        int at = Group.IdxX * Words;
+        F4 sum = default;
+        sum.Y = Group.IdxX;
+        sum = Mma.Nvfp4(Mem.LoadGlobal(ref a.Input[at]), Mem.LoadGlobal2(ref a.Input[at + 4]), sum, a.Input[at + 6] & 0x38383838u, a.Input[at + 7] & 0x38383838u);
+        StoreSums(a, at, sum);
+    }
+
+    private static void StoreSums(Args a, int at, F4 sums)
+    {
+        a.Output[at] = Interop.FloatAsInt(sums.X);
+        a.Output[at + 1] = Interop.FloatAsInt(sums.Y);
+        a.Output[at + 2] = Interop.FloatAsInt(sums.Z);
+        a.Output[at + 3] = Interop.FloatAsInt(sums.W);
     }
 
     /// <summary>Bits, conversions, exact arithmetic and the warp's collectives.</summary>
@@ -190,6 +212,7 @@ public sealed partial class EveryInstructionTests
     private static readonly KernelDefinition<Args>[] Kernels =
     [
         new(Memory, new KernelTraits(Lanes)), new(Matrices, new KernelTraits(Lanes)), new(Exact, new KernelTraits(Lanes)), new(Near, new KernelTraits(Lanes)),
+        new(Codes, new KernelTraits(Lanes, MinArch: 89)), new(ScaledCodes, new KernelTraits(Lanes, MinArch: 120, ExactArch: "120a")),
     ];
 
     public static TheoryData<string> Targets => [.. PtxTarget.All.Select(t => t.ToString())];
@@ -204,20 +227,22 @@ public sealed partial class EveryInstructionTests
         foreach (MethodInfo method in PtxIntrinsics.All)
         {
             var attribute = method.GetCustomAttribute<PtxAttribute>()!;
-            if (attribute.MinArch > target.Number || attribute.ExactArch is not null)
+            // Those of sm_90a are Hopper's kernels' alone.
+            if (attribute.MinArch > target.Number || (attribute.ExactArch is { } exact && (exact == "90a" || exact != target.Name)))
                 continue;
             foreach (Match instruction in Mnemonic().Matches(attribute.Text))
                 Assert.True(text.Contains(instruction.Value, StringComparison.Ordinal), $"{method.DeclaringType!.Name}.{method.Name}: no kernel here has {instruction.Value}");
         }
     }
 
-    public static TheoryData<int> Indices => [.. Enumerable.Range(0, 4)];
+    public static TheoryData<int> Indices => [.. Enumerable.Range(0, Kernels.Length)];
 
     [Theory]
     [MemberData(nameof(Indices))]
     public void A_card_does_what_the_emulation_does(int kernel)
     {
         GpuDevice card = TestDevices.Get(TestDevice.Cuda);
+        Assert.SkipUnless(Kernels[kernel].Traits.RunsOn(card.Target!.Value), $"{card.Target} lacks the instructions of {Kernels[kernel].Name}.");
         uint[] input = Input(kernel), expected = Run(TestDevices.Get(TestDevice.CpuWarp32), kernel, input), actual = Run(card, kernel, input);
         for (int i = 0; i < expected.Length; i++)
         {
@@ -243,8 +268,9 @@ public sealed partial class EveryInstructionTests
         for (int i = 0; i < words.Length; i++)
             words[i] = Kernels[kernel].Method.Name switch
             {
-                nameof(Memory) => (uint)random.NextInt64(1L << 32),
+                nameof(Memory) or nameof(ScaledCodes) => (uint)random.NextInt64(1L << 32),
                 nameof(Matrices) => i < words.Length / 2 ? Pair(() => ((BFloat16)random.Next(-8, 9)).Bits) : Pair(() => BitConverter.HalfToUInt16Bits((System.Half)random.Next(-8, 9))),
+                nameof(Codes) => Pair(() => (ushort)(SmallCode(random) | SmallCode(random) << 8)),
                 nameof(Near) => Interop.FloatAsInt(random.NextSingle() * 20 + 0.01f),
                 _ => (i % Words) switch
                 {
@@ -255,6 +281,8 @@ public sealed partial class EveryInstructionTests
             };
         return words;
     }
+
+    private static int SmallCode(Random random) => Cvt.E4M3x2(0, random.Next(-8, 9)) & 0xFF;
 
     private static uint Pair(Func<ushort> half) => half() | (uint)half() << 16;
 
