@@ -90,6 +90,18 @@ public sealed class UseAfterDisposeTests
             DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(new BFloat16[64]);
             return new Case(quantized, new() { ["as an argument"] = () => ActivationQuantizer.Quantize(device.DefaultStream, x, quantized, 1) }, x);
         },
+        [typeof(ExpertMlpWorkspace)] = device =>
+        {
+            GpuDevice warps = TestDevices.Get(device.IsCuda ? TestDevice.Cuda : TestDevice.CpuWarp32);
+            var workspace = new ExpertMlpWorkspace(warps, new ExpertMlpSize(1, 1, 1, 64, 64));
+            QuantizedMatrix Matrix(int rows) => QuantizedMatrix.Upload(warps, Quantizer.Quantize(new float[64 * rows], rows, 64, WeightFormat.Bf16));
+            var stack = new ExpertStack(Matrix(128), Matrix(64));
+            DeviceBuffer<int> experts = warps.Upload<int>([0]);
+            DeviceBuffer<float> weights = warps.Upload<float>([1]), residual = warps.Allocate<float>(64);
+            DeviceBuffer<BFloat16> x = warps.Upload<BFloat16>(new BFloat16[64]);
+            var routing = new TokenRouting(experts, weights, 1);
+            return new Case(workspace, new() { ["as an argument"] = () => ExpertMlp.Apply(warps.DefaultStream, stack, routing, x, workspace, residual) }, stack.GateUp, stack.Down, experts, weights, residual, x);
+        },
         [typeof(KvCache)] = device =>
         {
             var cache = new KvCache(device, 1, 1, 64, 4);
