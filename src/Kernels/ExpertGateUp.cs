@@ -39,6 +39,9 @@ internal static class ExpertGateUp
     /// <summary>Bytes of the row of inputs, with what goes before it.</summary>
     private static int RowBytes(int k) => TileRow.ScratchBytes + (2 * k);
 
+    /// <summary>Shared memory of a block besides: the expert, and one warp's choice.</summary>
+    public const int StaticBytes = (1 + RouterSums.ChoiceWords) * sizeof(int);
+
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes(int warps, int k) => RowBytes(k) + (warps * WarpSums * sizeof(float));
 

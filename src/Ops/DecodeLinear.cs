@@ -108,6 +108,8 @@ internal static class DecodeLinear
         if (!CanFeed(router))
             throw new ArgumentException($"A router of [{router.N}, {router.K}] in {router.Format.Title()} cannot be fed.", nameof(router));
         Shape.Require(stream, x, 1, router.K, nameof(x));
+        if (!Shape.IsVectorAligned(x, 16))
+            throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         Shape.Require(stream, sums, 1, RouterLength(router.N), nameof(sums));
         var args = new TileLinearArgs { Weights = ExpertMlp.Streamed(router), Source = new TileSource { X = x.Cast<ushort>() }, RouterSums = sums.SubView(0, RouterLength(router.N)) };
         Launch<TileFeed>(stream, OfRouter, router, args);

@@ -14,9 +14,11 @@ public static partial class ExpertMlp
 {
     internal const int RoutedGateUpWarps = 4;
 
-    /// <summary>Whether <see cref="ApplyRouted"/> runs: a token's inputs of down must fit shared memory.</summary>
+    /// <summary>Whether <see cref="ApplyRouted"/> runs: at most 128 experts, and a token's inputs must fit shared memory.</summary>
     internal static bool ExistsRouted(GpuDevice device, in ExpertStack matrices, int topK) =>
-        Exists(device, matrices) && ExpertDown.SharedBytes(SkinnyGemm.MostWarps, topK, matrices.Down.K) <= device.MaxSharedBytesPerBlock;
+        Exists(device, matrices) && matrices.GateUp.Count <= RouterSums.MostExperts && topK <= matrices.GateUp.Count
+        && ExpertDown.SharedBytes(SkinnyGemm.MostWarps, topK, matrices.Down.K) <= device.MaxSharedBytesPerBlock
+        && ExpertGateUp.SharedBytes(RoutedGateUpWarps, matrices.GateUp.K) <= device.MaxSharedBytesPerBlock - ExpertGateUp.StaticBytes;
 
     /// <summary>
     /// One token, its residual stream normed and its experts chosen by the kernels: <c>x = bf16(residual · gain) · rsqrt(mean(residual²) + epsilon)</c>,
@@ -49,6 +51,8 @@ public static partial class ExpertMlp
     {
         ExpertArgs args = CreateRouted(stream, matrices, routing, sums, activated, residual);
         Shape.Require(stream, x, 1, matrices.GateUp.K, nameof(x));
+        if (!Shape.IsVectorAligned(x, 16))
+            throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         args.Source = new TileSource { X = x.Cast<ushort>().SubView(0, matrices.GateUp.K) };
         LaunchRouted(stream, matrices, args, norms: false);
     }

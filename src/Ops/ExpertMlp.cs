@@ -30,7 +30,7 @@ internal readonly record struct FollowingNorm(InputNorm Norm, ArrayView<BFloat16
 /// </summary>
 /// <remarks>
 /// On devices with 32-lane warps, for at most 512 experts whose weights stream (docs/kernels/gemv.md) in whole chunks of 64 bytes a row; see <see cref="Exists(GpuDevice, in ExpertStack)"/>.
-/// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable. A token's bits do not depend on the other tokens or
+/// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable, unless a token names an expert twice, whose result is undefined. A token's bits do not depend on the other tokens or
 /// their number.
 /// </remarks>
 public static partial class ExpertMlp

@@ -40,6 +40,7 @@ public sealed class ExpertMlpWorkspace : IDisposable
             Members = Own(device.Allocate<int>(ranks * size.Tokens));
             // Places behind an expert's last token are read, though nobody looks at what is there.
             Members.Fill(device.DefaultStream, 0);
+            Heads.Fill(device.DefaultStream, 0);
             device.DefaultStream.Synchronize();
         }
         catch

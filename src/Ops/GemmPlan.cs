@@ -39,7 +39,10 @@ internal static class GemmPlan
     }
 
     /// <summary>Whether <c>mma.sync</c> has FP8 units: Ada and consumer Blackwell. Hopper, which has others, takes the instruction apart and is slow; so, one must assume, does compute capability 10.</summary>
-    private static bool MultipliesFp8(in LinearDevice device) => device.Arch is 89 or (>= 120 and < 130);
+    private static bool MultipliesFp8(in LinearDevice device) => device.Arch is 89 or (>= 120 and < 130) && device.CudaVersion >= NativeCudaVersion;
+
+    // Of PTX 8.4, which has the instruction.
+    private const int NativeCudaVersion = 124;
 
     private static GemmTile ChooseTile(in LinearShape shape, in LinearDevice device, bool gated)
     {

@@ -57,10 +57,13 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
     /// Whether the pipelined kernel can run it with codes on both sides: whole 16-byte words, one matrix; FP8 with a scale on each side for a turn and a warp,
     /// NVFP4 on the one architecture that multiplies it, with whole words of group scales.
     /// </summary>
-    public bool CanPipelineCodes(in LinearDevice device) => Aligned && Experts == 0 && (Format, Activations) switch
+    public bool CanPipelineCodes(in LinearDevice device) => HasTilesOfCodes && (Format != WeightFormat.Nvfp4 || device.Arch == CodeKernels.Nvfp4Arch);
+
+    /// <summary>The same whatever the device.</summary>
+    public bool HasTilesOfCodes => Aligned && Experts == 0 && (Format, Activations) switch
     {
         (WeightFormat.Fp8Block, ActivationFormat.Fp8Group128) => Block is { Rows: >= Fp8Products.WeightRows, Columns: >= Fp8Products.Columns },
-        (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => device.Arch == CodeKernels.Nvfp4Arch && K % Nvfp4Products.Columns == 0,
+        (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => K % Nvfp4Products.Columns == 0,
         _ => false,
     };
 
@@ -75,10 +78,11 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
 /// <param name="MaxThreads">Threads a block can have.</param>
 /// <param name="Multiprocessors">Blocks that run at once.</param>
 /// <param name="SharedBytes">Shared memory a block can have.</param>
-internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize, int MaxThreads, int Multiprocessors, int SharedBytes)
+/// <param name="CudaVersion">What the driver supports, as major·10 + minor: an older one refuses the text of newer instructions.</param>
+internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize, int MaxThreads, int Multiprocessors, int SharedBytes, int CudaVersion = int.MaxValue)
 {
     public static LinearDevice Of(GpuDevice device) => new(
-        device.IsCuda, device.Target?.Number ?? 0, device.WarpSize, device.MaxThreadsPerBlock, device.MultiprocessorCount, device.MaxSharedBytesPerBlock);
+        device.IsCuda, device.Target?.Number ?? 0, device.WarpSize, device.MaxThreadsPerBlock, device.MultiprocessorCount, device.MaxSharedBytesPerBlock, device.CudaVersion);
 }
 
 /// <summary>Which kernel runs a multiplication and how it is spread: a pure function of shape and device.</summary>
@@ -133,12 +137,16 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
 
     /// <summary>
     /// For quantised activations, of which few rows stream and many run in tiles where there are any, and for accumulators other than float32 (no activations in
-    /// the shape then). Tests and benchmarks force a path, and for tiles a decoder and a tile.
+    /// the shape then). Tests and benchmarks force a path, and for tiles a decoder and a tile; forced tiles that the shape cannot have become dot products.
     /// </summary>
     public static LinearPlan ChooseAccurate(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         LinearPath path = force ?? ChooseAccuratePath(shape, device);
-        return path == LinearPath.Gemm ? GemmPlan.ChooseCodes(shape, device, decoding, tile) : Choose(shape, device, path, Fp8Decoding.Hardware);
+        if (path == LinearPath.Gemm && shape.HasTilesOfCodes)
+            return GemmPlan.ChooseCodes(shape, device, decoding, tile);
+        if (path == LinearPath.Gemm)
+            path = device.IsCuda ? LinearPath.Accurate : LinearPath.AccurateScalar;
+        return Choose(shape, device, path, Fp8Decoding.Hardware);
     }
 
     /// <summary>Kernels with tiles have one decoder: every architecture has it, and it keeps pace with the tensor cores.</summary>

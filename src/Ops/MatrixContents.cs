@@ -83,7 +83,7 @@ internal static class MatrixContents
         if (group >= 0)
             throw new ArgumentException($"{name}: the scale of row {group / matrix.Block.ColumnBlocks(matrix.K)}, group {group % matrix.Block.ColumnBlocks(matrix.K)} is NaN.");
         // Tensor cores that multiply scales themselves take them for magnitudes.
-        group = rows.GroupScales.IndexOfAnyInRange((byte)0x80, (byte)0xFF);
+        group = rows.GroupScales.IndexOfAnyInRange((byte)0x81, (byte)0xFF);
         if (group >= 0)
             throw new ArgumentException($"{name}: the scale of row {group / matrix.Block.ColumnBlocks(matrix.K)}, group {group % matrix.Block.ColumnBlocks(matrix.K)} is negative.");
     }

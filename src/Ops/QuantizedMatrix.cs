@@ -105,7 +105,7 @@ public sealed class QuantizedMatrix : IDisposable
     /// <param name="device">Device to hold it.</param>
     /// <param name="host">Codes and scales as a quantiser or a checkpoint gives them.</param>
     /// <param name="name">Name for error messages, e.g. the tensor's.</param>
-    /// <exception cref="ArgumentException">Sizes disagree, or a code or scale is NaN.</exception>
+    /// <exception cref="ArgumentException">Sizes disagree, or a code or scale is NaN, or a group scale negative.</exception>
     public static QuantizedMatrix Upload(GpuDevice device, HostMatrix host, string name = "weights")
     {
         ArgumentNullException.ThrowIfNull(host);
@@ -127,7 +127,7 @@ public sealed class QuantizedMatrix : IDisposable
     /// <param name="row">First row; a multiple of the block's rows in a scaled format.</param>
     /// <param name="rows">Rows <c>[rows, K]</c> in this matrix's format and block, ending on a block edge or at N. NVFP4: all N rows, since one multiplier is all rows'.</param>
     /// <param name="name">Name for error messages, e.g. the tensor's.</param>
-    /// <exception cref="ArgumentException">A range, size, format or block is wrong, or a code or scale is NaN. Nothing is written then.</exception>
+    /// <exception cref="ArgumentException">A range, size, format or block is wrong, or a code or scale is NaN, or a group scale negative. Nothing is written then.</exception>
     public void Write(int matrix, int row, HostMatrix rows, string name = "weights")
     {
         ArgumentNullException.ThrowIfNull(rows);
@@ -143,12 +143,12 @@ public sealed class QuantizedMatrix : IDisposable
     /// <param name="codes"><c>[rows, K]</c> codes; two-term FP8 <c>[2, rows, K]</c>.</param>
     /// <param name="scales"><c>[⌈rows / block rows⌉, ⌈K / block columns⌉]</c> float32; two-term FP8 twice that; empty for an unscaled format.</param>
     /// <param name="name">Name for error messages, e.g. the tensor's.</param>
-    /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN. Nothing is written then.</exception>
+    /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN, or a group scale negative. Nothing is written then.</exception>
     public void Write(int matrix, int row, int rows, ReadOnlySpan<byte> codes, ReadOnlySpan<float> scales, string name = "weights") =>
         Write(matrix, new MatrixRows { First = row, Count = rows, Codes = FirstTerm(codes), Residual = SecondTerm(codes), Scales = scales }, name);
 
     /// <summary>Writes rows of one matrix of the stack: at once on the default stream, or through staging, whose copies are awaited by who owns it.</summary>
-    /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN. Without staging nothing is written then.</exception>
+    /// <exception cref="ArgumentException">A range or size is wrong, or a code or scale is NaN, or a group scale negative. Without staging nothing is written then.</exception>
     internal void Write(int matrix, in MatrixRows rows, string name, StagedUpload? staging = null)
     {
         if ((uint)matrix >= (uint)Count || rows.First < 0 || rows.Count < 0 || rows.First > N - rows.Count)

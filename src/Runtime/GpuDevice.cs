@@ -29,6 +29,8 @@ public sealed partial class GpuDevice : IDisposable
             Target = PtxTarget.ForDevice(cuda.Architecture);
             Check(CudaDriver.cuDeviceGetAttribute(out int shared, CudaDriver.MaxSharedPerBlockOptIn, cuda.DeviceId), "reading the shared memory limit");
             MaxSharedBytesPerBlock = shared;
+            Check(CudaDriver.cuDriverGetVersion(out int version), "reading the driver's version");
+            CudaVersion = (version / 1000 * 10) + (version % 1000 / 10);
         }
         else
         {
@@ -83,6 +85,9 @@ public sealed partial class GpuDevice : IDisposable
     internal bool IsClosed => closed != 0;
 
     internal PtxTarget? Target { get; }
+
+    /// <summary>The CUDA version that the driver supports, as major·10 + minor; beyond all on the CPU.</summary>
+    internal int CudaVersion { get; } = int.MaxValue;
 
     internal KernelCache Kernels { get; }
 

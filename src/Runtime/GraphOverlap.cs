@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Runtime;
 /// <summary>
 /// Lets launches in a recorded graph overlap (programmatic dependent launch): where a kernel and its only predecessor both
 /// declare <see cref="KernelTraits.Overlaps"/>, the edge between them waits for the predecessor's release instead of its end, and
-/// the kernel itself waits for the end before it touches anything but weights.
+/// the kernel itself waits for the end before it touches anything but weights and what is certainly older (docs/decisions/0008).
 /// </summary>
 /// <remarks>
 /// Nothing that a kernel reads early can still be in flight: a kernel of this kind writes no weights, and one that does has an

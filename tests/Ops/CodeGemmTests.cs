@@ -127,6 +127,14 @@ public sealed class CodeGemmTests
         Compare.Close(y, AccurateLinearTests.Multiply(Values(x, M, K, format), MatrixOracle.Values(w), M, N, K), Tolerance(device, decoding));
         for (int row = 0; row < M; row++)
             Assert.Equal(row is (>= 2 and <= 5) or 17, float.IsNaN(y[row * N]));
+        // A weight that was NaN when the device quantised it: nobody looks at such codes before they are multiplied.
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        byte[] codes = weights.Codes.ToArray(device.DefaultStream);
+        codes[(3 * K) + 130] = 0xFF;
+        weights.Codes.CopyFrom(device.DefaultStream, codes);
+        float[] poisoned = Run(device, weights, x, M, format, decoding, GemmTile.M32N64K128);
+        for (int i = 0; i < y.Length; i++)
+            Assert.Equal(i % N == 3 ? float.NaN : y[i], poisoned[i]);
     }
 
     [Theory]
@@ -198,7 +206,8 @@ public sealed class CodeGemmTests
             return;
         // BF16 output is the same sum, rounded once.
         using var output = GuardedBuffer<BFloat16>.Output(device, m * n);
-        Launch(device, w, x, (output.View.Cast<byte>(), false), m, format, decoding, tile);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        Launch(device, weights, x, (output.View.Cast<byte>(), false), m, format, decoding, tile);
         Assert.Equal(Array.ConvertAll(y, v => (BFloat16)v), output.ToArray());
     }
 
@@ -209,16 +218,21 @@ public sealed class CodeGemmTests
 
     private static float[] Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat format, Fp8Decoding? decoding, GemmTile? tile)
     {
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        return Run(device, weights, x, m, format, decoding, tile);
+    }
+
+    private static float[] Run(GpuDevice device, QuantizedMatrix w, BFloat16[] x, int m, ActivationFormat format, Fp8Decoding? decoding, GemmTile? tile)
+    {
         using var output = GuardedBuffer<float>.Output(device, m * w.N);
         Launch(device, w, x, (output.View.Cast<byte>(), true), m, format, decoding, tile);
         return output.ToArray();
     }
 
     // Codes come from the host: what is tested here is the product.
-    private static void Launch(GpuDevice device, HostMatrix w, BFloat16[] x, (ArrayView<byte> View, bool Float32) y, int m, ActivationFormat format, Fp8Decoding? decoding, GemmTile? tile)
+    private static void Launch(GpuDevice device, QuantizedMatrix w, BFloat16[] x, (ArrayView<byte> View, bool Float32) y, int m, ActivationFormat format, Fp8Decoding? decoding, GemmTile? tile)
     {
         GpuStream stream = device.DefaultStream;
-        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var quantised = new QuantizedActivations(device, format, Math.Max(m, 1), w.K);
         HostActivations codes = ActivationOracle.Quantize(x, m, w.K, format);
         if (m > 0)
@@ -228,6 +242,6 @@ public sealed class CodeGemmTests
             if (format == ActivationFormat.Nvfp4)
                 quantised.GroupScales.CopyFrom(stream, codes.GroupScales);
         }
-        Linear.Launch(stream, weights, quantised, y.View, y.Float32, (m, 0), Accumulator.Float32, decoding is null ? null : LinearPath.Gemm, decoding, tile);
+        Linear.Launch(stream, w, quantised, y.View, y.Float32, (m, 0), Accumulator.Float32, decoding is null ? null : LinearPath.Gemm, decoding, tile);
     }
 }

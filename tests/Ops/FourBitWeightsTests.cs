@@ -104,7 +104,7 @@ public sealed class FourBitWeightsTests
     {
         GpuDevice device = TestDevices.Get(TestDevice.Cpu);
         HostMatrix good = Quantizer.Quantize(RandomData.Gaussian(4 * 40, 13), 4, 40, WeightFormat.Nvfp4);
-        foreach ((byte bad, string what) in new[] { ((byte)0x7F, "NaN"), ((byte)0xFF, "NaN"), ((byte)0x80, "negative"), ((byte)0xFE, "negative") })
+        foreach ((byte bad, string what) in new[] { ((byte)0x7F, "NaN"), ((byte)0xFF, "NaN"), ((byte)0x81, "negative"), ((byte)0xFE, "negative") })
         {
             byte[] scales = [.. good.GroupScales];
             scales[7] = bad;

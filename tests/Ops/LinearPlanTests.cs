@@ -137,11 +137,14 @@ public sealed class LinearPlanTests
                     LinearPlan plan = LinearPlan.ChooseAccurate(shape, Rtx4090 with { Arch = arch });
                     Assert.Equal((LinearPath.Gemm, native ? Fp8Decoding.Native : Fp8Decoding.BitMove), (plan.Path, plan.Decoding));
                     Assert.True(CodeKernels.Info(plan.Tile!.Value).Fits(Rtx4090));
+                    // A driver that refuses the text of the newer instruction.
+                    Assert.Equal(Fp8Decoding.BitMove, LinearPlan.ChooseAccurate(shape, Rtx4090 with { Arch = arch, CudaVersion = 123 }).Decoding);
                     // Narrow blocks, groups of 32 columns and rows that are no whole words run as dot products.
                     Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Block = new ScaleBlock(128, 64) }, Rtx4090).Path);
                     Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Block = new ScaleBlock(16, 128) }, Rtx4090).Path);
                     Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Activations = ActivationFormat.Fp8Group32 }, Rtx4090).Path);
                     Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Aligned = false }, Rtx4090).Path);
+                    Assert.Equal(LinearPath.Accurate, LinearPlan.ChooseAccurate(shape with { Aligned = false }, Rtx4090, LinearPath.Gemm).Path);
                 }
     }
 

@@ -118,6 +118,10 @@ public sealed class PtxPipelineTests
         }
     }
 
+    [Fact]
+    public void ANewerInstructionIsFoundByItsName() =>
+        Assert.All(PtxIntrinsics.NewerVersions, i => Assert.Matches("^[a-z]+(\\.[a-z0-9:_]+)+$", i.Mnemonic));
+
     [Theory]
     [InlineData("Native", "89", "8.4")]
     [InlineData("Native", "90a", "8.4")]

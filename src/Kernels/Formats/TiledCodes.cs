@@ -58,8 +58,7 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
     public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.F16(w, x, sum);
 
     /// <summary>
-    /// Activations may be NaN: all ones below the sign, to which one is added so that a bit shows it. With F16's upper exponent bit
-    /// such a number is F16's NaN.
+    /// NaN is all ones below the sign, to which one is added so that a bit shows it. With F16's upper exponent bit such a number is F16's NaN.
     /// </summary>
     public static U2 DecodeInput(uint codes)
     {
@@ -70,8 +69,8 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
         return pairs;
     }
 
-    /// <summary>The four codes of the first or the second word.</summary>
-    public static U2 Decode(U4 codes, int step, uint operand) => Fp8Pairs.Decode(step == 0 ? codes.X : codes.Y, left: 7, right: 1, StreamedFp8Half.Magnitude);
+    /// <summary>The four codes of the first or the second word. Weights that the device has quantised may be NaN, too.</summary>
+    public static U2 Decode(U4 codes, int step, uint operand) => DecodeInput(step == 0 ? codes.X : codes.Y);
 }
 
 /// <summary>

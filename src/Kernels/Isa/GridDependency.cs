@@ -10,7 +10,7 @@ internal static class GridDependency
 {
     /// <summary>
     /// Waits until the launches before this one have ended and what they wrote can be seen. Nothing that one of them may
-    /// have written is read before it, but words that say themselves whether they are there (docs/decisions/0008), and nothing is written; afterwards such data is read with plain loads, since it was not
+    /// have written is read before it, but what is certainly older than the launch before and words that say themselves whether they are there (docs/decisions/0008), and nothing is written; afterwards such data is read with plain loads, since it was not
     /// read-only for the whole life of the kernel.
     /// </summary>
     [IntrinsicImplementation, Ptx("griddepcontrol.wait;", MinArch = 90, OmittedElsewhere = true)]

@@ -30,7 +30,7 @@ internal sealed class PtxAttribute(string text) : Attribute
     /// <summary>The lowest compute capability that has the instruction, as major·10 + minor (80 is sm_80).</summary>
     public int MinArch { get; init; } = 80;
 
-    /// <summary>The lowest PTX version that has the instruction, as major·10 + minor, where it is newer than its architectures' own; else 0.</summary>
+    /// <summary>The lowest PTX version that has the instruction, as major·10 + minor, where it is newer than its architectures' own; else 0. The text of such an instruction begins with its name.</summary>
     public int MinVersion { get; init; }
 
     /// <summary>

@@ -4,7 +4,7 @@ namespace GpuKit.Ilgpu.Runtime.Ptx;
 
 /// <summary>
 /// One architecture that kernels are compiled for: the name after <c>sm_</c>, ILGPU's view of it, and the lowest PTX
-/// version that has everything the project uses there. A fixed version (not the driver's newest) keeps a kernel's text
+/// version that has everything the project uses there, but for a few instructions that name a newer one (<see cref="Kernels.Isa.PtxAttribute.MinVersion"/>). A fixed version (not the driver's newest) keeps a kernel's text
 /// the same on every driver, so that golden texts and the driver's on-disk JIT cache hold.
 /// </summary>
 internal readonly record struct PtxTarget(string Name, CudaArchitecture Architecture, CudaInstructionSet Version)
