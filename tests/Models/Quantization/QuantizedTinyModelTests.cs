@@ -22,6 +22,22 @@ public sealed class QuantizedTinyModelTests(ModelDevices devices)
         { TestDevice.Cuda, "fp8-two-term", 0.999 },
     };
 
+    private static string Reference => Path.Combine(RepositoryFolder.TinyModel, "reference.safetensors");
+
+    // Without the longest prompt, which is half of all positions: the CPU device takes its time.
+    private static string ShortReference(TemporaryFolder folder)
+    {
+        using SafetensorsFile whole = SafetensorsFile.Open(Reference);
+        TensorInfo[] kept = [.. whole.Tensors.Values.Where(t => !t.Name.StartsWith("prompt4.", StringComparison.Ordinal))];
+        Assert.InRange(kept.Length, 1, whole.Tensors.Count - 1);
+        string path = folder.File("reference.safetensors");
+        using SafetensorsOutput output = SafetensorsOutput.Create(path, kept.Select(t => new TensorDeclaration(t.Name, t.Type, t.Shape)), whole.Metadata);
+        foreach (TensorInfo tensor in kept)
+            output.Write(tensor.Name, whole.Bytes(tensor));
+        output.Complete();
+        return path;
+    }
+
     [Theory]
     [MemberData(nameof(Bars))]
     public async Task It_recites_and_keeps_its_logits(TestDevice device, string format, double leastCosine)
@@ -31,7 +47,7 @@ public sealed class QuantizedTinyModelTests(ModelDevices devices)
         ModelFormatResult result = Assert.Single(await ModelFormatEvaluator.EvaluateAsync(devices.Open(device), RepositoryFolder.TinyModel, [CheckpointFormat.Parse(format)], new ModelFormatOptions
         {
             Verses = verses,
-            Reference = Path.Combine(RepositoryFolder.TinyModel, "reference.safetensors"),
+            Reference = device == TestDevice.Cuda ? Reference : ShortReference(folder),
         }, TestContext.Current.CancellationToken));
         TestContext.Current.TestOutputHelper?.WriteLine($"{format}: least {result.LeastCosine}, mean {result.MeanCosine}, top-1 {result.TopOneAgreement}");
         Assert.Equal(1, result.Verses!.ExactCount);
