@@ -149,9 +149,6 @@ internal static class DecodeLinear
         return warps;
     }
 
-    /// <summary>Whether kernels may use bulk copies: on cards from compute capability 9.0 on, and in emulation.</summary>
-    internal static bool HasCopyEngine(GpuDevice device) => device.Target is not { } target || target.Number >= 90;
-
     // Chunks of a warp, 0 where not all have the same number.
     private static int Turns(GpuDevice device, QuantizedMatrix matrix)
     {

@@ -32,13 +32,16 @@ internal static class ExpertKernels
     /// <param name="turns">Experts, where a warp has a chunk of each.</param>
     /// <param name="device">With a copy engine or without.</param>
     public static KernelDefinition<ExpertArgs> RoutedDown(WeightFormat format, int turns, GpuDevice device) =>
-        format == WeightFormat.Fp8Block && turns == EightTurns.Count && DecodeLinear.HasCopyEngine(device) ? RoutedDownEight : RoutedDownByFormat[format];
+        format == WeightFormat.Fp8Block && turns == EightTurns.Count && HasCopyEngine(device) ? RoutedDownEight : RoutedDownByFormat[format];
 
     /// <summary>Gate and up of a list.</summary>
     public static KernelDefinition<ListedArgs> GateUp(WeightFormat format) => GateUpByFormat[format];
 
     /// <summary>Down of a list.</summary>
     public static KernelDefinition<ListedArgs> Down(WeightFormat format) => DownByFormat[format];
+
+    // Bulk copies: on cards from compute capability 9.0 on, and in emulation.
+    private static bool HasCopyEngine(GpuDevice device) => device.Target is not { } target || target.Number >= 90;
 
     private static KernelDefinition[] Create()
     {
