@@ -83,15 +83,22 @@ internal static class GemmOutput
             {
                 Add(a, target, n, ref low, ref high);
             }
-            long start = ((long)target * a.YStride) + n;
-            if (a.IsFloat32 != 0)
-                Store<Float32Output>(a, start, width - n, low, high);
-            else
-                Store<Bf16Output>(a, start, width - n, low, high);
+            StoreOctet(a, target, n, width, low, high);
         }
     }
 
-    private static F4 Load(ArrayView<uint> tile, int index, float scale)
+    /// <summary>Stores the eight columns from <paramref name="n"/> on of a row of y that has <paramref name="width"/>.</summary>
+    public static void StoreOctet(LinearArgs a, int row, int n, int width, F4 low, F4 high)
+    {
+        long start = ((long)row * a.YStride) + n;
+        if (a.IsFloat32 != 0)
+            Store<Float32Output>(a, start, width - n, low, high);
+        else
+            Store<Bf16Output>(a, start, width - n, low, high);
+    }
+
+    /// <summary>Four numbers of y's tile times a scale.</summary>
+    public static F4 Load(ArrayView<uint> tile, int index, float scale)
     {
         U4 bits = Mem.LoadShared(ref tile[index]);
         F4 v;
@@ -111,8 +118,8 @@ internal static class GemmOutput
         return gate;
     }
 
-    // Eight columns at a time where all exist: loads do not depend on each other.
-    private static void Add(LinearArgs a, int row, int n, ref F4 low, ref F4 high)
+    /// <summary>Adds the bias and the residual where there are any. Eight columns at a time where all exist: loads do not depend on each other.</summary>
+    public static void Add(LinearArgs a, int row, int n, ref F4 low, ref F4 high)
     {
         if (a.Bias.Length > 0)
             AddFrom(a.Bias, n, a.N - n, ref low, ref high);

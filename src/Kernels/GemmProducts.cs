@@ -32,7 +32,13 @@ internal static class GemmProducts
     {
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, shift = GemmSizes<TFormat, TTile, TStages, TWarp>.WarpsShift;
         int firstInput = (warp >> shift) * TWarp.InputTiles * 8, firstWeight = (warp & ((1 << shift) - 1)) * TWarp.WeightTiles * 16;
-        int weights = GemmSizes<TFormat, TTile, TStages, TWarp>.InputBytes;
+        return Locate<TFormat>(lane, firstInput, firstWeight, GemmSizes<TFormat, TTile, TStages, TWarp>.InputBytes);
+    }
+
+    /// <summary>The places of a lane whose warp has the rows of x and of W from these on; rows of W begin <paramref name="weights"/> bytes behind those of x.</summary>
+    public static GemmPlace Locate<TFormat>(int lane, int firstInput, int firstWeight, int weights)
+        where TFormat : struct, ITiledFormat
+    {
         GemmPlace place;
         if (TFormat.CodesPerWordShift == 1)
         {
@@ -45,7 +51,7 @@ internal static class GemmProducts
             return place;
         }
         // Lane (g, t) multiplies the columns 16t … 16t + 15: units 2t and 2t + 1 of row g of x, and as many codes of row g of W.
-        int group = lane >> 2, quarter = lane & 3, rowShift = GemmSizes<TFormat, TTile, TStages, TWarp>.CodeRowShift;
+        int group = lane >> 2, quarter = lane & 3, rowShift = 8 - TFormat.CodesPerWordShift;
         place.Input = ((firstInput + group) * GemmCopies.RowBytes) + (((2 * quarter) ^ group) * 16);
         place.Weight = weights + ((firstWeight + group) << rowShift) + (quarter << (rowShift - 2));
         place.WeightRow = firstWeight + group;
@@ -115,8 +121,6 @@ internal static class GemmProducts
         where TTile : struct, IGemmTile
         where TEpilogue : struct, IGemmEpilogue
     {
-        int rowShift = 8 - TFormat.CodesPerWordShift;
-        U4 upper = Load<TFormat>(codes, (fragment * 16) << rowShift), lower = Load<TFormat>(codes, ((fragment * 16) + 8) << rowShift);
         uint upperOperand = 0, lowerOperand = 0;
         if (TFormat.HasOperands || TFormat.HasRowScales)
         {
@@ -136,6 +140,15 @@ internal static class GemmProducts
                 lowerScale = Interop.IntAsFloat(Mem.LoadReadOnly1(ref scales[a.ScaleIndex(from.Slab, next, k)]));
             }
         }
+        return Decode<TFormat>(codes, fragment, upperOperand, lowerOperand);
+    }
+
+    /// <summary>The same with the operands of both rows.</summary>
+    public static GemmCodes Decode<TFormat>(ArrayView<uint> codes, int fragment, uint upperOperand, uint lowerOperand)
+        where TFormat : struct, ITiledFormat
+    {
+        int rowShift = 8 - TFormat.CodesPerWordShift;
+        U4 upper = Load<TFormat>(codes, (fragment * 16) << rowShift), lower = Load<TFormat>(codes, ((fragment * 16) + 8) << rowShift);
         GemmCodes decoded;
         decoded.Step0 = Join(TFormat.Decode(upper, 0, upperOperand), TFormat.Decode(lower, 0, lowerOperand));
         decoded.Step1 = Join(TFormat.Decode(upper, 1, upperOperand), TFormat.Decode(lower, 1, lowerOperand));

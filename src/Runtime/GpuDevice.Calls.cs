@@ -95,22 +95,30 @@ public sealed partial class GpuDevice
         where TArgs : struct =>
         LaunchObserver!(new LaunchRecord(definition, grid.X * grid.Y * grid.Z, threads, args, () => Launch(definition, stream, grid, threads, dynamicShared, args)));
 
-    internal DeviceMemory Allocate(in BufferSize size)
+    internal DeviceMemory Allocate(BufferSize size)
+    {
+        DeviceMemory memory = Allocating(size.AllocatedBytes, () => Allocator.Allocate(this, size));
+        Ledger.Add(size.AllocatedBytes);
+        return memory;
+    }
+
+    /// <summary>Memory that belongs to the device's own workings: no buffer of anybody, not in the ledger.</summary>
+    internal MemoryBuffer AllocateOwn(long bytes) => Allocating(bytes, () => Accelerator.AllocateRaw(bytes, 1));
+
+    private T Allocating<T>(long bytes, Func<T> allocate)
     {
         Bind();
         try
         {
-            DeviceMemory memory = Allocator.Allocate(this, size);
-            Ledger.Add(size.AllocatedBytes);
-            return memory;
+            return allocate();
         }
         catch (CudaException e)
         {
-            throw Translate(e, $"allocating {size.AllocatedBytes:N0} bytes");
+            throw Translate(e, $"allocating {bytes:N0} bytes");
         }
         catch (OutOfMemoryException e)
         {
-            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {size.AllocatedBytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
+            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
         }
     }
 

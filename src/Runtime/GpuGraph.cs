@@ -10,11 +10,13 @@ namespace GpuKit.Ilgpu;
 public sealed class GpuGraph : IDisposable
 {
     private readonly GpuDevice device;
+    private readonly LaunchScratch scratch;
     private nint executable;
 
-    private GpuGraph(GpuDevice device, nint executable, int nodes)
+    private GpuGraph(GpuDevice device, LaunchScratch scratch, nint executable, int nodes)
     {
         this.device = device;
+        this.scratch = scratch;
         this.executable = executable;
         Nodes = nodes;
     }
@@ -41,13 +43,22 @@ public sealed class GpuGraph : IDisposable
         if (ReferenceEquals(stream, device.DefaultStream))
             throw new ArgumentException("The default stream cannot be captured; use GpuDevice.CreateStream().", nameof(stream));
         device.Bind();
+        // A replay may run beside the stream that was recorded from.
+        LaunchScratch scratch = LaunchScratch.Allocate(device);
         device.Recordings.BeginRecording();
         try
         {
-            return Instantiate(device, Record(device, stream, record), overlap);
+            stream.RecordedScratch = scratch;
+            return Instantiate(device, Record(device, stream, record), scratch, overlap);
+        }
+        catch
+        {
+            scratch.Dispose();
+            throw;
         }
         finally
         {
+            stream.RecordedScratch = null;
             device.Recordings.EndRecording();
         }
     }
@@ -70,7 +81,7 @@ public sealed class GpuGraph : IDisposable
         return graph;
     }
 
-    private static GpuGraph Instantiate(GpuDevice device, nint graph, bool overlap)
+    private static GpuGraph Instantiate(GpuDevice device, nint graph, LaunchScratch scratch, bool overlap)
     {
         try
         {
@@ -79,7 +90,7 @@ public sealed class GpuGraph : IDisposable
             if (overlap)
                 GraphOverlap.Apply(device, graph);
             device.Check(CudaDriver.cuGraphInstantiateWithFlags(out nint executable, graph, 0), "instantiating a graph");
-            return new GpuGraph(device, executable, (int)nodes);
+            return new GpuGraph(device, scratch, executable, (int)nodes);
         }
         finally
         {
@@ -101,7 +112,10 @@ public sealed class GpuGraph : IDisposable
     public void Dispose()
     {
         nint handle = Interlocked.Exchange(ref executable, 0);
-        if (handle != 0 && device.TryBind())
-            _ = CudaDriver.cuGraphExecDestroy(handle);
+        if (handle == 0 || !device.TryBind())
+            return;
+        _ = CudaDriver.cuGraphExecDestroy(handle);
+        // Freeing waits for work in flight.
+        scratch.Dispose();
     }
 }

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Driver;
 using ILGPU.Runtime;
 using ILGPU.Runtime.Cuda;
@@ -12,6 +13,7 @@ public sealed class GpuStream : IDisposable
 {
     private readonly AcceleratorStream stream;
     private readonly bool owned;
+    private readonly Lazy<LaunchScratch> scratch;
     private bool disposed;
 
     internal GpuStream(GpuDevice device, AcceleratorStream stream, bool owned)
@@ -19,6 +21,7 @@ public sealed class GpuStream : IDisposable
         Device = device;
         this.stream = stream;
         this.owned = owned;
+        scratch = new Lazy<LaunchScratch>(() => LaunchScratch.Allocate(device));
     }
 
     /// <summary>The device that the stream belongs to.</summary>
@@ -32,6 +35,12 @@ public sealed class GpuStream : IDisposable
             return stream;
         }
     }
+
+    /// <summary>What blocks of this stream's launches exchange numbers through: while a graph is recorded the graph's, else the stream's own.</summary>
+    internal LaunchScratch Scratch => RecordedScratch ?? scratch.Value;
+
+    /// <summary>The scratch memory of the graph that is being recorded from this stream.</summary>
+    internal LaunchScratch? RecordedScratch { get; set; }
 
     /// <summary>The CUstream handle; 0 on the CPU device.</summary>
     internal nint Handle => Accelerator is CudaStream cuda ? cuda.StreamPtr : 0;
@@ -65,6 +74,9 @@ public sealed class GpuStream : IDisposable
         if (disposed || !owned)
             return;
         disposed = true;
+        // Freeing waits for work in flight.
+        if (scratch.IsValueCreated && Device.TryBind())
+            scratch.Value.Dispose();
         Device.DisposeSilently(stream);
     }
 }

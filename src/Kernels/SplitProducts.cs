@@ -1,0 +1,107 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>Where a lane of <see cref="SplitGemm"/> finds operands and scales: the latter of the rows g, g + 8, g + 16 and g + 24 of its warp's 32 of W.</summary>
+internal struct SplitPlace
+{
+    public GemmPlace Operands;
+    public int Row0, Row1, Row2, Row3;
+    public int Scales0, Scales1, Scales2, Scales3;
+}
+
+/// <summary>What multiplies the sums of a turn, and what decoding needs.</summary>
+internal struct SplitScales
+{
+    public GemmScales Scales;
+    public uint Operand0, Operand1, Operand2, Operand3;
+}
+
+/// <summary>The multiplications of <see cref="SplitGemm"/>.</summary>
+internal static class SplitProducts
+{
+    /// <summary>A lane's places.</summary>
+    public static SplitPlace Locate<TFormat, TWarp, TStages, TTeams>(LinearArgs a)
+        where TFormat : struct, ITiledFormat
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TStages : struct, IGemmStages
+        where TTeams : struct, ISplitTeams
+    {
+        int lane = Group.IdxX & 31, firstWeight = ((Group.IdxX >> 5) & 3) * SplitGemm.WarpColumns, last = a.N - 1;
+        int row = (Grid.IdxX * SplitGemm.Columns) + firstWeight + (lane >> 2);
+        SplitPlace place;
+        place.Operands = GemmProducts.Locate<TFormat>(lane, 0, firstWeight, SplitSizes<TFormat, TWarp, TStages, TTeams>.InputBytes);
+        place.Row0 = IntrinsicMath.Min(row, last);
+        place.Row1 = IntrinsicMath.Min(row + 8, last);
+        place.Row2 = IntrinsicMath.Min(row + 16, last);
+        place.Row3 = IntrinsicMath.Min(row + 24, last);
+        place.Scales0 = (int)a.ScaleIndex(0, place.Row0, 0);
+        place.Scales1 = (int)a.ScaleIndex(0, place.Row1, 0);
+        place.Scales2 = (int)a.ScaleIndex(0, place.Row2, 0);
+        place.Scales3 = (int)a.ScaleIndex(0, place.Row3, 0);
+        return place;
+    }
+
+    /// <summary>What the turn at <paramref name="k"/> needs from global memory, requested before the turn waits for its copies.</summary>
+    public static SplitScales Scales<TFormat>(LinearArgs a, SplitPlace place, int k)
+        where TFormat : struct, ITiledFormat
+    {
+        SplitScales scales = default;
+        if (TFormat.HasRowScales)
+        {
+            // No turn begins beyond K, and a block has 64 columns or more.
+            ArrayView<uint> blocks = a.Scales.Cast<uint>();
+            int block = k >> a.ColumnShift;
+            scales.Scales.Upper0 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales0 + block]));
+            scales.Scales.Lower0 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales1 + block]));
+            scales.Scales.Upper1 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales2 + block]));
+            scales.Scales.Lower1 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales3 + block]));
+        }
+        if (TFormat.HasOperands)
+        {
+            // Codes beyond K are zeros: any operand will do.
+            int column = IntrinsicMath.Min(k + place.Operands.Column, a.K - 1);
+            scales.Operand0 = TFormat.Operand(a.ScaleTable, 0, place.Row0, column);
+            scales.Operand1 = TFormat.Operand(a.ScaleTable, 0, place.Row1, column);
+            scales.Operand2 = TFormat.Operand(a.ScaleTable, 0, place.Row2, column);
+            scales.Operand3 = TFormat.Operand(a.ScaleTable, 0, place.Row3, column);
+        }
+        return scales;
+    }
+
+    /// <summary>Adds the products of a stage.</summary>
+    public static void Turn<TFormat, TWarp, TStages, TTeams>(ArrayView<byte> own, SplitPlace place, SplitScales scales, int stage, ref TWarp sums)
+        where TFormat : struct, ITiledFormat
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TStages : struct, IGemmStages
+        where TTeams : struct, ISplitTeams
+    {
+        int start = stage * SplitSizes<TFormat, TWarp, TStages, TTeams>.StageBytes;
+        if (TFormat.CodesPerWordShift == 1)
+        {
+            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 0, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 1, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 2, ref sums);
+            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 3, ref sums);
+            return;
+        }
+        ArrayView<uint> words = own.Cast<uint>();
+        ArrayView<uint> codes = words.SubView((start + place.Operands.Weight) >> 2, 2);
+        ArrayView<uint> even = words.SubView((start + place.Operands.Input) >> 2, 4), odd = words.SubView((start + (place.Operands.Input ^ 16)) >> 2, 4);
+        GemmChunk w = default;
+        GemmCodes row = GemmProducts.Decode<TFormat>(codes, 0, scales.Operand0, scales.Operand1);
+        w.Step0.Row0 = row.Step0;
+        w.Step1.Row0 = row.Step1;
+        w.Step2.Row0 = row.Step2;
+        w.Step3.Row0 = row.Step3;
+        row = GemmProducts.Decode<TFormat>(codes, 1, scales.Operand2, scales.Operand3);
+        w.Step0.Row1 = row.Step0;
+        w.Step1.Row1 = row.Step1;
+        w.Step2.Row1 = row.Step2;
+        w.Step3.Row1 = row.Step3;
+        w.Scales = scales.Scales;
+        TWarp.Chunk<TFormat>(ref sums, even, odd, 0, w);
+    }
+}

@@ -1,0 +1,21 @@
+using GpuKit.Ilgpu.Kernels;
+using ILGPU;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>Launches <see cref="SplitGemm"/>.</summary>
+internal static class SplitLinear
+{
+    /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ.</summary>
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in SplitPlan plan)
+    {
+        var args = new SplitGemmArgs
+        {
+            Product = Linear.CreateArgs(weights, x, y, size.M, size.YStride, float32),
+            Partials = stream.Scratch.Partials,
+            Arrived = stream.Scratch.Counters,
+            PartTurns = plan.PartTurns,
+        };
+        stream.Device.Launch(SplitKernels.Get(weights.Format, plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Teams * SplitGemm.TeamThreads, SplitKernels.SharedBytes(weights.Format, plan.Tile), args);
+    }
+}
