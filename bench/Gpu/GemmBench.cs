@@ -75,6 +75,8 @@ internal sealed class GemmBench
     {
         if (Environment.GetEnvironmentVariable("GPUKIT_SPLIT_SWEEP") is { } sweep && product.Activation is null)
         {
+            if (sweep == "only")
+                return SplitKernels.Tiles(product.Format).Where(t => t.Teams == 3).Select(t => new Way(Split: t));
             IEnumerable<Way> split = from tile in SplitKernels.Tiles(product.Format) from times in sweep.Split(',') from alone in new[] { false, true } select new Way(Split: tile, Times: int.Parse(times, System.Globalization.CultureInfo.InvariantCulture), Alone: alone);
             return product.Format == WeightFormat.Fp8Block ? [default, new Way(MixedRows: 64), .. split] : [default, .. split];
         }

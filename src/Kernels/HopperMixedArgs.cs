@@ -48,4 +48,13 @@ internal struct HopperMixedArgs
 
     /// <summary>Tiles along N.</summary>
     public int ColumnTiles;
+
+    /// <summary>Address of float32 sums of parts of K, [parts, column tiles, 64, 128], where K is split (<see cref="HopperSplitGemm"/>).</summary>
+    public long Partials;
+
+    /// <summary>Address of a counter a column tile, zero before and afterwards, where K is split.</summary>
+    public long Arrived;
+
+    /// <summary>Steps of a part, where K is split.</summary>
+    public int PartSteps;
 }

@@ -63,7 +63,7 @@ internal static class HopperMixedLinear
 
     private static LinearShape Describe(QuantizedMatrix weights, int m, bool aligned) => new(m, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
 
-    private static HopperMixedArgs CreateArgs(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan)
+    internal static HopperMixedArgs CreateArgs(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan)
     {
         GpuDevice device = stream.Device;
         return new HopperMixedArgs

@@ -73,6 +73,11 @@ public static partial class Linear
             return;
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);
+        if (plan.Split is { } split)
+        {
+            SplitLinear.Launch(stream, weights, x, y, float32, size, split);
+            return;
+        }
         LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride, float32);
         int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : plan.SharedBytes;
         stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);

@@ -15,6 +15,9 @@ internal enum LinearPath
     /// <summary>Tensor cores with the weights as the wide operand, for at most 16 rows.</summary>
     SkinnyGemm,
 
+    /// <summary>Tensor cores in tiles of all of up to 64 rows, K spread over warps and blocks.</summary>
+    SplitGemm,
+
     /// <summary>Tensor cores in tiles of many sizes, through a pipeline in shared memory.</summary>
     Gemm,
 
@@ -67,6 +70,9 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
         _ => false,
     };
 
+    /// <summary>Whether the kernel that splits K can run it: 17 to 64 rows of BF16 and one matrix, whole 16-byte words, wide enough scale blocks.</summary>
+    public bool CanSplit => M is >= LinearPlan.GemmFromRows and <= SplitPlan.MostRows && Experts == 0 && Activations is null && N > 0 && K is > 0 and <= SplitPlan.MostColumns && CanPipeline && SplitKernels.Exist(Format);
+
     /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, wide enough scale blocks.</summary>
     public bool CanPipeline => Aligned && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
 }
@@ -93,8 +99,9 @@ internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize
 /// <param name="GridY">Blocks along M.</param>
 /// <param name="Threads">Threads a block.</param>
 /// <param name="Tile">What a block of the pipelined kernel computes.</param>
-/// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel.</param>
-internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0)
+/// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K.</param>
+/// <param name="Split">How K is split, by the kernel that does.</param>
+internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0, SplitPlan? Split = null)
 {
     /// <summary>Rows from which tiles take what does not stream: about where they win (16 of a tile's 64 rows pay for it), and beyond the 1 to 16 rows among which a row keeps its bits.</summary>
     public const int GemmFromRows = 17;
@@ -114,6 +121,8 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     public static LinearPlan Choose(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         LinearPath path = force ?? ChoosePath(shape, device);
+        if (path == LinearPath.SplitGemm)
+            return SplitPlan.Choose(shape, device).Launch(shape.Format);
         if (path == LinearPath.Gemm && shape.CanPipeline)
             return GemmPlan.Choose(shape, device, gated: false, tile);
         if (path is LinearPath.Gemm or LinearPath.GemmUnaligned)
@@ -160,6 +169,8 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
             return LinearPath.Scalar;
         if (shape.CanStream)
             return LinearPath.SkinnyGemm;
+        if (shape.CanSplit)
+            return LinearPath.SplitGemm;
         // Among experts the rows spread: one expert must get enough of them on average.
         long rows = shape.Experts == 0 ? shape.M : shape.M / shape.Experts;
         return rows >= GemmFromRows ? LinearPath.Gemm : LinearPath.Gemv;

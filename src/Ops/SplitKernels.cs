@@ -21,6 +21,9 @@ internal static class SplitKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByTile.Values.Select(v => v.Kernel);
 
+    /// <summary>Whether there are kernels of a format.</summary>
+    public static bool Exist(WeightFormat format) => format != WeightFormat.Fp8TwoTerm;
+
     public static KernelDefinition<SplitGemmArgs> Get(WeightFormat format, SplitTile tile) => ByTile[(format, tile)].Kernel;
 
     public static int SharedBytes(WeightFormat format, SplitTile tile) => ByTile[(format, tile)].SharedBytes;

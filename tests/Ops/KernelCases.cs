@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -39,6 +39,19 @@ internal static class KernelCases
                     yield return OfActivations(format, m, float32, Accumulator.Float32, LinearPath.SkinnyGemm);
             }
     }
+
+    // Two parts of K, whose sums meet in global memory, and one.
+    private static IEnumerable<SmallCase> Split(GpuDevice device) =>
+        from format in Streamed
+        from tile in SplitKernels.Tiles(format)
+        where !device.IsCuda || SplitKernels.SharedBytes(format, tile) <= device.MaxSharedBytesPerBlock
+        from parts in new[] { 1, 2 }
+        select new SmallCase($"SplitGemm {format} {tile} {parts}", t =>
+        {
+            SplitPlan plan = SplitPlan.Of(tile, new LinearShape(M, N, K, format, true, 0), LinearDevice.Of(device), parts);
+            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(M * K), Bytes(t, M * N, float32: false));
+            return stream => SplitLinear.Launch(stream, w, x, y, false, (M, 0), plan);
+        });
 
     private static IEnumerable<SmallCase> Tiles(GpuDevice device)
     {

@@ -17,4 +17,18 @@ internal static class Fence
     /// </summary>
     [IntrinsicImplementation, Ptx("atom.global.acq_rel.gpu.add.s32 %d, [%g0], 1;")]
     public static int Count(ref int counter) => Interlocked.Increment(ref counter) - 1;
+
+    /// <summary>
+    /// Adds one to a counter at an address of global memory, or makes it zero where it is <paramref name="last"/>, and gives what it was. Ordered as <see cref="Count"/>.
+    /// </summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; atom.global.acq_rel.gpu.inc.u32 %d, [global], %1; }")]
+    public static unsafe uint CountAround(long address, uint last)
+    {
+        ref uint counter = ref *(uint*)address;
+        uint seen;
+        do
+            seen = Volatile.Read(ref counter);
+        while (Interlocked.CompareExchange(ref counter, seen >= last ? 0 : seen + 1, seen) != seen);
+        return seen;
+    }
 }

@@ -92,6 +92,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.v4.u32 %d, [global]; }")]
     public static unsafe U4 LoadGlobalFrom(long address) => *(U4*)address;
 
+    /// <summary>The same past L1.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.cg.v4.u32 %d, [global]; }")]
+    public static unsafe U4 LoadL2From(long address) => *(U4*)address;
+
     /// <summary>Stores 16 bytes to global memory, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.global.v4.u32 [global], %1; }")]
     public static unsafe void StoreGlobalTo(long address, U4 v) => *(U4*)address = v;

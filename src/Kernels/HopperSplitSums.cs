@@ -1,0 +1,113 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>The end of a block of <see cref="HopperSplitGemm"/>: sums of teams meet in shared memory, those of parts in global memory.</summary>
+internal static class HopperSplitSums
+{
+    private const int OctetsShift = 4, WarpgroupBytes = HopperSplitGemm.Rows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2;
+
+    // A tile of sums: 64 rows of 128 float32.
+    private const int TileBytes = HopperSplitGemm.Rows * HopperMixedGemm.TileColumns * sizeof(float);
+
+    /// <summary>Called once by every thread of the block, when no stage is read any more.</summary>
+    public static void Add<TOutput>(HopperMixedArgs a, uint shared)
+        where TOutput : struct, IMixedOutput
+    {
+        if (Group.IdxX < HopperSplitGemm.Multipliers)
+        {
+            uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
+            MixedFloat32Output.Store(0, own);
+            if (a.M > MixedFloat32Output.SlabRows)
+                MixedFloat32Output.Store(1, own + SlabBytes);
+        }
+        // All warpgroups' sums are there before they are added.
+        Group.Barrier();
+        int parts = Grid.DimY;
+        long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)Grid.DimX * TileBytes;
+        for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
+        {
+            U4 low = Teams(shared, octet, 0), high = Teams(shared, octet, 1);
+            if (parts == 1)
+            {
+                Store<TOutput>(a, octet, low, high);
+                continue;
+            }
+            long to = tile + (Grid.IdxY * step) + (octet * 32L);
+            Mem.StoreGlobalTo(to, low);
+            Mem.StoreGlobalTo(to + 16, high);
+        }
+        if (parts == 1)
+            return;
+        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(HopperSplitGemm.SharedBytes - 16, 16).Cast<uint>();
+        // The block's sums are written before it counts, and the ring's barriers, of which the last gives its place to the number, are not used any more.
+        Group.Barrier();
+        if (Group.IdxX == 0)
+            arrived[0] = Fence.CountAround(a.Arrived + (Grid.IdxX * (long)sizeof(int)), (uint)(parts - 1));
+        // The whole block knows its number, and sees what the others wrote before they counted.
+        Group.Barrier();
+        if (arrived[0] != (uint)(parts - 1))
+            return;
+        for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
+            Store<TOutput>(a, octet, Parts(tile + (octet * 32L), step, parts), Parts(tile + (octet * 32L) + 16, step, parts));
+    }
+
+    // Four parts are requested before any is added; those that are none repeat another and are not added.
+    private static U4 Parts(long from, long step, int parts)
+    {
+        U4 sum = default;
+        for (int part = 0; part < parts; part += 4)
+        {
+            long at = from + (part * step);
+            U4 first = Mem.LoadL2From(at), second = Mem.LoadL2From(at + (part + 1 < parts ? step : 0));
+            U4 third = Mem.LoadL2From(at + (part + 2 < parts ? 2 * step : 0)), fourth = Mem.LoadL2From(at + (part + 3 < parts ? 3 * step : 0));
+            sum = part == 0 ? first : Plus(sum, first);
+            sum = part + 1 < parts ? Plus(sum, second) : sum;
+            sum = part + 2 < parts ? Plus(sum, third) : sum;
+            sum = part + 3 < parts ? Plus(sum, fourth) : sum;
+        }
+        return sum;
+    }
+
+    private static U4 Teams(uint shared, int octet, int word)
+    {
+        int m = octet >> OctetsShift, within = octet & ((1 << OctetsShift) - 1), row = m & (MixedFloat32Output.SlabRows - 1);
+        uint at = shared + (uint)(((within >> 3) * WarpgroupBytes) + ((m >> 5) * SlabBytes)) + MixedFloat32Output.WordAddress((uint)row, (uint)(((within & 7) * 2) + word));
+        return Plus(SharedWindow.Load(at), SharedWindow.Load(at + (2 * WarpgroupBytes)));
+    }
+
+    private static void Store<TOutput>(HopperMixedArgs a, int octet, U4 low, U4 high)
+        where TOutput : struct, IMixedOutput
+    {
+        int m = octet >> OctetsShift, column = (Grid.IdxX * HopperMixedGemm.TileColumns) + ((octet & ((1 << OctetsShift) - 1)) * 8);
+        // N is a multiple of 8: all eight columns exist, or none.
+        if (column >= a.N)
+            return;
+        long to = a.Output + (m * a.OutputStride) + ((long)column * TOutput.ElementBytes);
+        if (TOutput.ElementBytes == sizeof(float))
+        {
+            Mem.StoreGlobalTo(to, low);
+            Mem.StoreGlobalTo(to + 16, high);
+            return;
+        }
+        U4 bits;
+        bits.X = Cvt.Bf16x2(Interop.IntAsFloat(low.Y), Interop.IntAsFloat(low.X));
+        bits.Y = Cvt.Bf16x2(Interop.IntAsFloat(low.W), Interop.IntAsFloat(low.Z));
+        bits.Z = Cvt.Bf16x2(Interop.IntAsFloat(high.Y), Interop.IntAsFloat(high.X));
+        bits.W = Cvt.Bf16x2(Interop.IntAsFloat(high.W), Interop.IntAsFloat(high.Z));
+        Mem.StoreGlobalTo(to, bits);
+    }
+
+    private static U4 Plus(U4 a, U4 b)
+    {
+        U4 sum;
+        sum.X = Plus(a.X, b.X);
+        sum.Y = Plus(a.Y, b.Y);
+        sum.Z = Plus(a.Z, b.Z);
+        sum.W = Plus(a.W, b.W);
+        return sum;
+    }
+
+    private static uint Plus(uint a, uint b) => Interop.FloatAsInt(Interop.IntAsFloat(a) + Interop.IntAsFloat(b));
+}

@@ -1,0 +1,109 @@
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Products of 17 to 64 rows with FP8 weights on a Hopper card, K split, against the double oracle; with little work on the CPU, too.</summary>
+public sealed class HopperSplitLinearTests
+{
+    // Tensor cores add BF16 products with a few bits less than float32.
+    private const double Tolerance = 1e-5;
+
+    // The kernel needs 17 warps a block; the device wants a power of two.
+    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.OpenCpuForChecking(32));
+
+    // Around tiles of 128 columns and steps of 128 columns of K; parts of a step or several, teams without any.
+    private static readonly (int M, int N, int K)[] CardShapes =
+    [
+        (17, 8, 16), (31, 64, 128), (32, 72, 144), (33, 120, 272), (48, 128, 1040), (63, 136, 2064), (64, 264, 4112), (64, 1032, 2320),
+    ];
+
+    public static TheoryData<TestDevice> Devices() => [.. TestDevices.Chosen.Where(d => d != TestDevice.Cpu)];
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void EveryNumberOfPartsMatchesTheOracle(TestDevice which)
+    {
+        if (Device(which) is not { } device)
+            return;
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(35, 72, 400)])
+        {
+            BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
+            HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k);
+            double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
+            foreach (int parts in device.IsCuda ? new[] { 1, 2, 3, 5, 8 } : [2])
+            {
+                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, parts);
+                Compare.Close(exact, expected, Tolerance);
+                Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void SmallIntegersAreExactAndRepeatable(TestDevice which)
+    {
+        if (Device(which) is not { } device)
+            return;
+        foreach ((int m, int n, int k) in device.IsCuda ? new[] { (17, 776, 1328), (50, 776, 1328) } : [(18, 16, 272)])
+        {
+            BFloat16[] x = RandomData.SmallIntegersBf16(m * k, 1);
+            // A scale of 1 in every block: its largest magnitude is that of the format.
+            float[] values = Array.ConvertAll(RandomData.SmallIntegersBf16(n * k, 2), v => (float)v);
+            for (int row = 0; row < n; row++)
+                for (int column = 0; column < k; column += 128)
+                    values[(row * k) + column] = 448;
+            HostMatrix w = Weights(values, n, k);
+            float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k), v => (float)v);
+            foreach (int parts in device.IsCuda ? new[] { 1, 3 } : [1])
+                for (int repeat = 0; repeat < (device.IsCuda ? 20 : 1); repeat++)
+                    Assert.Equal(expected, Run(device, w, x, m, parts).Exact);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void OneHotInputsReadEachCodeFromItsPlace(TestDevice which)
+    {
+        if (Device(which) is not { } device || !device.IsCuda)
+            return;
+        const int N = 264, K = 272;
+        HostMatrix w = Weights(RandomData.Gaussian(N * K, 7), N, K);
+        double[] values = MatrixOracle.Values(w);
+        for (int first = 0; first < K; first += 34)
+        {
+            var hot = new BFloat16[34 * K];
+            for (int row = 0; row < 34; row++)
+                hot[(row * K) + first + row] = (BFloat16)1f;
+            float[] y = Run(device, w, hot, 34, 2).Exact;
+            for (int row = 0; row < 34; row++)
+                for (int column = 0; column < N; column++)
+                    Assert.Equal((float)values[(column * K) + first + row], y[(row * N) + column]);
+        }
+    }
+
+    // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
+    private static GpuDevice? Device(TestDevice which)
+    {
+        if (which != TestDevice.Cuda)
+            return Cpu.Value;
+        GpuDevice device = TestDevices.Get(which);
+        return device.Target?.Name == "90a" ? device : null;
+    }
+
+    private static HostMatrix Weights(float[] values, int n, int k) => Quantizer.Quantize(values, n, k, WeightFormat.Fp8Block, new ScaleBlock(128, 128));
+
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, int parts)
+    {
+        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), parts);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var exact = GuardedBuffer<float>.Output(device, m * w.N);
+        using var rounded = GuardedBuffer<BFloat16>.Output(device, m * w.N);
+        HopperSplitLinear.Launch(device.DefaultStream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), plan);
+        HopperSplitLinear.Launch(device.DefaultStream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), plan);
+        return (exact.ToArray(), rounded.ToArray());
+    }
+}
