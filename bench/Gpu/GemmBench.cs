@@ -28,7 +28,7 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, SplitTile? Split = null, int Times = 1, bool Alone = false);
+    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, SplitTile? Split = null, int Times = 1, bool Alone = false, bool HopperSplit = false);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -75,10 +75,13 @@ internal sealed class GemmBench
     {
         if (Environment.GetEnvironmentVariable("GPUKIT_SPLIT_SWEEP") is { } sweep && product.Activation is null)
         {
+            if (sweep == "hopper")
+                return [new Way(HopperSplit: true)];
             if (sweep == "only")
                 return SplitKernels.Tiles(product.Format).Where(t => t.Teams == 3).Select(t => new Way(Split: t));
             IEnumerable<Way> split = from tile in SplitKernels.Tiles(product.Format) from times in sweep.Split(',') from alone in new[] { false, true } select new Way(Split: tile, Times: int.Parse(times, System.Globalization.CultureInfo.InvariantCulture), Alone: alone);
-            return product.Format == WeightFormat.Fp8Block ? [default, new Way(MixedRows: 64), .. split] : [default, .. split];
+            return product.Format == WeightFormat.Fp8Block
+                ? [default, new Way(HopperSplit: true), new Way(HopperSplit: true, Alone: true), new Way(HopperSplit: true, Times: 2), .. split] : [default, .. split];
         }
         if (!options.AllTiles)
             return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
@@ -106,10 +109,16 @@ internal sealed class GemmBench
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         SplitPlan? split = way.Split is { } splitTile ? SplitPlan.Of(splitTile, shape, LinearDevice.Of(stream.Device), way.Times * SplitPlan.Of(splitTile, shape, LinearDevice.Of(stream.Device)).Parts) : null;
+        HopperSplitPlan hopperSplit = HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), way.Times == 1 ? null : way.Times * HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)).Parts);
         if (way.Split is { } s && (m > s.Rows || m <= (s.Rows == 64 ? 32 : 0)))
             return;
         void Multiply(QuantizedMatrix w)
         {
+            if (way.HopperSplit)
+            {
+                HopperSplitLinear.Launch(stream, w, operands.X, operands.Y.View.Cast<byte>(), false, (m, 0), hopperSplit);
+                return;
+            }
             if (split is { } plan)
             {
                 SplitLinear.Launch(stream, w, operands.X, operands.Y.View.Cast<byte>(), false, (m, 0), plan);
@@ -120,8 +129,8 @@ internal sealed class GemmBench
             operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]), !way.Alone);
-        (string path, KernelResources? resources) = split is { } used
-            ? ($"Split T{used.Tile.Teams} S{used.Tile.Stages} P{used.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(SplitKernels.Get(last.Format, used.Tile)))
+        (string path, KernelResources? resources) = way.HopperSplit ? ($"HopperSplit P{hopperSplit.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(HopperSplitLinear.Bf16)) : split is { } used
+            ? ($"Split {(used.Tile.Streams ? "R" : "T")}{used.Tile.Teams} S{used.Tile.Stages} P{used.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(SplitKernels.Get(last.Format, used.Tile)))
             : Kernel(shape, hopper, mixed, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
