@@ -107,9 +107,9 @@ internal sealed class GemmBench
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
-            : way.Tile is null && !shape.CanStream && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+            : way.Tile is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         SplitPlan? split = way.Split is { } splitTile ? SplitPlan.Of(splitTile, shape, LinearDevice.Of(stream.Device), way.Times * SplitPlan.Of(splitTile, shape, LinearDevice.Of(stream.Device)).Parts) : null;
-        HopperSplitPlan hopperSplit = HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), way.Times == 1 ? null : way.Times * HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)).Parts);
+        HopperSplitPlan hopperSplit = HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), way.Times <= 1 ? null : way.Times * HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)).Parts);
         if (way.Split is { } s && (m > s.Rows || m <= (s.Rows == 64 ? 32 : 0)))
             return;
         void Multiply(QuantizedMatrix w)
@@ -129,7 +129,7 @@ internal sealed class GemmBench
             operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]), !way.Alone);
-        (string path, KernelResources? resources) = way.HopperSplit ? ($"HopperSplit P{hopperSplit.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(HopperSplitLinear.Bf16)) : split is { } used
+        (string path, KernelResources? resources) = way.HopperSplit ? ($"HSplit P{hopperSplit.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(HopperSplitLinear.Bf16)) : split is { } used
             ? ($"Split {(used.Tile.Streams ? "R" : "T")}{used.Tile.Teams} S{used.Tile.Stages} P{used.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(SplitKernels.Get(last.Format, used.Tile)))
             : Kernel(shape, hopper, mixed, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
@@ -174,7 +174,11 @@ internal sealed class GemmBench
                 return ($"{streamed.Path} {tile} {streamed.Decoding}", kernels.Resources(CodeKernels.Get(streamed.Decoding, tile)));
             return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)) : null);
         }
+        if (way.Tile is null && HopperSplitPlan.Exists(shape, device))
+            return ($"Hopper split in {HopperSplitPlan.Choose(shape, device).Parts}", kernels.Resources(HopperSplitLinear.Bf16));
         LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? null : LinearPath.Gemm, tile: way.Tile);
+        if (plan.Split is { } split)
+            return ($"{plan.Path} in {split.Parts}", kernels.Resources(SplitKernels.Get(shape.Format, split.Tile)));
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
     }
 

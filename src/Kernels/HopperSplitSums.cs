@@ -15,13 +15,10 @@ internal static class HopperSplitSums
     public static void Add<TOutput>(HopperMixedArgs a, uint shared)
         where TOutput : struct, IMixedOutput
     {
-        if (Group.IdxX < HopperSplitGemm.Multipliers)
-        {
-            uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
-            MixedFloat32Output.Store(0, own);
-            if (a.M > MixedFloat32Output.SlabRows)
-                MixedFloat32Output.Store(1, own + SlabBytes);
-        }
+        uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
+        MixedFloat32Output.Store(0, own);
+        if (a.M > MixedFloat32Output.SlabRows)
+            MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
         Group.Barrier();
         int parts = Grid.DimY;

@@ -67,6 +67,11 @@ public static partial class Linear
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;
         }
+        if (path is null && HopperSplitPlan.Exists(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        {
+            HopperSplitLinear.Launch(stream, weights, x, y, float32, size, HopperSplitPlan.Choose(shape, device));
+            return;
+        }
         if (path is null && !shape.CanStream && HopperMixedPlan.Exists(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
         {
             HopperMixedLinear.Launch(stream, weights, x, y, float32, size, HopperMixedPlan.Choose(shape, device));

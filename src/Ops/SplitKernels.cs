@@ -39,7 +39,9 @@ internal static class SplitKernels
         AddFormat<TiledInt4>(kernels, WeightFormat.Int4);
         AddFormat<TiledInt4Zero>(kernels, WeightFormat.Int4Zero);
         Add<TiledBf16, Rows32, ThreeStages, ThreeTeams>(kernels, WeightFormat.Bf16);
+        Add<TiledBf16, Rows32, FourStages, OneTeam>(kernels, WeightFormat.Bf16);
         Add<TiledBf16, Rows64, ThreeStages, ThreeTeams>(kernels, WeightFormat.Bf16);
+        Add<TiledBf16, Rows64, FourStages, OneTeam>(kernels, WeightFormat.Bf16);
         return kernels;
     }
 
@@ -47,9 +49,11 @@ internal static class SplitKernels
         where TFormat : struct, ITiledFormat
     {
         Add<TFormat, Rows32, FourStages, FourTeams>(kernels, format);
+        Add<TFormat, Rows32, ThreeStages, TwoTeams>(kernels, format);
         Add<TFormat, Rows32, FourStages, ThreeStreams>(kernels, format);
         Add<TFormat, Rows32, FourStages, FourStreams>(kernels, format);
         Add<TFormat, Rows64, FourStages, ThreeTeams>(kernels, format);
+        Add<TFormat, Rows64, ThreeStages, TwoTeams>(kernels, format);
         Add<TFormat, Rows64, FourStages, TwoStreams>(kernels, format);
         Add<TFormat, Rows64, FourStages, ThreeStreams>(kernels, format);
     }

@@ -40,7 +40,7 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
     {
         (int rows, int shared, int threads) = (shape.M <= 32 ? 32 : MostRows, device.SharedBytes, device.MaxThreads);
         WeightFormat format = shape.Format;
-        return SplitKernels.Tiles(format).Where(t => t.Rows == rows && SplitKernels.SharedBytes(format, t) <= shared && t.Teams * SplitGemm.TeamThreads <= threads).MaxBy(t => t.Teams);
+        return SplitKernels.Tiles(format).Where(t => !t.Streams && t.Rows == rows && SplitKernels.SharedBytes(format, t) <= shared && t.Teams * SplitGemm.TeamThreads <= threads).MaxBy(t => t.Teams);
     }
 
     /// <summary>Parts of <paramref name="turns"/> turns, of 64 columns, for so many tiles along N.</summary>

@@ -180,7 +180,7 @@ public sealed partial class EveryInstructionTests
     {
         uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
         Warpgroup.Meet(1);
-        a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source));
+        a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source)) + Mem.LoadL2From(a.Source).Y + Fence.CountAround(a.Source + 32, 7);
         Mem.StoreGlobalTo(a.Source + 16, SharedWindow.Load(shared));
     }
 
