@@ -79,7 +79,7 @@ internal sealed class GemmBench
                 return [new Way(HopperSplit: true)];
             if (sweep == "only")
                 return SplitKernels.Tiles(product.Format).Where(t => t.Teams == 3).Select(t => new Way(Split: t));
-            IEnumerable<Way> split = from tile in SplitKernels.Tiles(product.Format) from times in sweep.Split(',') from alone in new[] { false, true } select new Way(Split: tile, Times: int.Parse(times, System.Globalization.CultureInfo.InvariantCulture), Alone: alone);
+            IEnumerable<Way> split = from tile in SplitKernels.Tiles(product.Format) from times in sweep.Split(',') select new Way(Split: tile, Times: int.Parse(times, System.Globalization.CultureInfo.InvariantCulture));
             return product.Format == WeightFormat.Fp8Block
                 ? [default, new Way(HopperSplit: true), new Way(HopperSplit: true, Alone: true), new Way(HopperSplit: true, Times: 2), .. split] : [default, .. split];
         }
