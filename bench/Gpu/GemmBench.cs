@@ -28,7 +28,7 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, SplitTile? Split = null, int Times = 1, bool Alone = false, bool HopperSplit = false);
+    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -73,16 +73,6 @@ internal sealed class GemmBench
 
     private IEnumerable<Way> Ways(GemvProduct product)
     {
-        if (Environment.GetEnvironmentVariable("GPUKIT_SPLIT_SWEEP") is { } sweep && product.Activation is null)
-        {
-            if (sweep == "hopper")
-                return [new Way(HopperSplit: true)];
-            if (sweep == "only")
-                return SplitKernels.Tiles(product.Format).Where(t => t.Teams == 3).Select(t => new Way(Split: t));
-            IEnumerable<Way> split = from tile in SplitKernels.Tiles(product.Format) from times in sweep.Split(',') select new Way(Split: tile, Times: int.Parse(times, System.Globalization.CultureInfo.InvariantCulture));
-            return product.Format == WeightFormat.Fp8Block
-                ? [default, new Way(HopperSplit: true), new Way(HopperSplit: true, Alone: true), new Way(HopperSplit: true, Times: 2), .. split] : [default, .. split];
-        }
         if (!options.AllTiles)
             return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
         LinearDevice device = LinearDevice.Of(stream.Device);
@@ -105,33 +95,17 @@ internal sealed class GemmBench
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
-            : way.Tile is null && !shape.CanStream ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+            : way.Tile is null && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
-        SplitPlan? split = way.Split is { } splitTile ? SplitPlan.Of(splitTile, shape, LinearDevice.Of(stream.Device), way.Times * SplitPlan.Of(splitTile, shape, LinearDevice.Of(stream.Device)).Parts) : null;
-        HopperSplitPlan hopperSplit = HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), way.Times <= 1 ? null : way.Times * HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)).Parts);
-        if (way.Split is { } s && (m > s.Rows || m <= (s.Rows == 64 ? 32 : 0)))
-            return;
         void Multiply(QuantizedMatrix w)
         {
-            if (way.HopperSplit)
-            {
-                HopperSplitLinear.Launch(stream, w, operands.X, operands.Y.View.Cast<byte>(), false, (m, 0), hopperSplit);
-                return;
-            }
-            if (split is { } plan)
-            {
-                SplitLinear.Launch(stream, w, operands.X, operands.Y.View.Cast<byte>(), false, (m, 0), plan);
-                return;
-            }
             if (way.Quantises)
                 ActivationQuantizer.Quantize(stream, operands.X, operands.Quantized!, m);
             operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
         }
-        GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]), !way.Alone);
-        (string path, KernelResources? resources) = way.HopperSplit ? ($"HSplit P{hopperSplit.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(HopperSplitLinear.Bf16)) : split is { } used
-            ? ($"Split {(used.Tile.Streams ? "R" : "T")}{used.Tile.Teams} S{used.Tile.Stages} P{used.Parts} {(way.Alone ? "alone" : "")}", (KernelResources?)stream.Device.Kernels.Resources(SplitKernels.Get(last.Format, used.Tile)))
-            : Kernel(shape, hopper, mixed, way);
+        GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -178,7 +152,7 @@ internal sealed class GemmBench
             return ($"Hopper split in {HopperSplitPlan.Choose(shape, device).Parts}", kernels.Resources(HopperSplitLinear.Bf16));
         LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? null : LinearPath.Gemm, tile: way.Tile);
         if (plan.Split is { } split)
-            return ($"{plan.Path} in {split.Parts}", kernels.Resources(SplitKernels.Get(shape.Format, split.Tile)));
+            return ($"{plan.Path} in {split.Parts}", kernels.Resources(SplitKernels.Get(split.Tile)));
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
     }
 

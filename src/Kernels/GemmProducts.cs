@@ -148,13 +148,7 @@ internal static class GemmProducts
         where TFormat : struct, ITiledFormat
     {
         int rowShift = 8 - TFormat.CodesPerWordShift;
-        return Decode<TFormat>(Load<TFormat>(codes, (fragment * 16) << rowShift), Load<TFormat>(codes, ((fragment * 16) + 8) << rowShift), upperOperand, lowerOperand);
-    }
-
-    /// <summary>The same with the codes of both rows.</summary>
-    public static GemmCodes Decode<TFormat>(U4 upper, U4 lower, uint upperOperand, uint lowerOperand)
-        where TFormat : struct, ITiledFormat
-    {
+        U4 upper = Load<TFormat>(codes, (fragment * 16) << rowShift), lower = Load<TFormat>(codes, ((fragment * 16) + 8) << rowShift);
         GemmCodes decoded;
         decoded.Step0 = Join(TFormat.Decode(upper, 0, upperOperand), TFormat.Decode(lower, 0, lowerOperand));
         decoded.Step1 = Join(TFormat.Decode(upper, 1, upperOperand), TFormat.Decode(lower, 1, lowerOperand));

@@ -91,21 +91,17 @@ internal static class HopperSplitGemm
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const ulong QuarterStep = 4;
-        int half = (Group.IdxX >> 7) & 1;
-        bool copies = (Group.IdxX & (TeamThreads - 1)) == 0;
+        (int half, bool copies) = ((Group.IdxX >> 7) & 1, (Group.IdxX & (TeamThreads - 1)) == 0);
         Wgmma.Clear();
         if (team >= steps.Count)
             return;
         if (copies)
             Start(a, stages, barriers.Full, team, steps);
         uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
-        // A tile's columns beyond W are not stored and take the last block's scales.
-        int row = IntrinsicMath.Min((Grid.IdxX * HopperMixedGemm.TileColumns) + (half * HopperMixedGemm.WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
-        long scales = a.WeightScales + ((long)row * a.WeightScaleColumns * sizeof(float));
+        long scales = Scales(a, half);
         HopperRing ring = default, before = default;
         float scale = Scale(a, scales, steps.First + team);
-        Mbarrier.Wait(barriers.Full, 0);
-        WgmmaMixed.Load0(lane);
+        LoadFirst(lane, barriers.Full, 0, 0);
         WgmmaMixed.DecodeEven();
         for (int step = team; step < steps.Count; step += Teams)
         {
@@ -139,10 +135,8 @@ internal static class HopperSplitGemm
             ring.Advance(Stages);
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + Teams < steps.Count;
-            int next = more ? ring.Stage : before.Stage;
             float nextScale = Scale(a, scales, steps.First + (more ? step + Teams : step));
-            Mbarrier.Wait(barriers.Full + (uint)(next * HopperGemm.BarrierBytes), more ? ring.Parity : before.Parity);
-            WgmmaMixed.Load0(lane + (uint)(next * StageBytes));
+            LoadFirst(lane, barriers.Full, more ? ring.Stage : before.Stage, more ? ring.Parity : before.Parity);
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             Wgmma.Wait(0);
@@ -160,6 +154,20 @@ internal static class HopperSplitGemm
         Mbarrier.Wait(barriers.Empty + barrier, ring.Parity);
         Weights(a, stage, barriers.Full + barrier, step);
         Inputs(a, stage, barriers.Full + barrier, step);
+    }
+
+    // The first quarter of a stage, when it has landed.
+    private static void LoadFirst(uint lane, uint full, int stage, uint parity)
+    {
+        Mbarrier.Wait(full + (uint)(stage * HopperGemm.BarrierBytes), parity);
+        WgmmaMixed.Load0(lane + (uint)(stage * StageBytes));
+    }
+
+    // A warpgroup's multipliers. A tile's columns beyond W are not stored and take the last block's.
+    private static long Scales(HopperMixedArgs a, int half)
+    {
+        int row = IntrinsicMath.Min((Grid.IdxX * HopperMixedGemm.TileColumns) + (half * HopperMixedGemm.WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
+        return a.WeightScales + ((long)row * a.WeightScaleColumns * sizeof(float));
     }
 
     private static float Scale(HopperMixedArgs a, long scales, int step) =>

@@ -74,13 +74,7 @@ internal static class SplitGemm
         const int Step = TurnColumns;
         SplitCopies copies = SplitCopies.Locate<TFormat, TWarp, TStages, TTeams>(a.Product, own, end);
         SplitPlace place = SplitProducts.Locate<TFormat, TWarp, TStages, TTeams>(a.Product);
-        GemmFragments loaded = default;
-        ArrayView<uint> words = a.Product.Codes.Cast<uint>();
-        long firstWord = (long)Grid.IdxX * Columns * (a.Product.K >> TFormat.CodesPerWordShift);
-        ArrayView<uint> codes = words.SubView(firstWord, words.Length - firstWord);
-        if (TTeams.Streams)
-            loaded = SplitProducts.Codes<TFormat>(a.Product, codes, place, k);
-        for (int ahead = 0; ahead < TStages.Count - 1 && !TTeams.Streams; ahead++)
+        for (int ahead = 0; ahead < TStages.Count - 1; ahead++)
             copies.Weights<TFormat, TWarp, TStages, TTeams>(ahead, k + (ahead * TTeams.Count * Step));
         GridDependency.Release();
         GridDependency.Wait();
@@ -97,14 +91,10 @@ internal static class SplitGemm
             // The team's copies of this turn are complete, and the team has read the stage that is filled next.
             Warpgroup.Meet((uint)team + 1);
             int next = k + ((TStages.Count - 1) * TTeams.Count * Step);
-            if (!TTeams.Streams)
-                copies.Weights<TFormat, TWarp, TStages, TTeams>(empty, next);
+            copies.Weights<TFormat, TWarp, TStages, TTeams>(empty, next);
             copies.Inputs<TFormat, TWarp, TStages, TTeams>(empty, next);
             CpAsync.Commit();
-            if (TTeams.Streams)
-                SplitProducts.Turn<TFormat, TWarp, TStages, TTeams>(a.Product, own, codes, place, scales, (full, k + (TTeams.Count * Step)), ref loaded, ref sums);
-            else
-                SplitProducts.Turn<TFormat, TWarp, TStages, TTeams>(own, place, scales, full, ref sums);
+            SplitProducts.Turn<TFormat, TWarp, TStages, TTeams>(own, place, scales, full, ref sums);
             empty = full;
             full = full + 1 == TStages.Count ? 0 : full + 1;
         }

@@ -10,7 +10,6 @@ internal struct SplitPlace
     public GemmPlace Operands;
     public int Row0, Row1, Row2, Row3;
     public int Scales0, Scales1, Scales2, Scales3;
-    public int Codes0, Codes1, Codes2, Codes3;
 }
 
 /// <summary>What multiplies the sums of a turn, and what decoding needs.</summary>
@@ -32,7 +31,7 @@ internal static class SplitProducts
     {
         int lane = Group.IdxX & 31, firstWeight = ((Group.IdxX >> 5) & 3) * SplitGemm.WarpColumns, last = a.N - 1;
         int row = (Grid.IdxX * SplitGemm.Columns) + firstWeight + (lane >> 2);
-        SplitPlace place = default;
+        SplitPlace place;
         place.Operands = GemmProducts.Locate<TFormat>(lane, 0, firstWeight, SplitSizes<TFormat, TWarp, TStages, TTeams>.InputBytes);
         place.Row0 = IntrinsicMath.Min(row, last);
         place.Row1 = IntrinsicMath.Min(row + 8, last);
@@ -42,63 +41,7 @@ internal static class SplitProducts
         place.Scales1 = (int)a.ScaleIndex(0, place.Row1, 0);
         place.Scales2 = (int)a.ScaleIndex(0, place.Row2, 0);
         place.Scales3 = (int)a.ScaleIndex(0, place.Row3, 0);
-        int first = Grid.IdxX * SplitGemm.Columns, rowWords = a.K >> TFormat.CodesPerWordShift;
-        place.Codes0 = (place.Row0 - first) * rowWords;
-        place.Codes1 = (place.Row1 - first) * rowWords;
-        place.Codes2 = (place.Row2 - first) * rowWords;
-        place.Codes3 = (place.Row3 - first) * rowWords;
         return place;
-    }
-
-    /// <summary>The lane's codes of the turn at <paramref name="k"/>. Beyond K others stand for them: x is zero there.</summary>
-    public static GemmFragments Codes<TFormat>(LinearArgs a, ArrayView<uint> codes, SplitPlace place, int k)
-        where TFormat : struct, ITiledFormat
-    {
-        int word = IntrinsicMath.Min(k + place.Operands.Column, a.K - 16) >> TFormat.CodesPerWordShift;
-        GemmFragments loaded;
-        loaded.Row0 = Load<TFormat>(codes, place.Codes0 + word);
-        loaded.Row1 = Load<TFormat>(codes, place.Codes1 + word);
-        loaded.Row2 = Load<TFormat>(codes, place.Codes2 + word);
-        loaded.Row3 = Load<TFormat>(codes, place.Codes3 + word);
-        return loaded;
-    }
-
-    private static U4 Load<TFormat>(ArrayView<uint> codes, int index)
-        where TFormat : struct, ITiledFormat
-    {
-        if (TFormat.CodesPerWordShift == 2)
-            return Mem.LoadStream(ref codes[index]);
-        U2 half = Mem.LoadStream2(ref codes[index]);
-        U4 word = default;
-        word.X = half.X;
-        word.Y = half.Y;
-        return word;
-    }
-
-    /// <summary>Adds the products of a stage with codes that are in registers, and loads those of the team's next turn.</summary>
-    public static void Turn<TFormat, TWarp, TStages, TTeams>(LinearArgs a, ArrayView<byte> own, ArrayView<uint> codes, SplitPlace place, SplitScales scales, (int Stage, int Next) turn, ref GemmFragments loaded, ref TWarp sums)
-        where TFormat : struct, ITiledFormat
-        where TWarp : struct, IGemmWarp<TWarp>
-        where TStages : struct, IGemmStages
-        where TTeams : struct, ISplitTeams
-    {
-        int start = turn.Stage * SplitSizes<TFormat, TWarp, TStages, TTeams>.StageBytes;
-        ArrayView<uint> words = own.Cast<uint>();
-        ArrayView<uint> even = words.SubView((start + place.Operands.Input) >> 2, 4), odd = words.SubView((start + (place.Operands.Input ^ 16)) >> 2, 4);
-        GemmChunk w = default;
-        GemmCodes row = GemmProducts.Decode<TFormat>(loaded.Row0, loaded.Row1, scales.Operand0, scales.Operand1);
-        w.Step0.Row0 = row.Step0;
-        w.Step1.Row0 = row.Step1;
-        w.Step2.Row0 = row.Step2;
-        w.Step3.Row0 = row.Step3;
-        row = GemmProducts.Decode<TFormat>(loaded.Row2, loaded.Row3, scales.Operand2, scales.Operand3);
-        w.Step0.Row1 = row.Step0;
-        w.Step1.Row1 = row.Step1;
-        w.Step2.Row1 = row.Step2;
-        w.Step3.Row1 = row.Step3;
-        w.Scales = scales.Scales;
-        loaded = Codes<TFormat>(a, codes, place, turn.Next);
-        TWarp.Chunk<TFormat>(ref sums, even, odd, 0, w);
     }
 
     /// <summary>What the turn at <paramref name="k"/> needs from global memory, requested before the turn waits for its copies.</summary>

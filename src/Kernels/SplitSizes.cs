@@ -7,58 +7,26 @@ namespace GpuKit.Ilgpu.Kernels;
 internal interface ISplitTeams
 {
     static abstract int Count { get; }
-
-    /// <summary>Whether codes go straight to registers.</summary>
-    static abstract bool Streams { get; }
 }
 
 internal readonly struct OneTeam : ISplitTeams
 {
     public static int Count => 1;
-
-    public static bool Streams => false;
 }
 
 internal readonly struct TwoTeams : ISplitTeams
 {
     public static int Count => 2;
-
-    public static bool Streams => false;
 }
 
 internal readonly struct ThreeTeams : ISplitTeams
 {
     public static int Count => 3;
-
-    public static bool Streams => false;
 }
 
 internal readonly struct FourTeams : ISplitTeams
 {
     public static int Count => 4;
-
-    public static bool Streams => false;
-}
-
-internal readonly struct TwoStreams : ISplitTeams
-{
-    public static int Count => 2;
-
-    public static bool Streams => true;
-}
-
-internal readonly struct ThreeStreams : ISplitTeams
-{
-    public static int Count => 3;
-
-    public static bool Streams => true;
-}
-
-internal readonly struct FourStreams : ISplitTeams
-{
-    public static int Count => 4;
-
-    public static bool Streams => true;
 }
 
 /// <summary>Sizes of <see cref="SplitGemm"/> that follow from type arguments, for kernel and host; constants to the compiler.</summary>
@@ -78,7 +46,7 @@ internal static class SplitSizes<TFormat, TWarp, TStages, TTeams>
     public static int InputBytes => Rows * GemmCopies.RowBytes;
 
     /// <summary>Bytes of a stage: x, then W.</summary>
-    public static int StageBytes => InputBytes + (TTeams.Streams ? 0 : SplitGemm.Columns << WeightRowShift);
+    public static int StageBytes => InputBytes + (SplitGemm.Columns << WeightRowShift);
 
     /// <summary>Shared memory of a team: its stages, then its sums.</summary>
     public static int TeamBytes => IntrinsicMath.Max(TStages.Count * StageBytes, Rows * SplitGemm.Pitch * sizeof(float));

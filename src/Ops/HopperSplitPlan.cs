@@ -3,14 +3,17 @@ using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>How a product of 17 to 64 rows with FP8 weights and BF16 activations is spread over a Hopper card by <see cref="HopperSplitGemm"/>: a pure function of shape and device.</summary>
+/// <summary>How a product of 33 to 64 rows with FP8 weights and BF16 activations is spread over a Hopper card by <see cref="HopperSplitGemm"/>: a pure function of shape and device.</summary>
 /// <param name="Columns">Tiles along N.</param>
 /// <param name="Parts">Parts of K.</param>
 /// <param name="PartSteps">Steps of 128 columns of a part.</param>
 internal readonly record struct HopperSplitPlan(int Columns, int Parts, int PartSteps)
 {
+    // With fewer SplitGemm is as fast: its tensor cores do half as much (docs/kernels/gemm.md).
+    private const int LeastRows = 33;
+
     /// <summary>Whether the kernel can run it and the plan takes it.</summary>
-    public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.CanSplit && HopperMixedPlan.Exists(shape, device);
+    public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.M >= LeastRows && shape.CanSplit && HopperMixedPlan.Exists(shape, device);
 
     /// <summary>The plan, or for tests and benchmarks that with a number of parts, as far as there is room for their sums.</summary>
     public static HopperSplitPlan Choose(in LinearShape shape, in LinearDevice device, int? parts = null)

@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu;
 /// </summary>
 /// <remarks>
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores (BF16 and FP8 weights on compute
-/// capability 9.0: with its own instructions); on the CPU each dot product is one thread's. Bitwise repeatable. Up to 16 rows a row's bits do not depend on M or on the other rows; between the paths
+/// capability 9.0: with its own instructions); on the CPU each dot product is one thread's. Bitwise repeatable. Up to 16 rows, among 17 to 32 and among 33 to 64, a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
 /// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
 /// two-term FP8 take another path: dot products by warps, tiles from 16 rows, between which bits may differ. In a recorded
@@ -62,7 +62,7 @@ public static partial class Linear
         bool aligned = IsAligned(weights, x);
         var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
         LinearDevice device = LinearDevice.Of(stream.Device);
-        if (path is null && !shape.CanStream && HopperPlan.Choose(shape, device) is { } hopper && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        if (path is null && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, device) && HopperPlan.Choose(shape, device) is { } hopper && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
         {
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;
@@ -72,7 +72,7 @@ public static partial class Linear
             HopperSplitLinear.Launch(stream, weights, x, y, float32, size, HopperSplitPlan.Choose(shape, device));
             return;
         }
-        if (path is null && !shape.CanStream && HopperMixedPlan.Exists(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        if (path is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
         {
             HopperMixedLinear.Launch(stream, weights, x, y, float32, size, HopperMixedPlan.Choose(shape, device));
             return;

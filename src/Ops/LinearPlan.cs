@@ -122,7 +122,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     {
         LinearPath path = force ?? ChoosePath(shape, device);
         if (path == LinearPath.SplitGemm)
-            return SplitPlan.Choose(shape, device).Launch(shape.Format);
+            return SplitPlan.Choose(shape, device).Launch();
         if (path == LinearPath.Gemm && shape.CanPipeline)
             return GemmPlan.Choose(shape, device, gated: false, tile);
         if (path is LinearPath.Gemm or LinearPath.GemmUnaligned)
@@ -167,10 +167,8 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     {
         if (!device.IsCuda)
             return LinearPath.Scalar;
-        if (shape.CanStream)
-            return LinearPath.SkinnyGemm;
-        if (shape.CanSplit)
-            return LinearPath.SplitGemm;
+        if (shape.CanStream || SplitPlan.Exists(shape, device))
+            return shape.CanStream ? LinearPath.SkinnyGemm : LinearPath.SplitGemm;
         // Among experts the rows spread: one expert must get enough of them on average.
         long rows = shape.Experts == 0 ? shape.M : shape.M / shape.Experts;
         return rows >= GemmFromRows ? LinearPath.Gemm : LinearPath.Gemv;

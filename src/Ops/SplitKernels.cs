@@ -6,38 +6,51 @@ using Rows64 = GpuKit.Ilgpu.Kernels.GemmTwice<GpuKit.Ilgpu.Kernels.GemmTwice<Gpu
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>A kernel of <see cref="SplitGemm"/>.</summary>
+/// <summary>What the plan must know of a kernel of <see cref="SplitGemm"/>.</summary>
+/// <param name="Format">Weight format.</param>
 /// <param name="Rows">Rows of x of a tile, 32 or 64.</param>
-/// <param name="Teams">Teams of a block.</param>
-/// <param name="Stages">Turns of a team that shared memory holds.</param>
-/// <param name="Streams">Whether codes go straight to registers.</param>
-/// <param name="Overlaps">Whether it overlaps the launch before it in a graph.</param>
-internal readonly record struct SplitTile(int Rows, int Teams, int Stages, bool Overlaps = false, bool Streams = false);
+/// <param name="Threads">Threads of a block.</param>
+/// <param name="SharedBytes">Dynamic shared memory of a block.</param>
+internal readonly record struct SplitTile(WeightFormat Format, int Rows, int Threads, int SharedBytes)
+{
+    /// <summary>Whether a device has the threads and the shared memory.</summary>
+    public bool Fits(in LinearDevice device) => Threads <= device.MaxThreads && SharedBytes <= device.SharedBytes;
+}
 
 /// <summary>The one place where run-time choices become type arguments of <see cref="SplitGemm"/>.</summary>
+/// <remarks>Of each format and height one tile has the teams that registers and 227 KB of shared memory allow, and one fits into 99 KB.</remarks>
 internal static class SplitKernels
 {
-    private static readonly Dictionary<(WeightFormat Format, SplitTile Tile), (KernelDefinition<SplitGemmArgs> Kernel, int SharedBytes)> ByTile = Create();
+    private static readonly Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> ByTile = Create();
+    private static readonly SplitTile[] Ordered = [.. ByTile.Keys.OrderByDescending(t => t.Threads)];
 
     /// <summary>All instances, for the catalog.</summary>
-    internal static readonly IEnumerable<KernelDefinition> All = ByTile.Values.Select(v => v.Kernel);
+    internal static readonly IEnumerable<KernelDefinition> All = ByTile.Values;
 
     /// <summary>Whether there are kernels of a format.</summary>
     public static bool Exist(WeightFormat format) => format != WeightFormat.Fp8TwoTerm;
 
-    public static KernelDefinition<SplitGemmArgs> Get(WeightFormat format, SplitTile tile) => ByTile[(format, tile)].Kernel;
+    public static KernelDefinition<SplitGemmArgs> Get(SplitTile tile) => ByTile[tile];
 
-    public static int SharedBytes(WeightFormat format, SplitTile tile) => ByTile[(format, tile)].SharedBytes;
+    /// <summary>The tiles of a format, those of most teams first: they hide each other's waits.</summary>
+    public static IEnumerable<SplitTile> Tiles(WeightFormat format) => Ordered.Where(t => t.Format == format);
 
-    public static IEnumerable<SplitTile> Tiles(WeightFormat format) => ByTile.Keys.Where(k => k.Format == format).Select(k => k.Tile);
-
-    private static Dictionary<(WeightFormat Format, SplitTile Tile), (KernelDefinition<SplitGemmArgs> Kernel, int SharedBytes)> Create()
+    /// <summary>The tile of so many rows with the most teams that the device has room for, or null.</summary>
+    public static SplitTile? Find(WeightFormat format, int rows, in LinearDevice device)
     {
-        var kernels = new Dictionary<(WeightFormat Format, SplitTile Tile), (KernelDefinition<SplitGemmArgs> Kernel, int SharedBytes)>();
-        AddFormat<TiledFp8>(kernels, WeightFormat.Fp8Block);
-        AddFormat<TiledNvfp4>(kernels, WeightFormat.Nvfp4);
-        AddFormat<TiledInt4>(kernels, WeightFormat.Int4);
-        AddFormat<TiledInt4Zero>(kernels, WeightFormat.Int4Zero);
+        foreach (SplitTile tile in Ordered)
+            if (tile.Format == format && tile.Rows == rows && tile.Fits(device))
+                return tile;
+        return null;
+    }
+
+    private static Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> Create()
+    {
+        var kernels = new Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>>();
+        AddCodes<TiledFp8>(kernels, WeightFormat.Fp8Block);
+        AddCodes<TiledNvfp4>(kernels, WeightFormat.Nvfp4);
+        AddCodes<TiledInt4>(kernels, WeightFormat.Int4);
+        AddCodes<TiledInt4Zero>(kernels, WeightFormat.Int4Zero);
         Add<TiledBf16, Rows32, ThreeStages, ThreeTeams>(kernels, WeightFormat.Bf16);
         Add<TiledBf16, Rows32, FourStages, OneTeam>(kernels, WeightFormat.Bf16);
         Add<TiledBf16, Rows64, ThreeStages, ThreeTeams>(kernels, WeightFormat.Bf16);
@@ -45,30 +58,23 @@ internal static class SplitKernels
         return kernels;
     }
 
-    private static void AddFormat<TFormat>(Dictionary<(WeightFormat Format, SplitTile Tile), (KernelDefinition<SplitGemmArgs> Kernel, int SharedBytes)> kernels, WeightFormat format)
+    private static void AddCodes<TFormat>(Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> kernels, WeightFormat format)
         where TFormat : struct, ITiledFormat
     {
         Add<TFormat, Rows32, FourStages, FourTeams>(kernels, format);
         Add<TFormat, Rows32, ThreeStages, TwoTeams>(kernels, format);
-        Add<TFormat, Rows32, FourStages, ThreeStreams>(kernels, format);
-        Add<TFormat, Rows32, FourStages, FourStreams>(kernels, format);
         Add<TFormat, Rows64, FourStages, ThreeTeams>(kernels, format);
         Add<TFormat, Rows64, ThreeStages, TwoTeams>(kernels, format);
-        Add<TFormat, Rows64, FourStages, TwoStreams>(kernels, format);
-        Add<TFormat, Rows64, FourStages, ThreeStreams>(kernels, format);
     }
 
-    private static void Add<TFormat, TWarp, TStages, TTeams>(Dictionary<(WeightFormat Format, SplitTile Tile), (KernelDefinition<SplitGemmArgs> Kernel, int SharedBytes)> kernels, WeightFormat format)
+    private static void Add<TFormat, TWarp, TStages, TTeams>(Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> kernels, WeightFormat format)
         where TFormat : struct, ITiledFormat
         where TWarp : struct, IGemmWarp<TWarp>
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams
     {
-        foreach (bool overlaps in new[] { true })
-        {
-            var tile = new SplitTile(SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, TTeams.Count, TStages.Count, overlaps, TTeams.Streams);
-            var traits = new KernelTraits(SplitSizes<TFormat, TWarp, TStages, TTeams>.Threads, NeedsWarp32: true, Overlaps: overlaps);
-            kernels.Add((format, tile), (new(SplitGemm.Run<TFormat, TWarp, TStages, TTeams>, traits), SplitSizes<TFormat, TWarp, TStages, TTeams>.SharedBytes));
-        }
+        int threads = SplitSizes<TFormat, TWarp, TStages, TTeams>.Threads;
+        var tile = new SplitTile(format, SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, threads, SplitSizes<TFormat, TWarp, TStages, TTeams>.SharedBytes);
+        kernels.Add(tile, new(SplitGemm.Run<TFormat, TWarp, TStages, TTeams>, new KernelTraits(threads, NeedsWarp32: true, Overlaps: true)));
     }
 }

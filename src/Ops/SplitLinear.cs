@@ -16,6 +16,6 @@ internal static class SplitLinear
             Arrived = stream.Scratch.Counters,
             PartTurns = plan.PartTurns,
         };
-        stream.Device.Launch(SplitKernels.Get(weights.Format, plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Teams * SplitGemm.TeamThreads, SplitKernels.SharedBytes(weights.Format, plan.Tile), args);
+        stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);
     }
 }

@@ -18,8 +18,18 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
 
     private const int MostParts = 8;
 
-    /// <summary>The plan of a product that <see cref="LinearShape.CanSplit"/>.</summary>
-    public static SplitPlan Choose(in LinearShape shape, in LinearDevice device) => Of(ChooseTile(shape, device), shape, device);
+    // Hopper's own BF16 tiles lose to a split K where so few of them are so long (docs/kernels/gemm.md).
+    private const int LongColumns = 4096;
+
+    /// <summary>Whether a device has a kernel for it.</summary>
+    public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.CanSplit && SplitKernels.Find(shape.Format, Rows(shape), device) is not null;
+
+    /// <summary>Whether a product that Hopper has BF16 tiles for is faster here: a tile for every fourth multiprocessor at most, and long sums.</summary>
+    public static bool IsFasterThanHoppersTiles(in LinearShape shape, in LinearDevice device) =>
+        shape.K >= LongColumns && 4 * Count(shape.N, SplitGemm.Columns) <= device.Multiprocessors && Exists(shape, device);
+
+    /// <summary>The plan of a product for which <see cref="Exists"/> holds.</summary>
+    public static SplitPlan Choose(in LinearShape shape, in LinearDevice device) => Of(SplitKernels.Find(shape.Format, Rows(shape), device)!.Value, shape, device);
 
     /// <summary>The plan with a given kernel and, for tests and benchmarks, number of parts, as far as there is room for their sums.</summary>
     public static SplitPlan Of(SplitTile tile, in LinearShape shape, in LinearDevice device, int? parts = null)
@@ -32,29 +42,24 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
     }
 
     /// <summary>The launch.</summary>
-    public LinearPlan Launch(WeightFormat format) =>
-        new(LinearPath.SplitGemm, LinearPlan.TileDecoding(format), true, Columns, Parts, Tile.Teams * SplitGemm.TeamThreads, SharedBytes: SplitKernels.SharedBytes(format, Tile), Split: this);
-
-    // Most teams that the device has shared memory for: they hide each other's waits.
-    private static SplitTile ChooseTile(in LinearShape shape, in LinearDevice device)
-    {
-        (int rows, int shared, int threads) = (shape.M <= 32 ? 32 : MostRows, device.SharedBytes, device.MaxThreads);
-        WeightFormat format = shape.Format;
-        return SplitKernels.Tiles(format).Where(t => !t.Streams && t.Rows == rows && SplitKernels.SharedBytes(format, t) <= shared && t.Teams * SplitGemm.TeamThreads <= threads).MaxBy(t => t.Teams);
-    }
+    public LinearPlan Launch() => new(LinearPath.SplitGemm, LinearPlan.TileDecoding(Tile.Format), true, Columns, Parts, Tile.Threads, SharedBytes: Tile.SharedBytes, Split: this);
 
     /// <summary>Parts of <paramref name="turns"/> turns, of 64 columns, for so many tiles along N.</summary>
     public static int ChooseParts(int columns, int turns, in LinearDevice device)
     {
+        // What beginning and ending a block takes, and what adding parts takes, in turns.
+        const int Block = 10, Adding = 8;
         (int best, long least) = (1, long.MaxValue);
         for (int parts = 1; parts <= MostParts && (parts == 1 || parts * columns <= LaunchScratch.BlocksOf(device.Multiprocessors)); parts++)
         {
-            long cost = (long)Count(columns * parts, device.Multiprocessors) * (Count(turns, parts) + 10) + (parts == 1 ? 0 : 8);
+            long cost = (long)Count(columns * parts, device.Multiprocessors) * (Count(turns, parts) + Block) + (parts == 1 ? 0 : Adding);
             if (cost < least)
                 (best, least) = (parts, cost);
         }
         return best;
     }
+
+    private static int Rows(in LinearShape shape) => shape.M <= 32 ? 32 : MostRows;
 
     private static int Count(int size, int per) => (int)(((long)size + per - 1) / per);
 }

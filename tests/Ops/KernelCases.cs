@@ -44,7 +44,7 @@ internal static class KernelCases
     private static IEnumerable<SmallCase> Split(GpuDevice device) =>
         from format in Streamed
         from tile in SplitKernels.Tiles(format)
-        where !device.IsCuda || SplitKernels.SharedBytes(format, tile) <= device.MaxSharedBytesPerBlock
+        where !device.IsCuda || tile.Fits(LinearDevice.Of(device))
         from parts in new[] { 1, 2 }
         select new SmallCase($"SplitGemm {format} {tile} {parts}", t =>
         {

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Runtime;
 using Xunit;
 
 namespace GpuKit.Ilgpu.Tests.Ops;
@@ -20,10 +21,16 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 100, 77, WeightFormat.Fp8Block, false, 0, "Gemv Hardware 13×1 of 256 by elements")]
     [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "Gemv Table 200×1 of 256 by elements")]
     [InlineData("H200", 17, 100, 77, WeightFormat.Bf16, false, 0, "GemmUnaligned Table 2×1 of 128 by elements")]
-    // Up to 64 rows tiles are as high as the rows need; above, what leaves the busiest multiprocessor least work.
-    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 80×1 of 128 in M32N64K128")]
-    [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
-    [InlineData("H200", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 64×1 of 128 in M64N64K64")]
+    // Up to 64 rows K is split until the multiprocessors have work, except in two terms: tiles as high as the rows need. Above 64, what leaves the busiest multiprocessor least work.
+    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "SplitGemm Table 40×3 of 384")]
+    [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 112×1 of 384")]
+    [InlineData("H200", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 32×4 of 384")]
+    [InlineData("H200", 32, 8192, 8192, WeightFormat.Int4, true, 0, "SplitGemm Table 64×2 of 512")]
+    [InlineData("H200", 33, 151936, 2048, WeightFormat.Nvfp4, true, 0, "SplitGemm Table 1187×1 of 384")]
+    [InlineData("A100", 32, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SplitGemm Table 32×3 of 512")]
+    [InlineData("RTX 4090", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 32×4 of 256")]
+    [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
+    [InlineData("H200", 65, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
     [InlineData("H200", 128, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
     [InlineData("H200", 256, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 256 in M128N256K64")]
     [InlineData("H200", 2048, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 896×1 of 256 in M128N256K64")]
@@ -154,6 +161,49 @@ public sealed class LinearPlanTests
         foreach ((int n, int k) in new[] { (768, 2048), (2048, 768), (4096, 4096), (151936, 2048), (16, 64) })
             foreach (WeightFormat format in WeightFormats.All.Where(f => SkinnyKernels.Exist(f, null, default)))
                 Assert.Single(Enumerable.Range(1, 16).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200)).Distinct());
+    }
+
+    [Theory]
+    // FP8 weights on a Hopper card: blocks × parts of so many steps of 128 columns.
+    [InlineData(64, 14336, 4096, "112×1 of 32")]
+    [InlineData(64, 4096, 14336, "32×4 of 28")]
+    [InlineData(33, 8192, 8192, "64×2 of 32")]
+    [InlineData(64, 5120, 2048, "40×3 of 6")]
+    [InlineData(64, 64, 128, "1×1 of 1")]
+    public void SplitsKOnHopper(int m, int n, int k, string expected)
+    {
+        var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
+        HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
+        Assert.Equal(expected, $"{plan.Columns}×{plan.Parts} of {plan.PartSteps}");
+        Assert.True(HopperSplitPlan.Exists(shape, H200));
+        Assert.False(HopperSplitPlan.Exists(shape, A100));
+        Assert.False(HopperSplitPlan.Exists(shape with { M = 32 }, H200));
+        Assert.False(HopperSplitPlan.Exists(shape with { M = 65 }, H200));
+        Assert.False(HopperSplitPlan.Exists(shape with { Block = new ScaleBlock(128, 64) }, H200));
+    }
+
+    [Theory]
+    // BF16 on a Hopper card: where few of its own tiles have long sums.
+    [InlineData(32, 4096, 14336, true)]
+    [InlineData(64, 4096, 14336, true)]
+    [InlineData(65, 4096, 14336, false)]
+    [InlineData(64, 4096, 2048, false)]
+    [InlineData(64, 5120, 8192, false)]
+    [InlineData(16, 4096, 14336, false)]
+    public void SplitsKOfFewLongSumsInBf16(int m, int n, int k, bool expected) =>
+        Assert.Equal(expected, SplitPlan.IsFasterThanHoppersTiles(new LinearShape(m, n, k, WeightFormat.Bf16, true, 0), H200));
+
+    [Fact]
+    public void HowKIsSplitDoesNotDependOnTheRowsOfATile()
+    {
+        foreach ((int n, int k) in new[] { (768, 2048), (4096, 14336), (14336, 4096), (151936, 2048), (16, 64), (8, 32) })
+            foreach (WeightFormat format in WeightFormats.All.Where(SplitKernels.Exist))
+                foreach (LinearDevice device in new[] { H200, A100, Rtx4090, Rtx5090, B200 })
+                {
+                    LinearPlan[] plans = [.. Enumerable.Range(17, 48).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), device))];
+                    Assert.Equal([(32, 16), (64, 32)], plans.GroupBy(p => p.Split!.Value).Select(g => (g.Key.Tile.Rows, g.Count())));
+                    Assert.All(plans, p => Assert.True(p.SharedBytes <= device.SharedBytes && p.GridX * p.GridY <= Math.Max(p.GridX, LaunchScratch.BlocksOf(device.Multiprocessors))));
+                }
     }
 
     [Fact]

@@ -75,7 +75,7 @@ public sealed class SplitLinearTests
         const int N = 136, K = 320;
         HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 7), N, K, format, new ScaleBlock(32, 128));
         double[] values = MatrixOracle.Values(w);
-        foreach (SplitTile tile in Tiles(device, format).Where(t => device.IsCuda || t is { Rows: 64, Teams: 2 }))
+        foreach (SplitTile tile in Tiles(device, format).Where(t => device.IsCuda || t is { Rows: 64, Threads: < 384 }))
         {
             for (int first = 0; first < K; first += tile.Rows)
             {
@@ -93,7 +93,7 @@ public sealed class SplitLinearTests
     private static GpuDevice Device(TestDevice which) => which == TestDevice.Cuda ? TestDevices.Get(which) : Cpu.Value;
 
     private static IEnumerable<SplitTile> Tiles(GpuDevice device, WeightFormat format) =>
-        SplitKernels.Tiles(format).Where(t => (Environment.GetEnvironmentVariable("GPUKIT_SPLIT_TEST") is null || t.Streams) && SplitKernels.SharedBytes(format, t) <= device.MaxSharedBytesPerBlock);
+        SplitKernels.Tiles(format).Where(t => t.Fits(LinearDevice.Of(device)));
 
     private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, SplitTile tile, int parts)
     {
