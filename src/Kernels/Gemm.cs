@@ -25,6 +25,9 @@ internal static class Gemm
     /// <summary>Tiles along M that run beside each other before the next along N: their x and W fit in L2 together.</summary>
     public const int Rasterisation = 8;
 
+    /// <summary>Elements of x and of one matrix: places of rows are counted in 16-byte words, of eight elements or more, by 32 bits.</summary>
+    public const long MostElements = 1L << 34;
+
     public static void Run<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
@@ -89,13 +92,13 @@ internal static class Gemm
         else if (TFormat.Operands == TiledOperands.Bf16)
             GemmCodeTurns.Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, place, turns, ref sums);
         else
-            MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, place, turns, ref sums);
+            MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source, place, turns, ref sums);
         // The stages become y's tile: no copy may be on its way, no fragment unread.
         CpAsync.WaitAll();
         Group.Barrier();
     }
 
-    private static void MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, GemmCopy copy, ArrayView<byte> shared, GemmSource source, GemmPlace place, int turns, ref TWarp sums)
+    private static void MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, GemmPlace place, int turns, ref TWarp sums)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
         where TStages : struct, IGemmStages
@@ -109,6 +112,8 @@ internal static class Gemm
             CpAsync.Wait(TStages.Count - 2);
             // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
             Group.Barrier();
+            // Found every turn: sums and two sets of operands leave no registers for what could be kept.
+            GemmCopy copy = GemmCopies.Locate<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source);
             Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, empty, At<TFormat, TTile>(source, turn + TStages.Count - 1, turns));
             if (TFormat.Operands == TiledOperands.Nvfp4)
                 Nvfp4Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);

@@ -11,8 +11,8 @@ internal struct GemmLaneRows
 }
 
 /// <summary>
-/// The loop of <see cref="Gemm"/> over weights that are codes, at most 32 rows of them a warp. What 64 columns need is decoded while the last rows of x are
-/// multiplied by the 64 before, into the registers that these free; the barrier of a turn comes before those rows, when everything else of its stage has been read.
+/// The loop of <see cref="Gemm"/> over weights that are codes, at most 32 rows of them a warp: 64 columns are decoded and then multiplied with all rows of x, whose
+/// units are loaded a pair of fragments ahead.
 /// </summary>
 internal static class GemmCodeTurns
 {
@@ -28,48 +28,53 @@ internal static class GemmCodeTurns
         const int HalfColumns = 64;
         GemmLaneRows rows = Rows<TTile, TWarp, TEpilogue>(place.WeightRow, source.FirstColumn, a.N);
         int total = turns * TFormat.Terms, full = 0, empty = TStages.Count - 1;
-        GemmChunk w = default;
         GemmCodes codes = default;
-        w.Scales = Multipliers<TFormat, TWarp>(a, rows, (source.Slab, place.Column), ref codes);
-        CpAsync.Wait(TStages.Count - 2);
-        // Everyone's copies of the first turn are complete.
-        Group.Barrier();
-        LoadCodes<TFormat, TWarp>(shared, place.Weight, ref codes);
+        GemmScales scales = Multipliers<TFormat, TWarp>(a, rows, (source.Slab, place.Column), ref codes);
+        for (int turn = 0; turn < total; turn++)
+        {
+            CpAsync.Wait(TStages.Count - 2);
+            // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
+            Group.Barrier();
+            int start = full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
+            GemmUnitRows inputs = UnitRows(shared, start + place.Input);
+            LoadCodes<TFormat, TWarp>(shared, start + place.Weight, ref codes);
+            GemmUnits x = default;
+            x.LoadEven(inputs, 0);
+            x.LoadOdd(inputs, 0);
+            GemmChunk w = Decode<TFormat, TWarp>(codes, scales);
+            (int slab, int k) = Gemm.At<TFormat, TTile>(source, turn, turns);
+            (int nextSlab, int nextK) = Gemm.At<TFormat, TTile>(source, turn + 1, turns);
+            scales = Multipliers<TFormat, TWarp>(a, rows, TTile.K == 128 ? (slab, k + HalfColumns + place.Column) : (nextSlab, nextK + place.Column), ref codes);
+            Gemm.Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, empty, Gemm.At<TFormat, TTile>(source, turn + TStages.Count - 1, turns));
+            TWarp.AllButLast<TFormat>(ref sums, ref x, inputs, 0, w);
+            TWarp.Last<TFormat>(ref sums, x, w);
+            if (TTile.K == 128)
+            {
+                inputs = UnitRows(shared, start + (TTile.M * GemmCopies.RowBytes) + place.Input);
+                LoadCodes<TFormat, TWarp>(shared, start + (TTile.N << GemmSizes<TFormat, TTile, TStages, TWarp>.CodeRowShift) + place.Weight, ref codes);
+                x.LoadEven(inputs, 0);
+                x.LoadOdd(inputs, 0);
+                w = Decode<TFormat, TWarp>(codes, scales);
+                scales = Multipliers<TFormat, TWarp>(a, rows, (nextSlab, nextK + place.Column), ref codes);
+                TWarp.AllButLast<TFormat>(ref sums, ref x, inputs, 0, w);
+                TWarp.Last<TFormat>(ref sums, x, w);
+            }
+            empty = full;
+            full = full + 1 == TStages.Count ? 0 : full + 1;
+        }
+    }
+
+    private static GemmChunk Decode<TFormat, TWarp>(GemmCodes codes, GemmScales scales)
+        where TFormat : struct, ITiledFormat
+        where TWarp : struct, IGemmWarp<TWarp>
+    {
+        GemmChunk w;
+        w.Scales = scales;
         w.Step0 = GemmProducts.Decode<TFormat, TWarp>(codes, 0);
         w.Step1 = GemmProducts.Decode<TFormat, TWarp>(codes, 1);
         w.Step2 = GemmProducts.Decode<TFormat, TWarp>(codes, 2);
         w.Step3 = GemmProducts.Decode<TFormat, TWarp>(codes, 3);
-        GemmUnitRows x = UnitRows(shared, place.Input);
-        GemmUnits units = default;
-        GemmOnce<GemmPair1>.LoadEven(ref units, x, 0);
-        GemmOnce<GemmPair1>.LoadOdd(ref units, x, 0);
-        for (int turn = 0; turn < total; turn++)
-        {
-            int start = full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
-            Gemm.Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, empty, Gemm.At<TFormat, TTile>(source, turn + TStages.Count - 1, turns));
-            if (TTile.K == 128)
-            {
-                (int thisSlab, int thisK) = Gemm.At<TFormat, TTile>(source, turn, turns);
-                GemmScales second = Multipliers<TFormat, TWarp>(a, rows, (thisSlab, thisK + HalfColumns + place.Column), ref codes);
-                TWarp.AllButLast<TFormat>(ref sums, ref units, UnitRows(shared, start + place.Input), 0, w);
-                LoadCodes<TFormat, TWarp>(shared, start + (TTile.N << GemmSizes<TFormat, TTile, TStages, TWarp>.CodeRowShift) + place.Weight, ref codes);
-                start += TTile.M * GemmCopies.RowBytes;
-                TWarp.Last<TFormat>(ref sums, ref units, UnitRows(shared, start + place.Input), ref w, codes);
-                w.Scales = second;
-            }
-            (int slab, int k) = Gemm.At<TFormat, TTile>(source, turn + 1, turns);
-            GemmScales scales = Multipliers<TFormat, TWarp>(a, rows, (slab, k + place.Column), ref codes);
-            TWarp.AllButLast<TFormat>(ref sums, ref units, UnitRows(shared, start + place.Input), 0, w);
-            empty = full;
-            full = full + 1 == TStages.Count ? 0 : full + 1;
-            CpAsync.Wait(TStages.Count - 2);
-            // Everyone's copies of the next turn are complete, and everyone has read the stage of this one.
-            Group.Barrier();
-            start = full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
-            LoadCodes<TFormat, TWarp>(shared, start + place.Weight, ref codes);
-            TWarp.Last<TFormat>(ref sums, ref units, UnitRows(shared, start + place.Input), ref w, codes);
-            w.Scales = scales;
-        }
+        return w;
     }
 
     // Units 2t and 2t + 1 of a row of x: exchanging units keeps them neighbours.

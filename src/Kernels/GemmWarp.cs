@@ -8,6 +8,22 @@ namespace GpuKit.Ilgpu.Kernels;
 internal struct GemmUnits
 {
     public U4 Even0, Even1, Odd0, Odd1;
+
+    private const int FragmentBytes = 8 * GemmCopies.RowBytes;
+
+    /// <summary>The first eight of the lane's 16 columns, of the pair at a constant number of bytes behind the first.</summary>
+    public void LoadEven(GemmUnitRows rows, int bytes)
+    {
+        Even0 = Mem.LoadSharedAt(ref rows.Even[0], bytes);
+        Even1 = Mem.LoadSharedAt(ref rows.Even[0], bytes + FragmentBytes);
+    }
+
+    /// <summary>The others.</summary>
+    public void LoadOdd(GemmUnitRows rows, int bytes)
+    {
+        Odd0 = Mem.LoadSharedAt(ref rows.Odd[0], bytes);
+        Odd1 = Mem.LoadSharedAt(ref rows.Odd[0], bytes + FragmentBytes);
+    }
 }
 
 /// <summary>A lane's codes of 64 columns: of each of two fragments of W the row g and the row g + 8, and what decoding needs of those rows.</summary>
@@ -58,8 +74,8 @@ internal interface IGemmWarp<TSelf>
     static abstract void All<TFormat>(ref TSelf sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat;
 
-    /// <summary>The last pair. A step's operands are replaced by those of the next 64 columns as soon as they are used, and <paramref name="x"/> by its first pair.</summary>
-    static abstract void Last<TFormat>(ref TSelf sums, ref GemmUnits x, GemmUnitRows next, ref GemmChunk w, GemmCodes codes)
+    /// <summary>The last pair.</summary>
+    static abstract void Last<TFormat>(ref TSelf sums, GemmUnits x, GemmChunk w)
         where TFormat : struct, ITiledFormat;
 
     /// <summary>Adds the scaled products of E4M3 codes: 128 columns where they are multiplied as they are, else 64.</summary>
@@ -94,49 +110,29 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
     {
     }
 
-    public static void Last<TFormat>(ref GemmOnce<TPair> sums, ref GemmUnits x, GemmUnitRows next, ref GemmChunk w, GemmCodes codes)
-        where TFormat : struct, ITiledFormat
-    {
-        TPair part = TFormat.HasRowScales ? default : sums.Sums;
-        TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
-        w.Step0 = GemmProducts.Decode<TFormat, GemmOnce<TPair>>(codes, 0);
-        TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
-        LoadEven(ref x, next, 0);
-        w.Step1 = GemmProducts.Decode<TFormat, GemmOnce<TPair>>(codes, 1);
-        TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
-        w.Step2 = GemmProducts.Decode<TFormat, GemmOnce<TPair>>(codes, 2);
-        TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
-        LoadOdd(ref x, next, 0);
-        w.Step3 = GemmProducts.Decode<TFormat, GemmOnce<TPair>>(codes, 3);
-        Add<TFormat>(ref sums, part, w.Scales);
-    }
-
+    // Registers are as good as all taken: half of the units give way to the next pair's as soon as they are multiplied.
     public static void All<TFormat>(ref GemmOnce<TPair> sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat
     {
-        bytes += 2 * InputBytes;
         TPair part = TFormat.HasRowScales ? default : sums.Sums;
         TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
         TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
-        LoadEven(ref x, rows, bytes);
+        x.LoadEven(rows, bytes + (2 * InputBytes));
         TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
         TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
-        LoadOdd(ref x, rows, bytes);
+        x.LoadOdd(rows, bytes + (2 * InputBytes));
         Add<TFormat>(ref sums, part, w.Scales);
     }
 
-    /// <summary>The first eight of the lane's 16 columns.</summary>
-    public static void LoadEven(ref GemmUnits x, GemmUnitRows rows, int bytes)
+    public static void Last<TFormat>(ref GemmOnce<TPair> sums, GemmUnits x, GemmChunk w)
+        where TFormat : struct, ITiledFormat
     {
-        x.Even0 = Mem.LoadSharedAt(ref rows.Even[0], bytes);
-        x.Even1 = Mem.LoadSharedAt(ref rows.Even[0], bytes + InputBytes);
-    }
-
-    /// <summary>The others.</summary>
-    public static void LoadOdd(ref GemmUnits x, GemmUnitRows rows, int bytes)
-    {
-        x.Odd0 = Mem.LoadSharedAt(ref rows.Odd[0], bytes);
-        x.Odd1 = Mem.LoadSharedAt(ref rows.Odd[0], bytes + InputBytes);
+        TPair part = TFormat.HasRowScales ? default : sums.Sums;
+        TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
+        TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
+        TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
+        TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
+        Add<TFormat>(ref sums, part, w.Scales);
     }
 
     private static void Add<TFormat>(ref GemmOnce<TPair> sums, TPair part, GemmScales scales)
@@ -245,8 +241,8 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
         T.All<TFormat>(ref sums.Second, ref x, rows, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
     }
 
-    public static void Last<TFormat>(ref GemmTwice<T> sums, ref GemmUnits x, GemmUnitRows next, ref GemmChunk w, GemmCodes codes)
-        where TFormat : struct, ITiledFormat => T.Last<TFormat>(ref sums.Second, ref x, next, ref w, codes);
+    public static void Last<TFormat>(ref GemmTwice<T> sums, GemmUnits x, GemmChunk w)
+        where TFormat : struct, ITiledFormat => T.Last<TFormat>(ref sums.Second, x, w);
 
     public static void Codes<TFormat>(ref GemmTwice<T> sums, Fp8Inputs x, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat

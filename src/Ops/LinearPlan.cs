@@ -67,8 +67,8 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
         _ => false,
     };
 
-    /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, wide enough scale blocks.</summary>
-    public bool CanPipeline => Aligned && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
+    /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, as many as it counts, wide enough scale blocks.</summary>
+    public bool CanPipeline => Aligned && (long)Math.Max(M, N) * K <= Gemm.MostElements && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
 }
 
 /// <summary>What the plan must know of a device.</summary>
