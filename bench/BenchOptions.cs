@@ -2,6 +2,19 @@ using System.Globalization;
 
 namespace GpuKit.Ilgpu.Bench;
 
+/// <summary>On which tiles products of many rows are timed.</summary>
+internal enum TimedTiles
+{
+    /// <summary>The library's choice.</summary>
+    Plan,
+
+    /// <summary>What it would choose on a card without kernels of its own.</summary>
+    Portable,
+
+    /// <summary>Every one that there is.</summary>
+    All,
+}
+
 /// <summary>The command line of a benchmark.</summary>
 internal sealed record BenchOptions
 {
@@ -56,8 +69,8 @@ internal sealed record BenchOptions
     /// <summary>The same of products of many rows.</summary>
     public IReadOnlyList<(int K, int N)> GemmShapes => GivenShapes ?? [(4096, 14336), (14336, 4096), (8192, 8192), (2048, 5120)];
 
-    /// <summary>Whether products of many rows are timed on every tile, not on the one that the plan chooses.</summary>
-    public bool AllTiles { get; private init; }
+    /// <summary>On which tiles products of many rows are timed.</summary>
+    public TimedTiles Tiles { get; private init; }
 
     /// <summary>What is multiplied with what.</summary>
     public IReadOnlyList<GemvProduct> Products { get; private init; } = GemvProduct.All;
@@ -121,7 +134,7 @@ internal sealed record BenchOptions
                 "--batch" => options with { Batches = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
                 "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },
-                "--tiles" => options with { AllTiles = value == "all" ? true : value == "plan" ? false : throw new ArgumentException($"--tiles is all or plan, not '{value}'.") },
+                "--tiles" => options with { Tiles = value is "plan" or "portable" or "all" ? Enum.Parse<TimedTiles>(value, ignoreCase: true) : throw new ArgumentException($"--tiles is plan, portable or all, not '{value}'.") },
                 "--out" => options with { ResultFolder = value },
                 _ => throw new ArgumentException($"There is no option {option}."),
             };

@@ -61,7 +61,7 @@ internal static class Report
                 // The documents' tables are of BF16 caches.
                 if (r.KvCache is not null)
                     continue;
-                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" || r.Name == ReportGemm.Planned ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, IsSynthetic(r) ? r.Context : null, (r.Distribution, r.Activation, r.Accumulator));
+                var key = new ResultKey(r.Bench, r.Device, r.Bench == "gemv" || r.Name is ReportGemm.Planned or ReportGemm.Portable ? null : r.Path, r.Name, r.Model, r.Format, r.M, r.N, r.K, r.Batch, IsSynthetic(r) ? r.Context : null, (r.Distribution, r.Activation, r.Accumulator));
                 if (!latest.TryGetValue(key, out ResultRecord? other) || string.CompareOrdinal(other.Date, r.Date) <= 0)
                     latest[key] = r;
             }

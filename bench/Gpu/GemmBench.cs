@@ -28,7 +28,7 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false);
+    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, bool Portable = false);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -73,7 +73,9 @@ internal sealed class GemmBench
 
     private IEnumerable<Way> Ways(GemvProduct product)
     {
-        if (!options.AllTiles)
+        if (options.Tiles == TimedTiles.Portable)
+            return product.Activation is null ? [new Way(Portable: true)] : [];
+        if (options.Tiles == TimedTiles.Plan)
             return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
         LinearDevice device = LinearDevice.Of(stream.Device);
         var ways = new List<Way>();
@@ -94,6 +96,9 @@ internal sealed class GemmBench
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
+        string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
+        if (way.Portable)
+            way = way with { Tile = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), LinearPath.Gemm).Tile };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
@@ -110,7 +115,7 @@ internal sealed class GemmBench
         Add(new ResultRecord
         {
             Bench = "gemm",
-            Name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : ReportGemm.Swept,
+            Name = name,
             Format = last.Format.ToString(),
             Activation = operands.Quantized?.Format.ToString(),
             Path = path,

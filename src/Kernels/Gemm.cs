@@ -25,6 +25,9 @@ internal static class Gemm
     /// <summary>Tiles along M that run beside each other before the next along N: their x and W fit in L2 together.</summary>
     public const int Rasterisation = 8;
 
+    /// <summary>Elements of x and of one matrix: places of rows are counted in 16-byte words, of eight elements or more, by 32 bits.</summary>
+    public const long MostElements = 1L << 34;
+
     public static void Run<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
@@ -54,7 +57,7 @@ internal static class Gemm
         source.FirstColumn = column * columns;
         TWarp sums = default;
         if (a.K > 0)
-            Multiply<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, ref sums);
+            Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source, ref sums);
         GemmOutput.Store<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, sums, source);
     }
 
@@ -68,67 +71,79 @@ internal static class Gemm
         return (first + (within - (column * size)), column);
     }
 
-    private static void Multiply<TFormat, TTile, TStages, TWarp, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, ref TWarp sums)
+    private static void Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, ref TWarp sums)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
         where TStages : struct, IGemmStages
         where TWarp : struct, IGemmWarp<TWarp>
+        where TRows : struct, IRowMap
         where TEpilogue : struct, IGemmEpilogue
     {
-        int turns = (a.K + TTile.K - 1) >> GemmSizes<TFormat, TTile, TStages, TWarp>.Log2(TTile.K), total = turns * TFormat.Terms;
+        int turns = (a.K + TTile.K - 1) >> GemmSizes.Log2(TTile.K);
         GemmPlace place = GemmProducts.Locate<TFormat, TTile, TStages, TWarp>();
+        GemmCopy copy = GemmCopies.Locate<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source);
         for (int ahead = 0; ahead < TStages.Count - 1; ahead++)
         {
-            (int slab, int k) = At<TFormat, TTile>(a, source, ahead, turns);
-            Request<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, ahead, slab, k);
+            (int slab, int k) = At<TFormat, TTile>(source, ahead, turns);
+            Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, ahead, (slab, k));
         }
-        int full = 0, empty = TStages.Count - 1;
-        for (int turn = 0; turn < total; turn++)
-        {
-            CpAsync.Wait(TStages.Count - 2);
-            // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
-            Group.Barrier();
-            (int slab, int k) = At<TFormat, TTile>(a, source, turn + TStages.Count - 1, turns);
-            if (TFormat.CodesPerWordShift == 1 && TFormat.Operands == TiledOperands.Bf16)
-            {
-                Turn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, (full, empty), k, ref sums);
-            }
-            else
-            {
-                Request<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, empty, slab, k);
-                if (TFormat.Operands == TiledOperands.Nvfp4)
-                    Nvfp4Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
-                else if (TFormat.Operands != TiledOperands.Bf16)
-                    Fp8Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
-                else
-                    CodeTurn<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, place, full, At<TFormat, TTile>(a, source, turn, turns), ref sums);
-            }
-            empty = full;
-            full = full + 1 == TStages.Count ? 0 : full + 1;
-        }
+        if (TFormat.CodesPerWordShift == 1 && TFormat.Operands == TiledOperands.Bf16)
+            GemmValueTurns.Multiply<TFormat, TTile, TStages, TWarp, TRows>(a, copy, shared, source.Slab, place, ref sums);
+        else if (TFormat.Operands == TiledOperands.Bf16)
+            GemmCodeTurns.Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, place, turns, ref sums);
+        else
+            MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source, place, turns, ref sums);
         // The stages become y's tile: no copy may be on its way, no fragment unread.
         CpAsync.WaitAll();
         Group.Barrier();
     }
 
-    private static void Request<TFormat, TTile, TStages, TWarp, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, int stage, int slab, int k)
+    private static void MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, GemmPlace place, int turns, ref TWarp sums)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
         where TStages : struct, IGemmStages
         where TWarp : struct, IGemmWarp<TWarp>
+        where TRows : struct, IRowMap
         where TEpilogue : struct, IGemmEpilogue
     {
-        GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, stage, k);
-        GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, slab, k);
+        int total = turns * TFormat.Terms, full = 0, empty = TStages.Count - 1;
+        for (int turn = 0; turn < total; turn++)
+        {
+            CpAsync.Wait(TStages.Count - 2);
+            // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
+            Group.Barrier();
+            // Found every turn: sums and two sets of operands leave no registers for what could be kept.
+            GemmCopy copy = GemmCopies.Locate<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source);
+            Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, empty, At<TFormat, TTile>(source, turn + TStages.Count - 1, turns));
+            if (TFormat.Operands == TiledOperands.Nvfp4)
+                Nvfp4Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
+            else
+                Fp8Products.Turn<TFormat, TTile, TStages, TWarp>(shared, place, full, ref sums);
+            empty = full;
+            full = full + 1 == TStages.Count ? 0 : full + 1;
+        }
+    }
+
+    /// <summary>Requests a turn into a stage.</summary>
+    public static void Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, GemmCopy copy, ArrayView<byte> shared, GemmSource source, int stage, (int Slab, int K) from)
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TRows : struct, IRowMap
+        where TEpilogue : struct, IGemmEpilogue
+    {
+        GemmCopies.Inputs<TFormat, TTile, TStages, TWarp, TRows>(a, copy, shared, stage, from.K);
+        GemmCopies.Weights<TFormat, TTile, TStages, TWarp>(a, copy, shared, stage, from.Slab, from.K);
         if (TFormat.Operands == TiledOperands.Nvfp4)
-            Nvfp4Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, k);
+            Nvfp4Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, from.K);
         else if (TFormat.Operands != TiledOperands.Bf16)
-            Fp8Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, k);
+            Fp8Products.RequestScales<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage, from.K);
         CpAsync.Commit();
     }
 
-    // Where a turn reads; past the last one, beyond K.
-    private static (int Slab, int K) At<TFormat, TTile>(LinearArgs a, GemmSource source, int turn, int turns)
+    /// <summary>Where a turn reads; past the last one, beyond K.</summary>
+    public static (int Slab, int K) At<TFormat, TTile>(GemmSource source, int turn, int turns)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
     {
@@ -136,47 +151,5 @@ internal static class Gemm
             return (source.Slab, turn * TTile.K);
         int second = turn >= turns ? 1 : 0;
         return (source.Slab + second, (turn - (second * turns)) * TTile.K);
-    }
-
-    // Copies stand between the steps: their addresses are computed while tensor cores work.
-    private static void Turn<TFormat, TTile, TStages, TWarp, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, GemmPlace place, (int Full, int Empty) stage, int nextK, ref TWarp sums)
-        where TFormat : struct, ITiledFormat
-        where TTile : struct, IGemmTile
-        where TStages : struct, IGemmStages
-        where TWarp : struct, IGemmWarp<TWarp>
-        where TEpilogue : struct, IGemmEpilogue
-    {
-        int start = stage.Full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
-        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 0, ref sums);
-        GemmCopies.Inputs<TFormat, TTile, TStages, TWarp>(a, shared, stage.Empty, nextK);
-        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 1, ref sums);
-        GemmCopies.Weights<TFormat, TTile, TStages, TWarp, TEpilogue>(a, shared, source, stage.Empty, source.Slab, nextK);
-        CpAsync.Commit();
-        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 2, ref sums);
-        GemmProducts.Step<TFormat, TWarp>(shared, place, start, start, 3, ref sums);
-        if (TTile.K == 128)
-        {
-            int inputs = start + (TTile.M * GemmCopies.RowBytes), weights = start + (TTile.N * GemmCopies.RowBytes);
-            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 0, ref sums);
-            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 1, ref sums);
-            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 2, ref sums);
-            GemmProducts.Step<TFormat, TWarp>(shared, place, inputs, weights, 3, ref sums);
-        }
-    }
-
-    private static void CodeTurn<TFormat, TTile, TStages, TWarp, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, GemmPlace place, int full, (int Slab, int K) from, ref TWarp sums)
-        where TFormat : struct, ITiledFormat
-        where TTile : struct, IGemmTile
-        where TStages : struct, IGemmStages
-        where TWarp : struct, IGemmWarp<TWarp>
-        where TEpilogue : struct, IGemmEpilogue
-    {
-        int start = full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
-        GemmProducts.Chunk<TFormat, TTile, TWarp, TEpilogue>(a, shared, place, source, (start, start), from, ref sums);
-        if (TTile.K == 128)
-        {
-            int inputs = start + (TTile.M * GemmCopies.RowBytes), weights = start + (TTile.N << GemmSizes<TFormat, TTile, TStages, TWarp>.CodeRowShift);
-            GemmProducts.Chunk<TFormat, TTile, TWarp, TEpilogue>(a, shared, place, source, (inputs, weights), (from.Slab, from.K + 64), ref sums);
-        }
     }
 }

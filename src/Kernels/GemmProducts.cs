@@ -20,6 +20,12 @@ internal struct GemmPlace
     public int Column;
 }
 
+/// <summary>A warp's fragments of one step of 16 columns: up to 64 rows of x, 16 a field, and up to 64 of W.</summary>
+internal struct GemmOperands
+{
+    public GemmFragments X, W;
+}
+
 /// <summary>The multiplications of one stage of <see cref="Gemm"/>.</summary>
 internal static class GemmProducts
 {
@@ -59,15 +65,28 @@ internal static class GemmProducts
         return place;
     }
 
-    /// <summary>BF16 weights: 16 columns, step 0..3 of the 64 that begin <paramref name="inputs"/> and <paramref name="weights"/> bytes behind the lane's first.</summary>
-    public static void Step<TFormat, TWarp>(ArrayView<byte> shared, GemmPlace place, int inputs, int weights, int step, ref TWarp sums)
-        where TFormat : struct, ITiledFormat
-        where TWarp : struct, IGemmWarp<TWarp> =>
-        TWarp.Step<TFormat>(ref sums, Rows(shared, inputs, place.Input, step), 0, Fragments<TWarp>(shared, place, weights, step));
+    /// <summary>BF16 weights: the operands of 16 columns, step 0..3 of the 64 that begin <paramref name="inputs"/> and <paramref name="weights"/> bytes behind the lane's first.</summary>
+    public static GemmOperands Operands<TWarp>(ArrayView<byte> shared, GemmPlace place, int inputs, int weights, int step)
+        where TWarp : struct, IGemmWarp<TWarp>
+    {
+        const int PairBytes = 16 * GemmCopies.RowBytes;
+        GemmOperands operands = default;
+        operands.W = Fragments<TWarp>(shared, place, weights, step);
+        ArrayView<ushort> x = Rows(shared, inputs, place.Input, step);
+        operands.X.Row0 = LdMatrix.X4At(ref x[0], 0);
+        if (TWarp.InputTiles > 2)
+            operands.X.Row1 = LdMatrix.X4At(ref x[0], PairBytes);
+        if (TWarp.InputTiles > 4)
+        {
+            operands.X.Row2 = LdMatrix.X4At(ref x[0], 2 * PairBytes);
+            operands.X.Row3 = LdMatrix.X4At(ref x[0], 3 * PairBytes);
+        }
+        return operands;
+    }
 
-    /// <summary>The lane's address of one of four steps of 32 bytes, in rows of 128 bytes.</summary>
+    /// <summary>The lane's address of one of four steps of 32 bytes, in rows of 128 bytes; so <paramref name="start"/> is a multiple of 128.</summary>
     public static ArrayView<ushort> Rows(ArrayView<byte> shared, int start, int place, int step) =>
-        shared.Cast<ushort>().SubView((start + (place ^ (step * 32))) >> 1, 8);
+        shared.SubView((start + place) ^ (step * 32), 16).Cast<ushort>();
 
     /// <summary>The warp's fragments of W of such a step.</summary>
     public static GemmFragments Fragments<TWarp>(ArrayView<byte> shared, GemmPlace place, int weights, int step)
@@ -87,86 +106,16 @@ internal static class GemmProducts
         return w;
     }
 
-    /// <summary>Codes, at most 32 rows a warp: the 64 columns at a place of the matrix and of the stage.</summary>
-    public static void Chunk<TFormat, TTile, TWarp, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmPlace place, GemmSource source, (int Inputs, int Weights) at, (int Slab, int K) from, ref TWarp sums)
+    /// <summary>Codes of four columns of a lane's 16 as the operands of a step.</summary>
+    public static GemmFragments Decode<TFormat, TWarp>(GemmCodes codes, int step)
         where TFormat : struct, ITiledFormat
-        where TTile : struct, IGemmTile
         where TWarp : struct, IGemmWarp<TWarp>
-        where TEpilogue : struct, IGemmEpilogue
     {
-        ArrayView<uint> words = shared.Cast<uint>();
-        ArrayView<uint> codes = words.SubView((at.Weights + place.Weight) >> 2, 2);
-        ArrayView<uint> even = words.SubView((at.Inputs + place.Input) >> 2, 4), odd = words.SubView((at.Inputs + (place.Input ^ 16)) >> 2, 4);
-        int k = from.K + place.Column;
-        GemmChunk w = default;
-        GemmCodes row = Decode<TFormat, TTile, TEpilogue>(a, codes, 0, (source.FirstColumn, place.WeightRow), (from.Slab, k), ref w.Scales.Upper0, ref w.Scales.Lower0);
-        w.Step0.Row0 = row.Step0;
-        w.Step1.Row0 = row.Step1;
-        w.Step2.Row0 = row.Step2;
-        w.Step3.Row0 = row.Step3;
+        GemmFragments w = default;
+        w.Row0 = Join(TFormat.Decode(codes.Upper0, step, codes.UpperOperand0), TFormat.Decode(codes.Lower0, step, codes.LowerOperand0));
         if (TWarp.WeightTiles > 1)
-        {
-            row = Decode<TFormat, TTile, TEpilogue>(a, codes, 1, (source.FirstColumn, place.WeightRow), (from.Slab, k), ref w.Scales.Upper1, ref w.Scales.Lower1);
-            w.Step0.Row1 = row.Step0;
-            w.Step1.Row1 = row.Step1;
-            w.Step2.Row1 = row.Step2;
-            w.Step3.Row1 = row.Step3;
-        }
-        TWarp.Chunk<TFormat>(ref sums, even, odd, 0, w);
-    }
-
-    // The lane's codes of the rows g and g + 8 of a fragment, as the operands of four steps.
-    private static GemmCodes Decode<TFormat, TTile, TEpilogue>(LinearArgs a, ArrayView<uint> codes, int fragment, (int Column, int Row) first, (int Slab, int K) from, ref float upperScale, ref float lowerScale)
-        where TFormat : struct, ITiledFormat
-        where TTile : struct, IGemmTile
-        where TEpilogue : struct, IGemmEpilogue
-    {
-        uint upperOperand = 0, lowerOperand = 0;
-        if (TFormat.HasOperands || TFormat.HasRowScales)
-        {
-            // Codes beyond K are zeros: any scale will do.
-            int k = IntrinsicMath.Min(from.K, a.K - 1);
-            int n = GemmOutput.WeightRow<TTile, TEpilogue>(first.Row + (fragment * 16), first.Column, a.N);
-            int next = GemmOutput.WeightRow<TTile, TEpilogue>(first.Row + (fragment * 16) + 8, first.Column, a.N);
-            if (TFormat.HasOperands)
-            {
-                upperOperand = TFormat.Operand(a.ScaleTable, from.Slab, n, k);
-                lowerOperand = TFormat.Operand(a.ScaleTable, from.Slab, next, k);
-            }
-            if (TFormat.HasRowScales)
-            {
-                ArrayView<uint> scales = a.Scales.Cast<uint>();
-                upperScale = Interop.IntAsFloat(Mem.LoadReadOnly1(ref scales[a.ScaleIndex(from.Slab, n, k)]));
-                lowerScale = Interop.IntAsFloat(Mem.LoadReadOnly1(ref scales[a.ScaleIndex(from.Slab, next, k)]));
-            }
-        }
-        return Decode<TFormat>(codes, fragment, upperOperand, lowerOperand);
-    }
-
-    /// <summary>The same with the operands of both rows.</summary>
-    public static GemmCodes Decode<TFormat>(ArrayView<uint> codes, int fragment, uint upperOperand, uint lowerOperand)
-        where TFormat : struct, ITiledFormat
-    {
-        int rowShift = 8 - TFormat.CodesPerWordShift;
-        U4 upper = Load<TFormat>(codes, (fragment * 16) << rowShift), lower = Load<TFormat>(codes, ((fragment * 16) + 8) << rowShift);
-        GemmCodes decoded;
-        decoded.Step0 = Join(TFormat.Decode(upper, 0, upperOperand), TFormat.Decode(lower, 0, lowerOperand));
-        decoded.Step1 = Join(TFormat.Decode(upper, 1, upperOperand), TFormat.Decode(lower, 1, lowerOperand));
-        decoded.Step2 = Join(TFormat.Decode(upper, 2, upperOperand), TFormat.Decode(lower, 2, lowerOperand));
-        decoded.Step3 = Join(TFormat.Decode(upper, 3, upperOperand), TFormat.Decode(lower, 3, lowerOperand));
-        return decoded;
-    }
-
-    private static U4 Load<TFormat>(ArrayView<uint> codes, int bytes)
-        where TFormat : struct, ITiledFormat
-    {
-        if (TFormat.CodesPerWordShift == 2)
-            return Mem.LoadSharedAt(ref codes[0], bytes);
-        U2 half = Mem.LoadShared2At(ref codes[0], bytes);
-        U4 word = default;
-        word.X = half.X;
-        word.Y = half.Y;
-        return word;
+            w.Row1 = Join(TFormat.Decode(codes.Upper1, step, codes.UpperOperand1), TFormat.Decode(codes.Lower1, step, codes.LowerOperand1));
+        return w;
     }
 
     /// <summary>MmaFragment's A: rows g and g + 8 with the first pair of columns, then with the second.</summary>

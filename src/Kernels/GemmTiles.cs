@@ -163,6 +163,13 @@ internal static class GemmSizes<TFormat, TTile, TStages, TWarp>
     /// <summary>Dynamic shared memory of a block: stages or y's tile, then a row's place in y and in x.</summary>
     public static int SharedBytes => RowsStart + (TTile.M * 2 * sizeof(int));
 
+    /// <inheritdoc cref="GemmSizes.Log2"/>
+    public static int Log2(int n) => GemmSizes.Log2(n);
+}
+
+/// <summary>What sizes need whatever the types.</summary>
+internal static class GemmSizes
+{
     /// <summary>Of a power of two up to 256: arithmetic alone, which the compiler folds at once, where comparisons would be branches to it.</summary>
     public static int Log2(int n) =>
         ((n >> 1) & 1) + (((n >> 2) & 1) * 2) + (((n >> 3) & 1) * 3) + (((n >> 4) & 1) * 4) + (((n >> 5) & 1) * 5) + (((n >> 6) & 1) * 6) + (((n >> 7) & 1) * 7) + (((n >> 8) & 1) * 8);

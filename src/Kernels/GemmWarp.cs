@@ -4,10 +4,39 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>A lane's decoded codes of one fragment of W and 64 columns: the operands of four steps.</summary>
+/// <summary>A lane's four 16-byte units of x of a pair of fragments and 64 columns: of row g of each the unit of the first eight of its 16 columns, then of the others.</summary>
+internal struct GemmUnits
+{
+    public U4 Even0, Even1, Odd0, Odd1;
+
+    private const int FragmentBytes = 8 * GemmCopies.RowBytes;
+
+    /// <summary>The first eight of the lane's 16 columns, of the pair at a constant number of bytes behind the first.</summary>
+    public void LoadEven(GemmUnitRows rows, int bytes)
+    {
+        Even0 = Mem.LoadSharedAt(ref rows.Even[0], bytes);
+        Even1 = Mem.LoadSharedAt(ref rows.Even[0], bytes + FragmentBytes);
+    }
+
+    /// <summary>The others.</summary>
+    public void LoadOdd(GemmUnitRows rows, int bytes)
+    {
+        Odd0 = Mem.LoadSharedAt(ref rows.Odd[0], bytes);
+        Odd1 = Mem.LoadSharedAt(ref rows.Odd[0], bytes + FragmentBytes);
+    }
+}
+
+/// <summary>A lane's codes of 64 columns: of each of two fragments of W the row g and the row g + 8, and what decoding needs of those rows.</summary>
 internal struct GemmCodes
 {
-    public U4 Step0, Step1, Step2, Step3;
+    public U4 Upper0, Lower0, Upper1, Lower1;
+    public uint UpperOperand0, LowerOperand0, UpperOperand1, LowerOperand1;
+}
+
+/// <summary>Where a lane finds units of x: row g of its warp's first fragment.</summary>
+internal struct GemmUnitRows
+{
+    public ArrayView<uint> Even, Odd;
 }
 
 /// <summary>The operands of four steps with up to four fragments, and what multiplies their sums.</summary>
@@ -30,12 +59,27 @@ internal interface IGemmWarp<TSelf>
     /// <summary>Fragments of W, 16 rows each.</summary>
     static abstract int WeightTiles { get; }
 
-    /// <summary>Adds the products of 16 columns with the fragments of x from <paramref name="bytes"/> behind the lane's address on.</summary>
-    static abstract void Step<TFormat>(ref TSelf sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+    /// <summary>Adds the products of 16 columns with up to 64 rows of x, 16 a field of <paramref name="x"/>.</summary>
+    static abstract void Step<TFormat>(ref TSelf sums, GemmFragments x, GemmFragments w)
         where TFormat : struct, ITiledFormat;
 
-    /// <summary>Adds the products of 64 columns; <paramref name="even"/> and <paramref name="odd"/> are the lane's two 16-byte units of x.</summary>
-    static abstract void Chunk<TFormat>(ref TSelf sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
+    /// <summary>
+    /// Adds the products of 64 columns with all pairs of fragments of x but the last. <paramref name="x"/> has the units of the first pair and leaves with those of the
+    /// last: what is multiplied next is loaded while something is multiplied.
+    /// </summary>
+    static abstract void AllButLast<TFormat>(ref TSelf sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat;
+
+    /// <summary>The same with all pairs, of a warp that has more than these.</summary>
+    static abstract void All<TFormat>(ref TSelf sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat;
+
+    /// <summary>The last pair.</summary>
+    static abstract void Last<TFormat>(ref TSelf sums, GemmUnits x, GemmChunk w)
+        where TFormat : struct, ITiledFormat;
+
+    /// <summary>Adds the products of 64 columns with all pairs of fragments of x, each loaded when it is multiplied.</summary>
+    static abstract void Chunk<TFormat>(ref TSelf sums, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat;
 
     /// <summary>Adds the scaled products of E4M3 codes: 128 columns where they are multiplied as they are, else 64.</summary>
@@ -62,24 +106,60 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
 
     public static int WeightTiles => TPair.WeightTiles;
 
-    public static void Step<TFormat>(ref GemmOnce<TPair> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
-        where TFormat : struct, ITiledFormat => Step<TFormat>(ref sums.Sums, x, bytes, w);
+    public static void Step<TFormat>(ref GemmOnce<TPair> sums, GemmFragments x, GemmFragments w)
+        where TFormat : struct, ITiledFormat => TPair.Step<TFormat>(ref sums.Sums, w, Low(x.Row0), High(x.Row0));
 
-    public static void Chunk<TFormat>(ref GemmOnce<TPair> sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
+    public static void AllButLast<TFormat>(ref GemmOnce<TPair> sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat
     {
-        U4 first = Mem.LoadSharedAt(ref even[0], bytes), second = Mem.LoadSharedAt(ref even[0], bytes + InputBytes);
+    }
+
+    // Registers are as good as all taken: half of the units give way to the next pair's as soon as they are multiplied.
+    public static void All<TFormat>(ref GemmOnce<TPair> sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
         TPair part = TFormat.HasRowScales ? default : sums.Sums;
-        TPair.Step<TFormat>(ref part, w.Step0, Low(first), Low(second));
-        TPair.Step<TFormat>(ref part, w.Step1, High(first), High(second));
-        first = Mem.LoadSharedAt(ref odd[0], bytes);
-        second = Mem.LoadSharedAt(ref odd[0], bytes + InputBytes);
-        TPair.Step<TFormat>(ref part, w.Step2, Low(first), Low(second));
-        TPair.Step<TFormat>(ref part, w.Step3, High(first), High(second));
+        TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
+        TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
+        x.LoadEven(rows, bytes + (2 * InputBytes));
+        TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
+        TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
+        x.LoadOdd(rows, bytes + (2 * InputBytes));
+        Add<TFormat>(ref sums, part, w.Scales);
+    }
+
+    public static void Last<TFormat>(ref GemmOnce<TPair> sums, GemmUnits x, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        TPair part = TFormat.HasRowScales ? default : sums.Sums;
+        TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
+        TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
+        TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
+        TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
+        Add<TFormat>(ref sums, part, w.Scales);
+    }
+
+    private static void Add<TFormat>(ref GemmOnce<TPair> sums, TPair part, GemmScales scales)
+        where TFormat : struct, ITiledFormat
+    {
         if (TFormat.HasRowScales)
-            TPair.Fold(ref sums.Sums, part, w.Scales);
+            TPair.Fold(ref sums.Sums, part, scales);
         else
             sums.Sums = part;
+    }
+
+    public static void Chunk<TFormat>(ref GemmOnce<TPair> sums, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        GemmUnits x = default;
+        TPair part = TFormat.HasRowScales ? default : sums.Sums;
+        x.LoadEven(rows, bytes);
+        TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
+        TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
+        x.LoadOdd(rows, bytes);
+        TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
+        TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
+        Add<TFormat>(ref sums, part, w.Scales);
     }
 
     public static void Codes<TFormat>(ref GemmOnce<TPair> sums, Fp8Inputs x, int bytes, GemmChunk w)
@@ -156,18 +236,37 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
 
     public static int WeightTiles => T.WeightTiles;
 
-    public static void Step<TFormat>(ref GemmTwice<T> sums, ArrayView<ushort> x, int bytes, GemmFragments w)
+    public static void Step<TFormat>(ref GemmTwice<T> sums, GemmFragments x, GemmFragments w)
         where TFormat : struct, ITiledFormat
     {
-        T.Step<TFormat>(ref sums.First, x, bytes, w);
-        T.Step<TFormat>(ref sums.Second, x, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+        T.Step<TFormat>(ref sums.First, x, w);
+        x.Row0 = T.InputTiles == 2 ? x.Row1 : x.Row2;
+        x.Row1 = x.Row3;
+        T.Step<TFormat>(ref sums.Second, x, w);
     }
 
-    public static void Chunk<TFormat>(ref GemmTwice<T> sums, ArrayView<uint> even, ArrayView<uint> odd, int bytes, GemmChunk w)
+    public static void AllButLast<TFormat>(ref GemmTwice<T> sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat
     {
-        T.Chunk<TFormat>(ref sums.First, even, odd, bytes, w);
-        T.Chunk<TFormat>(ref sums.Second, even, odd, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+        T.All<TFormat>(ref sums.First, ref x, rows, bytes, w);
+        T.AllButLast<TFormat>(ref sums.Second, ref x, rows, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void All<TFormat>(ref GemmTwice<T> sums, ref GemmUnits x, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        T.All<TFormat>(ref sums.First, ref x, rows, bytes, w);
+        T.All<TFormat>(ref sums.Second, ref x, rows, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void Last<TFormat>(ref GemmTwice<T> sums, GemmUnits x, GemmChunk w)
+        where TFormat : struct, ITiledFormat => T.Last<TFormat>(ref sums.Second, x, w);
+
+    public static void Chunk<TFormat>(ref GemmTwice<T> sums, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat
+    {
+        T.Chunk<TFormat>(ref sums.First, rows, bytes, w);
+        T.Chunk<TFormat>(ref sums.Second, rows, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
     }
 
     public static void Codes<TFormat>(ref GemmTwice<T> sums, Fp8Inputs x, int bytes, GemmChunk w)

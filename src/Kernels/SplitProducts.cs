@@ -81,27 +81,53 @@ internal static class SplitProducts
         int start = stage * SplitSizes<TFormat, TWarp, TStages, TTeams>.StageBytes;
         if (TFormat.CodesPerWordShift == 1)
         {
-            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 0, ref sums);
-            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 1, ref sums);
-            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 2, ref sums);
-            GemmProducts.Step<TFormat, TWarp>(own, place.Operands, start, start, 3, ref sums);
+            Step<TFormat, TWarp>(own, place.Operands, start, 0, ref sums);
+            Step<TFormat, TWarp>(own, place.Operands, start, 1, ref sums);
+            Step<TFormat, TWarp>(own, place.Operands, start, 2, ref sums);
+            Step<TFormat, TWarp>(own, place.Operands, start, 3, ref sums);
             return;
         }
         ArrayView<uint> words = own.Cast<uint>();
-        ArrayView<uint> codes = words.SubView((start + place.Operands.Weight) >> 2, 2);
-        ArrayView<uint> even = words.SubView((start + place.Operands.Input) >> 2, 4), odd = words.SubView((start + (place.Operands.Input ^ 16)) >> 2, 4);
-        GemmChunk w = default;
-        GemmCodes row = GemmProducts.Decode<TFormat>(codes, 0, scales.Operand0, scales.Operand1);
-        w.Step0.Row0 = row.Step0;
-        w.Step1.Row0 = row.Step1;
-        w.Step2.Row0 = row.Step2;
-        w.Step3.Row0 = row.Step3;
-        row = GemmProducts.Decode<TFormat>(codes, 1, scales.Operand2, scales.Operand3);
-        w.Step0.Row1 = row.Step0;
-        w.Step1.Row1 = row.Step1;
-        w.Step2.Row1 = row.Step2;
-        w.Step3.Row1 = row.Step3;
+        ArrayView<uint> stored = words.SubView((start + place.Operands.Weight) >> 2, 2);
+        GemmUnitRows rows;
+        rows.Even = words.SubView((start + place.Operands.Input) >> 2, 4);
+        rows.Odd = words.SubView((start + (place.Operands.Input ^ 16)) >> 2, 4);
+        int eightRows = 8 << SplitSizes<TFormat, TWarp, TStages, TTeams>.WeightRowShift;
+        GemmCodes codes;
+        codes.Upper0 = Load<TFormat>(stored, 0);
+        codes.Lower0 = Load<TFormat>(stored, eightRows);
+        codes.Upper1 = Load<TFormat>(stored, 2 * eightRows);
+        codes.Lower1 = Load<TFormat>(stored, 3 * eightRows);
+        codes.UpperOperand0 = scales.Operand0;
+        codes.LowerOperand0 = scales.Operand1;
+        codes.UpperOperand1 = scales.Operand2;
+        codes.LowerOperand1 = scales.Operand3;
+        GemmChunk w;
+        w.Step0 = GemmProducts.Decode<TFormat, TWarp>(codes, 0);
+        w.Step1 = GemmProducts.Decode<TFormat, TWarp>(codes, 1);
+        w.Step2 = GemmProducts.Decode<TFormat, TWarp>(codes, 2);
+        w.Step3 = GemmProducts.Decode<TFormat, TWarp>(codes, 3);
         w.Scales = scales.Scales;
-        TWarp.Chunk<TFormat>(ref sums, even, odd, 0, w);
+        TWarp.Chunk<TFormat>(ref sums, rows, 0, w);
+    }
+
+    private static void Step<TFormat, TWarp>(ArrayView<byte> own, GemmPlace place, int start, int step, ref TWarp sums)
+        where TFormat : struct, ITiledFormat
+        where TWarp : struct, IGemmWarp<TWarp>
+    {
+        GemmOperands operands = GemmProducts.Operands<TWarp>(own, place, start, start, step);
+        TWarp.Step<TFormat>(ref sums, operands.X, operands.W);
+    }
+
+    private static U4 Load<TFormat>(ArrayView<uint> codes, int bytes)
+        where TFormat : struct, ITiledFormat
+    {
+        if (TFormat.CodesPerWordShift == 2)
+            return Mem.LoadSharedAt(ref codes[0], bytes);
+        U2 half = Mem.LoadShared2At(ref codes[0], bytes);
+        U4 word = default;
+        word.X = half.X;
+        word.Y = half.Y;
+        return word;
     }
 }

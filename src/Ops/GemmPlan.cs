@@ -6,10 +6,16 @@ internal static class GemmPlan
     /// <summary>Rows up to which a product is bound by reading the weights: the tile is as high as the rows need.</summary>
     public const int ReadBoundRows = 64;
 
-    // Relative cost of an element of y, in percent, of tiles for products that are bound by multiplying.
+    // Relative cost of an element of y, in percent, of tiles for products that are bound by multiplying, with BF16 weights.
     private static readonly (GemmTile Tile, int Cost)[] Wide =
     [
-        (GemmTile.M128N256K64, 100), (GemmTile.M256N128K64, 101), (GemmTile.M128N128K64, 110), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
+        (GemmTile.M256N128K64, 100), (GemmTile.M128N256K64, 102), (GemmTile.M128N128K64, 108), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
+    ];
+
+    // The same where they are decoded.
+    private static readonly (GemmTile Tile, int Cost)[] WideCodes =
+    [
+        (GemmTile.M128N128K64, 100), (GemmTile.M128N256K64, 101), (GemmTile.M256N128K64, 104), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
     ];
 
     // The same of tiles with codes on both sides. Guesses after the others': no card that multiplies codes has been measured.
@@ -55,7 +61,7 @@ internal static class GemmPlan
             // Every block reads all of x: few wide ones read less, as long as they fill the card.
             return Tiles(shape.N, 128) * 4 >= 3L * device.Multiprocessors ? GemmTile.M64N128K64 : GemmTile.M64N64K64;
         }
-        return Least(Wide, shape, device, gated, GemmTile.M64N128K64);
+        return Least(shape.Format == WeightFormat.Bf16 ? Wide : WideCodes, shape, device, gated, GemmTile.M64N128K64);
     }
 
     // The tile that leaves the busiest multiprocessor least to do: its tensor cores are what runs out.

@@ -32,9 +32,9 @@ public sealed class LinearPlanTests
     [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
     [InlineData("H200", 65, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
     [InlineData("H200", 128, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
-    [InlineData("H200", 256, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 256 in M128N256K64")]
-    [InlineData("H200", 2048, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 896×1 of 256 in M128N256K64")]
-    [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 1280×1 of 256 in M128N256K64")]
+    [InlineData("H200", 256, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 256 in M256N128K64")]
+    [InlineData("H200", 2048, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 1792×1 of 128 in M128N128K64")]
+    [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 2560×1 of 128 in M128N128K64")]
     // A card with 99 KB of shared memory a block has the tiles that need no more.
     [InlineData("RTX 4090", 8192, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 2560×1 of 128 in M128N128K64")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, true, 0, "SkinnyGemm Table 128×1 of 512")]

@@ -106,14 +106,20 @@ public sealed class StreamedActivationTests
     public void IntegerSumsAreExactBeyondFloat32(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        // 2²⁴ is passed at 342,393; emulated warps take their time.
-        int k = device.IsCuda ? 1_000_000 : 400_000;
-        var values = new float[k];
-        Array.Fill(values, 7);
-        BFloat16[] x = Array.ConvertAll(values, v => (BFloat16)v);
-        values[^1] = 1;
-        HostMatrix w = Quantizer.Quantize(values, 1, k, WeightFormat.Int4, new ScaleBlock(1, 1 << 20));
-        Assert.Equal([(float)((49L * (k - 1)) + 7)], Run(device, w, x, 1, ActivationFormat.Int4, LinearPath.SkinnyGemm));
+        // Warps take turns of 128 columns and are added in their order. The last two bring the sum beyond 2²⁴, where float32 counts by twos, and an odd number each, which float32 rounds down both times.
+        const int K = 460_800, Chunk = 128;
+        var shape = new LinearShape(1, 1, K, WeightFormat.Int4, true, 0, new ScaleBlock(1, 1 << 20), ActivationFormat.Int4);
+        int warps = LinearPlan.ChooseAccurate(shape, LinearDevice.Of(device), LinearPath.SkinnyGemm).Threads / 32;
+        float[] x = new float[K], w = new float[K];
+        Array.Fill(x, 7);
+        Array.Fill(w, 7);
+        foreach (int odd in new[] { (warps - 2) * Chunk, (warps - 1) * Chunk })
+            (x[odd], w[odd]) = (2, 1);
+        long[] sums = [.. Enumerable.Range(0, warps).Select(warp => Enumerable.Range(0, K).Where(k => k / Chunk % warps == warp).Sum(k => (long)(x[k] * w[k])))];
+        long sum = sums.Sum();
+        Assert.Equal(sum - 2, (long)sums.Aggregate(0f, (total, part) => total + part)); // the numbers are chosen well
+        HostMatrix weights = Quantizer.Quantize(w, 1, K, WeightFormat.Int4, new ScaleBlock(1, 1 << 20));
+        Assert.Equal([(float)sum], Run(device, weights, Array.ConvertAll(x, v => (BFloat16)v), 1, ActivationFormat.Int4, LinearPath.SkinnyGemm));
     }
 
     private static ScaleBlock[] Blocks(ActivationFormat format) => format switch

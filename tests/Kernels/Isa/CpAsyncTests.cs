@@ -86,6 +86,25 @@ public sealed class CpAsyncTests : IDisposable
         Assert.Equal(expected, output);
     }
 
+    /// <summary>Lane 0 only: a copy that is present and one that is not, a constant number of bytes on.</summary>
+    internal static void Present(ArrayView<uint> source, ArrayView<uint> output)
+    {
+        ArrayView<uint> shared = OldContents();
+        if (Group.IdxX == 0)
+        {
+            ArrayView<U4> words = source.Cast<U4>();
+            CpAsync.Copy16At(ref shared[0], 16, ref words[1], 1);
+            CpAsync.Copy16At(ref shared[4], 32, ref words[2], 0);
+            CpAsync.WaitAll();
+            for (int i = 0; i < 16; i++)
+                output[i] = shared[i];
+        }
+    }
+
+    [Fact]
+    public void A_copy_that_is_not_present_is_zeros() =>
+        Assert.Equal([Old, Old, Old, Old, 5, 6, 7, 8, Old, Old, Old, Old, 0, 0, 0, 0], warp.Launch(Present, source, 16));
+
     /// <summary>Commits a copy and never waits for it.</summary>
     internal static void NeverWait(ArrayView<uint> source, ArrayView<uint> output)
     {

@@ -34,6 +34,7 @@ public sealed partial class EveryInstructionTests
         CpAsync.Copy16(ref shared[at], ref a.Input[at]);
         CpAsync.Commit();
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
+        CpAsync.Copy16At(ref shared[at], 80, ref a.Input.Cast<U4>()[(at + 20) >> 2], (int)(a.Input[at] & 1));
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
         shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y ^ Mem.LoadL2If(ref a.Input[at + 12], a.Input[at] & 1).Z ^ Mem.LoadRelaxed(ref a.Input[at + 13]) ^ Mem.LoadGlobalOver(ref a.Input[at + 8], 16, a.Input[at] & 1, Mem.LoadGlobal(ref a.Input[at])).Y ^ Mem.LoadStreamOver(ref a.Input[at + 4], 32, a.Input[at + 1] & 1, Mem.LoadGlobal(ref a.Input[at])).Z;
@@ -44,7 +45,10 @@ public sealed partial class EveryInstructionTests
         Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobalAt(ref a.Input[at + 4], 32));
         Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2At(ref a.Input[at + 8], 32));
         Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2At(ref a.Input[at + 10], 32));
-        Mem.StoreShared(ref shared[at + 20], Mem.LoadStream(ref a.Input[at + 20]));
+        U4 streamed = Mem.LoadStream(ref a.Input[at + 20]);
+        // Half of the lanes copied zeros.
+        streamed.X ^= Mem.LoadShared(ref shared[at + 20]).Y;
+        Mem.StoreShared(ref shared[at + 20], streamed);
         Mem.StoreShared(ref shared[at + 24], Mem.LoadReadOnly(ref a.Input[at + 24]));
         Mem.StoreSharedWordAt(ref shared[at + 24], 16, Mem.LoadStream1(ref a.Input[at + 28]));
         shared[at + 29] = first.X ^ first.W ^ Mem.LoadGlobal2(ref a.Input[at + 2]).Y ^ Mem.LoadStream2(ref a.Input[at + 6]).X ^ Mem.LoadGlobalHalf(ref a.Input.Cast<byte>()[(4 * at) + 6]) ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
