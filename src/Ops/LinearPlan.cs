@@ -115,17 +115,17 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     private const int GemvThreads = 256;
 
     /// <summary>
-    /// The plan, or that of a path, decoder and tile that tests and benchmarks force; a forced <see cref="LinearPath.Gemm"/> that cannot run becomes
+    /// The plan, or that of a path, decoder and tile that tests and benchmarks force; a forced <see cref="LinearPath.SplitGemm"/> that cannot run becomes <see cref="LinearPath.Gemm"/>, and that
     /// <see cref="LinearPath.GemmUnaligned"/>.
     /// </summary>
     public static LinearPlan Choose(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         LinearPath path = force ?? ChoosePath(shape, device);
-        if (path == LinearPath.SplitGemm)
+        if (path == LinearPath.SplitGemm && SplitPlan.Exists(shape, device))
             return SplitPlan.Choose(shape, device).Launch();
-        if (path == LinearPath.Gemm && shape.CanPipeline)
+        if ((path is LinearPath.Gemm or LinearPath.SplitGemm) && shape.CanPipeline)
             return GemmPlan.Choose(shape, device, gated: false, tile);
-        if (path is LinearPath.Gemm or LinearPath.GemmUnaligned)
+        if (path is LinearPath.Gemm or LinearPath.SplitGemm or LinearPath.GemmUnaligned)
             return new LinearPlan(LinearPath.GemmUnaligned, TileDecoding(shape.Format), shape.Aligned, Tiles(shape.N, GemmUnaligned.TileN), RowTiles(shape), GemmUnaligned.Threads);
         // The table is what an architecture without the conversion uses, and the fastest on the CPU, where every emulated
         // instruction is a call.
