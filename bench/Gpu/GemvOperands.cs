@@ -81,7 +81,7 @@ internal sealed class GemvOperands : IDisposable
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
-            return (plan.Path, device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
+            return (plan.Path, plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));
         if (accurate.Path == LinearPath.SkinnyGemm)

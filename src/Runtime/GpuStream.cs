@@ -13,7 +13,8 @@ public sealed class GpuStream : IDisposable
 {
     private readonly AcceleratorStream stream;
     private readonly bool owned;
-    private readonly Lazy<LaunchScratch> scratch;
+    private readonly Lock gate = new();
+    private LaunchScratch? scratch;
     private bool disposed;
 
     internal GpuStream(GpuDevice device, AcceleratorStream stream, bool owned)
@@ -21,7 +22,6 @@ public sealed class GpuStream : IDisposable
         Device = device;
         this.stream = stream;
         this.owned = owned;
-        scratch = new Lazy<LaunchScratch>(() => LaunchScratch.Allocate(device));
     }
 
     /// <summary>The device that the stream belongs to.</summary>
@@ -37,7 +37,18 @@ public sealed class GpuStream : IDisposable
     }
 
     /// <summary>What blocks of this stream's launches exchange numbers through: while a graph is recorded the graph's, else the stream's own.</summary>
-    internal LaunchScratch Scratch => RecordedScratch ?? scratch.Value;
+    /// <exception cref="GpuException">Memory is exhausted; the next call tries again.</exception>
+    internal LaunchScratch Scratch
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(disposed, this);
+            if (RecordedScratch is { } recorded)
+                return recorded;
+            lock (gate)
+                return scratch ??= LaunchScratch.Allocate(Device);
+        }
+    }
 
     /// <summary>The scratch memory of the graph that is being recorded from this stream.</summary>
     internal LaunchScratch? RecordedScratch { get; set; }
@@ -75,8 +86,8 @@ public sealed class GpuStream : IDisposable
             return;
         disposed = true;
         // Freeing waits for work in flight.
-        if (scratch.IsValueCreated && Device.TryBind())
-            scratch.Value.Dispose();
+        if (scratch is not null && Device.TryBind())
+            scratch.Dispose();
         Device.DisposeSilently(stream);
     }
 }
