@@ -152,7 +152,8 @@ internal static class GemmCodeTurns
         }
     }
 
-    private static U4 Load<TFormat>(ArrayView<uint> codes, int bytes)
+    /// <summary>A lane's 16 codes of a row in shared memory: 16 bytes, or 8 of four-bit codes.</summary>
+    public static U4 Load<TFormat>(ArrayView<uint> codes, int bytes)
         where TFormat : struct, ITiledFormat
     {
         if (TFormat.CodesPerWordShift == 2)

@@ -125,7 +125,8 @@ internal readonly struct Float32Output : IOutput
         Mem.StoreGlobal(ref words[index + 4], Bits(high));
     }
 
-    private static U4 Bits(F4 v)
+    /// <summary>The bits of four numbers.</summary>
+    public static U4 Bits(F4 v)
     {
         U4 bits;
         bits.X = Interop.FloatAsInt(v.X);

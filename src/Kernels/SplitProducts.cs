@@ -94,10 +94,10 @@ internal static class SplitProducts
         rows.Odd = words.SubView((start + (place.Operands.Input ^ 16)) >> 2, 4);
         int eightRows = 8 << SplitSizes<TFormat, TWarp, TStages, TTeams>.WeightRowShift;
         GemmCodes codes;
-        codes.Upper0 = Load<TFormat>(stored, 0);
-        codes.Lower0 = Load<TFormat>(stored, eightRows);
-        codes.Upper1 = Load<TFormat>(stored, 2 * eightRows);
-        codes.Lower1 = Load<TFormat>(stored, 3 * eightRows);
+        codes.Upper0 = GemmCodeTurns.Load<TFormat>(stored, 0);
+        codes.Lower0 = GemmCodeTurns.Load<TFormat>(stored, eightRows);
+        codes.Upper1 = GemmCodeTurns.Load<TFormat>(stored, 2 * eightRows);
+        codes.Lower1 = GemmCodeTurns.Load<TFormat>(stored, 3 * eightRows);
         codes.UpperOperand0 = scales.Operand0;
         codes.LowerOperand0 = scales.Operand1;
         codes.UpperOperand1 = scales.Operand2;
@@ -117,17 +117,5 @@ internal static class SplitProducts
     {
         GemmOperands operands = GemmProducts.Operands<TWarp>(own, place, start, start, step);
         TWarp.Step<TFormat>(ref sums, operands.X, operands.W);
-    }
-
-    private static U4 Load<TFormat>(ArrayView<uint> codes, int bytes)
-        where TFormat : struct, ITiledFormat
-    {
-        if (TFormat.CodesPerWordShift == 2)
-            return Mem.LoadSharedAt(ref codes[0], bytes);
-        U2 half = Mem.LoadShared2At(ref codes[0], bytes);
-        U4 word = default;
-        word.X = half.X;
-        word.Y = half.Y;
-        return word;
     }
 }

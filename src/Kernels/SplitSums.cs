@@ -32,8 +32,8 @@ internal static class SplitSums
                 Finish<TFormat>(a.Product, m, first, low, high);
                 continue;
             }
-            Mem.StoreGlobal(ref a.Partials[partial + (octet * 8)], Bits(low));
-            Mem.StoreGlobal(ref a.Partials[partial + (octet * 8) + 4], Bits(high));
+            Mem.StoreGlobal(ref a.Partials[partial + (octet * 8)], Float32Output.Bits(low));
+            Mem.StoreGlobal(ref a.Partials[partial + (octet * 8) + 4], Float32Output.Bits(high));
         }
         if (parts == 1)
             return;
@@ -125,15 +125,5 @@ internal static class SplitSums
         v.Z *= scale;
         v.W *= scale;
         return v;
-    }
-
-    private static U4 Bits(F4 v)
-    {
-        U4 bits;
-        bits.X = Interop.FloatAsInt(v.X);
-        bits.Y = Interop.FloatAsInt(v.Y);
-        bits.Z = Interop.FloatAsInt(v.Z);
-        bits.W = Interop.FloatAsInt(v.W);
-        return bits;
     }
 }
