@@ -52,25 +52,15 @@ internal static class SkinnyGemm
         int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, warps = Group.DimX >> 5;
         int chunks = a.K / ChunkCodes<TFormat>();
         SkinnyPlace place = SkinnyLoads.Locate<TFormat, TInput>(a, lane);
-        if (TTiles.Prefetch == 2)
-            place.Dump = SharedMemory.Allocate<uint>(32);
         SkinnyAccumulators sums = default;
         if (turn >= chunks)
         {
             GridDependency.Release();
             GridDependency.Wait();
         }
-        else if (TTiles.Buffers == 3 && !TInput.AreCodes)
+        else if (TwoBuffers<TFormat, TTiles>() && TTiles.Old)
         {
-            StreamThreeNear<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
-        }
-        else if (TTiles.Buffers == 3)
-        {
-            StreamThree<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
-        }
-        else if (TwoBuffers<TFormat, TTiles>() && TInput.AreCodes && TTiles.Prefetch > 0)
-        {
-            StreamTwoAhead<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
+            StreamTwoOld<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
         }
         else if (TwoBuffers<TFormat, TTiles>())
         {
@@ -141,6 +131,7 @@ internal static class SkinnyGemm
         return inputs;
     }
 
+    // The inputs of the next chunk are requested before the weights that a chunk's registers are refilled with: loads come back in order, and what comes from the memory takes long.
     private static void StreamTwo<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
@@ -152,20 +143,32 @@ internal static class SkinnyGemm
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         GridDependency.Release();
         GridDependency.Wait();
+        SkinnyInputPair x = Inputs<TFormat, TInput, TTiles>(a, place, c);
         for (; c + step < count; c += 2 * step)
         {
-            Prefetch<TFormat, TInput, TTiles>(place, c + step);
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
+            x = MultiplyAhead<TFormat, TInput, TTiles>(a, place, first, x, c + step, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-            Prefetch<TFormat, TInput, TTiles>(place, IntrinsicMath.Min(c + (2 * step), last));
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
+            x = MultiplyAhead<TFormat, TInput, TTiles>(a, place, second, x, IntrinsicMath.Min(c + (2 * step), last), ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
         }
         if (c < count)
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
     }
 
-    private static void StreamTwoAhead<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+    // Multiplies a chunk and requests the inputs of the next: codes before it, numbers into the registers of those that have been multiplied.
+    private static SkinnyInputPair MultiplyAhead<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputPair x, int next, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        if (!TInput.AreCodes)
+            return SkinnyProducts.MultiplyAhead<TFormat, TInput, TTiles>(w, x, place, next, ref sums);
+        SkinnyInputPair ahead = Inputs<TFormat, TInput, TTiles>(a, place, next);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x.Tile0, x.Tile1, ref sums);
+        return ahead;
+    }
+
+    private static void StreamTwoOld<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
@@ -176,60 +179,15 @@ internal static class SkinnyGemm
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         GridDependency.Release();
         GridDependency.Wait();
-        SkinnyInputPair x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1;
         for (; c + step < count; c += 2 * step)
         {
-            x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
+            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-            x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1.Tile0, x1.Tile1, ref sums);
+            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
-    }
-
-    private static void StreamThreeNear<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles
-    {
-        (int c, int count, int step) = chunks;
-        int last = count - 1;
-        SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
-        SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
-        SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-        GridDependency.Release();
-        GridDependency.Wait();
-        for (; c + (2 * step) < count; c += 3 * step)
-        {
-            Prefetch<TFormat, TInput, TTiles>(place, c + step);
             Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
-            first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            Prefetch<TFormat, TInput, TTiles>(place, c + (2 * step));
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
-            second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
-            Prefetch<TFormat, TInput, TTiles>(place, IntrinsicMath.Min(c + (3 * step), last));
-            Multiply<TFormat, TInput, TTiles>(a, place, third, c + (2 * step), ref sums);
-            third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
-        }
-        if (c < count)
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
-        if (c + step < count)
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
-    }
-
-    private static void Prefetch<TFormat, TInput, TTiles>(SkinnyPlace place, int c)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles
-    {
-        if (TInput.AreCodes || TTiles.Prefetch == 0)
-            return;
-        SkinnyLoads.Prefetch<TFormat, TTiles>(place.Input0, place.Dump, c);
-        if (TTiles.Count == 2)
-            SkinnyLoads.Prefetch<TFormat, TTiles>(place.Input1, place.Dump, c);
     }
 
     /// <summary>Codes of a row that a warp multiplies at once.</summary>

@@ -42,7 +42,6 @@ internal struct SkinnyPlace
     public int Scales0, Scales1, Scales2, Scales3;
     public int Zeros0, Zeros1, Zeros2, Zeros3;
     public SkinnyInputPlace Input0, Input1;
-    public ArrayView<uint> Dump;
 }
 
 /// <summary>What <see cref="SkinnyGemm"/> loads, and from where.</summary>
@@ -119,27 +118,6 @@ internal static class SkinnyLoads
             inputs.X3 = Mem.LoadGlobalAt(ref x[first], 48);
         }
         return inputs;
-    }
-
-    public static void Prefetch<TFormat, TTiles>(SkinnyInputPlace place, ArrayView<uint> dump, int chunk)
-        where TFormat : struct, IStreamedFormat
-        where TTiles : struct, ITiles
-    {
-        ArrayView<uint> x = place.Row;
-        int first = chunk * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
-        if (TTiles.Prefetch == 1)
-        {
-            Mem.PrefetchL1(ref x[first]);
-            if (TFormat.CodesPerWordShift > 2)
-                Mem.PrefetchL1At(ref x[first], 32);
-        }
-        else
-        {
-            int lane = Group.IdxX & 31;
-            CpAsync.Copy4(ref dump[lane], ref x[first]);
-            if (TFormat.CodesPerWordShift > 2)
-                CpAsync.Copy4Next(ref dump[lane], ref x[first]);
-        }
     }
 
     /// <summary>A chunk of which K covers only the first words, and its inputs: the others are zeros on both sides.</summary>

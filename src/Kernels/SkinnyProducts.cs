@@ -22,17 +22,11 @@ internal static class SkinnyProducts
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
+        Prepare<TFormat>(ref w);
+        if (TFormat.HasGroupScales && TInput.AreCodes)
         {
-            w.Operand0 = TFormat.PrepareOperand(w.Operand0);
-            w.Operand1 = TFormat.PrepareOperand(w.Operand1);
-            w.Operand2 = TFormat.PrepareOperand(w.Operand2);
-            w.Operand3 = TFormat.PrepareOperand(w.Operand3);
-            if (TInput.AreCodes)
-            {
-                x0.Operand = TFormat.PrepareOperand(x0.Operand);
-                x1.Operand = TFormat.PrepareOperand(x1.Operand);
-            }
+            x0.Operand = TFormat.PrepareOperand(x0.Operand);
+            x1.Operand = TFormat.PrepareOperand(x1.Operand);
         }
         SkinnyAccumulators parts = default;
         Step<TFormat, TInput, TTiles>(w, 0, x0.X0, x0, x1.X0, x1, ref parts);
@@ -54,6 +48,54 @@ internal static class SkinnyProducts
             Step<TFormat, TInput, TTiles>(w, 3, x0.X3, x0, x1.X3, x1, ref parts);
         }
         Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
+    }
+
+    /// <summary>The same with numbers as inputs, each of which makes room for one of the chunk <paramref name="next"/> as soon as it is multiplied.</summary>
+    public static SkinnyInputPair MultiplyAhead<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputPair x, SkinnyPlace place, int next, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        Prepare<TFormat>(ref w);
+        SkinnyAccumulators parts = default;
+        SkinnyInputs x0 = x.Tile0, x1 = x.Tile1;
+        ArrayView<uint> row0 = place.Input0.Row, row1 = place.Input1.Row;
+        int first = next * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
+        Step<TFormat, TInput, TTiles>(w, 0, x0.X0, x0, x1.X0, x1, ref parts);
+        x.Tile0.X0 = Mem.LoadGlobal(ref row0[first]);
+        if (TTiles.Count == 2)
+            x.Tile1.X0 = Mem.LoadGlobal(ref row1[first]);
+        if (TFormat.CodesPerWordShift > 1)
+        {
+            Step<TFormat, TInput, TTiles>(w, 1, x0.X1, x0, x1.X1, x1, ref parts);
+            x.Tile0.X1 = Mem.LoadGlobalAt(ref row0[first], 16);
+            if (TTiles.Count == 2)
+                x.Tile1.X1 = Mem.LoadGlobalAt(ref row1[first], 16);
+        }
+        if (TFormat.CodesPerWordShift > 2)
+        {
+            Step<TFormat, TInput, TTiles>(w, 2, x0.X2, x0, x1.X2, x1, ref parts);
+            x.Tile0.X2 = Mem.LoadGlobalAt(ref row0[first], 32);
+            if (TTiles.Count == 2)
+                x.Tile1.X2 = Mem.LoadGlobalAt(ref row1[first], 32);
+            Step<TFormat, TInput, TTiles>(w, 3, x0.X3, x0, x1.X3, x1, ref parts);
+            x.Tile0.X3 = Mem.LoadGlobalAt(ref row0[first], 48);
+            if (TTiles.Count == 2)
+                x.Tile1.X3 = Mem.LoadGlobalAt(ref row1[first], 48);
+        }
+        Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
+        return x;
+    }
+
+    private static void Prepare<TFormat>(ref SkinnyChunk w)
+        where TFormat : struct, IStreamedFormat
+    {
+        if (!TFormat.HasGroupScales && !TFormat.HasZeroPoints)
+            return;
+        w.Operand0 = TFormat.PrepareOperand(w.Operand0);
+        w.Operand1 = TFormat.PrepareOperand(w.Operand1);
+        w.Operand2 = TFormat.PrepareOperand(w.Operand2);
+        w.Operand3 = TFormat.PrepareOperand(w.Operand3);
     }
 
     // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 or, as codes, in the first word.

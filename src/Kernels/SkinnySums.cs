@@ -84,97 +84,35 @@ internal interface ITiles
 {
     static abstract int Count { get; }
 
-    static abstract int Prefetch { get; }
-
-    static abstract int Buffers { get; }
+    static abstract bool Old { get; }
 }
 
+/// <summary>1..8 rows.</summary>
 internal readonly struct OneTile : ITiles
 {
     public static int Count => 1;
 
-    public static int Prefetch => 0;
-
-    public static int Buffers => 0;
+    public static bool Old => false;
 }
 
-internal readonly struct OneTileL1 : ITiles
-{
-    public static int Count => 1;
-
-    public static int Prefetch => 1;
-
-    public static int Buffers => 0;
-}
-
-internal readonly struct OneTileAsync : ITiles
-{
-    public static int Count => 1;
-
-    public static int Prefetch => 2;
-
-    public static int Buffers => 0;
-}
-
-internal readonly struct OneTileL1Three : ITiles
-{
-    public static int Count => 1;
-
-    public static int Prefetch => 1;
-
-    public static int Buffers => 3;
-}
-
-internal readonly struct OneTileAsyncThree : ITiles
-{
-    public static int Count => 1;
-
-    public static int Prefetch => 2;
-
-    public static int Buffers => 3;
-}
-
+/// <summary>9..16 rows.</summary>
 internal readonly struct TwoTiles : ITiles
 {
     public static int Count => 2;
 
-    public static int Prefetch => 0;
-
-    public static int Buffers => 0;
+    public static bool Old => false;
 }
 
-internal readonly struct TwoTilesL1 : ITiles
+internal readonly struct OneTileOld : ITiles
+{
+    public static int Count => 1;
+
+    public static bool Old => true;
+}
+
+internal readonly struct TwoTilesOld : ITiles
 {
     public static int Count => 2;
 
-    public static int Prefetch => 1;
-
-    public static int Buffers => 0;
-}
-
-internal readonly struct TwoTilesAsync : ITiles
-{
-    public static int Count => 2;
-
-    public static int Prefetch => 2;
-
-    public static int Buffers => 0;
-}
-
-internal readonly struct TwoTilesL1Three : ITiles
-{
-    public static int Count => 2;
-
-    public static int Prefetch => 1;
-
-    public static int Buffers => 3;
-}
-
-internal readonly struct TwoTilesAsyncThree : ITiles
-{
-    public static int Count => 2;
-
-    public static int Prefetch => 2;
-
-    public static int Buffers => 3;
+    public static bool Old => true;
 }

@@ -10,7 +10,7 @@ internal static class SkinnyKernels
     // A tile's rows share a scale in a format with square blocks; a chunk's columns in all.
     private const int Fp8Columns = SkinnyGemm.ChunkBytes, FourBitColumns = 2 * SkinnyGemm.ChunkBytes;
 
-    private static readonly int Variant = int.Parse(Environment.GetEnvironmentVariable("GPUKIT_X") ?? "3", System.Globalization.CultureInfo.InvariantCulture);
+    private static readonly int Variant = int.Parse(Environment.GetEnvironmentVariable("GPUKIT_X") ?? "6", System.Globalization.CultureInfo.InvariantCulture);
 
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 
@@ -44,24 +44,13 @@ internal static class SkinnyKernels
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
         Add<StreamedBf16, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Bf16, null));
         Add<StreamedFp8, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8Block, null));
-        if (Variant == 0)
-        {
-            Add<OldNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
-            Add<OldInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
-            Add<OldInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
-            Add<OldNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
-            Add<StreamedInt4Bytes, StreamedInt4Inputs>(kernels, new Key(WeightFormat.Int4, ActivationFormat.Int4));
-        }
-        else
-        {
-            Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
-            Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
-            Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
-            Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
-            Add<StreamedInt4Bytes, StreamedInt4Inputs>(kernels, new Key(WeightFormat.Int4, ActivationFormat.Int4));
-        }
+        Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
+        Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
+        Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
         Add<StreamedFp8Half, StreamedFp8Inputs128>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group128));
         Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32));
+        Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
+        Add<StreamedInt4Bytes, StreamedInt4Inputs>(kernels, new Key(WeightFormat.Int4, ActivationFormat.Int4));
         return kernels;
     }
 
@@ -70,16 +59,10 @@ internal static class SkinnyKernels
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        if (Variant < 2)
-            Add<TFormat, TInput, OneTile, TwoTiles>(kernels, key);
-        else if (Variant == 2)
-            Add<TFormat, TInput, OneTileL1, TwoTilesL1>(kernels, key);
-        else if (Variant == 3)
-            Add<TFormat, TInput, OneTileAsync, TwoTilesAsync>(kernels, key);
-        else if (Variant == 4)
-            Add<TFormat, TInput, OneTileL1Three, TwoTilesL1Three>(kernels, key);
+        if (Variant == 1)
+            Add<TFormat, TInput, OneTileOld, TwoTilesOld>(kernels, key);
         else
-            Add<TFormat, TInput, OneTileAsyncThree, TwoTilesAsyncThree>(kernels, key);
+            Add<TFormat, TInput, OneTile, TwoTiles>(kernels, key);
     }
 
     private static void Add<TFormat, TInput, TOne, TTwo>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)

@@ -42,12 +42,6 @@ internal static unsafe class CpAsync
     public static void Copy4ZeroFill(ref uint shared, ref uint global, int bytes) =>
         Enqueue(ref shared, ref global, 4, bytes);
 
-    [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 4;")]
-    public static void Copy4(ref uint shared, ref uint global) => Enqueue(ref shared, ref global, 4, 4);
-
-    [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1+32], 4;")]
-    public static void Copy4Next(ref uint shared, ref uint global) => Enqueue(ref shared, ref Unsafe.AddByteOffset(ref global, 32), 4, 4);
-
     /// <summary>Closes the group of the copies started since the last commit (an empty group counts too).</summary>
     [IntrinsicImplementation, Ptx("cp.async.commit_group;")]
     public static void Commit() => Pending().Commit();

@@ -15,14 +15,6 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.v4.u32 %d, [%g0+%c1];")]
     public static U4 LoadGlobalAt(ref uint p, int bytes) => Load<U4>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.v4.u32");
 
-    /// <summary>Asks for the bytes' sector in L1.</summary>
-    [IntrinsicImplementation, Ptx("prefetch.global.L1 [%g0];")]
-    public static void PrefetchL1(ref uint p) => _ = p;
-
-    /// <summary>The same, a constant number of bytes on.</summary>
-    [IntrinsicImplementation, Ptx("prefetch.global.L1 [%g0+%c1];")]
-    public static void PrefetchL1At(ref uint p, int bytes) => _ = Unsafe.AddByteOffset(ref p, bytes);
-
     /// <summary>Loads 8 bytes of global memory.</summary>
     [IntrinsicImplementation, Ptx("ld.global.v2.u32 %d, [%g0];")]
     public static U2 LoadGlobal2(ref uint p) => Load<U2>(ref p, "ld.global.v2.u32");

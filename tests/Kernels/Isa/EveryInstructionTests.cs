@@ -88,6 +88,13 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 12] = further.X ^ (further.Y << 1);
         a.Output[at + 13] = further.Z ^ (further.W << 1);
         a.Output[at + 14] = Interop.FloatAsInt(Fast.Max(bf16.X, f16.X));
+        U4 whole = default;
+        whole.Y = (uint)lane << 28; // sums wrap
+        whole = Mma.S8(a0, b1, whole);
+        a.Output[at + 15] = whole.X;
+        a.Output[at + 16] = whole.Y;
+        a.Output[at + 17] = whole.Z;
+        a.Output[at + 18] = whole.W;
     }
 
     /// <summary>Products of codes, of small whole numbers, too.</summary>
