@@ -37,25 +37,6 @@ internal sealed class GemvBench
         if (!device.IsCuda)
             throw new ArgumentException("gemv times a card; there is none.");
         using GpuStream stream = device.CreateStream();
-        foreach (GemvProduct product in options.Products)
-            foreach (int m in options.Rows)
-                if (product.Format is WeightFormat.Nvfp4 or WeightFormat.Int4 or WeightFormat.Int4Zero or WeightFormat.Fp8Block)
-                    _ = device.Kernels.Resources(SkinnyKernels.Get(product.Format, product.Activation, m, false));
-        while (Environment.GetEnvironmentVariable("GPUKIT_AFTER") is { } after && !File.Exists(after))
-            Thread.Sleep(10);
-        FileStream? gate = null;
-        while (Environment.GetEnvironmentVariable("GPUKIT_LOCK") is { } path && gate is null)
-        {
-            try
-            {
-                gate = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException)
-            {
-                Thread.Sleep(10);
-            }
-        }
-        using FileStream? held = gate;
         using Cublas? cublas = Cublas.TryOpen(stream);
         var bench = new GemvBench(stream, cublas, options);
         foreach ((int k, int n) in options.Shapes)

@@ -58,10 +58,6 @@ internal static class SkinnyGemm
             GridDependency.Release();
             GridDependency.Wait();
         }
-        else if (TwoBuffers<TFormat, TTiles>() && TTiles.Old)
-        {
-            StreamTwoOld<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
-        }
         else if (TwoBuffers<TFormat, TTiles>())
         {
             StreamTwo<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
@@ -75,7 +71,10 @@ internal static class SkinnyGemm
         {
             SkinnyInputs inputs0 = default, inputs1 = default;
             SkinnyChunk rest = SkinnyLoads.Rest<TFormat, TInput>(a, place, chunks, lane, ref inputs0, ref inputs1);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(rest, inputs0, inputs1, ref sums);
+            SkinnyInputPair x;
+            x.Tile0 = inputs0;
+            x.Tile1 = inputs1;
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(rest, x, ref sums);
         }
         SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, sums);
     }
@@ -103,17 +102,17 @@ internal static class SkinnyGemm
         for (; c + (2 * step) < count; c += 3 * step)
         {
             x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
             x2 = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1.Tile0, x1.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
             x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2.Tile0, x2.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2, ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
         if (c + step < count)
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
     }
@@ -152,7 +151,7 @@ internal static class SkinnyGemm
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x, ref sums);
     }
 
     // Multiplies a chunk and requests the inputs of the next: codes before it, numbers into the registers of those that have been multiplied.
@@ -164,30 +163,8 @@ internal static class SkinnyGemm
         if (!TInput.AreCodes)
             return SkinnyProducts.MultiplyAhead<TFormat, TInput, TTiles>(w, x, place, next, ref sums);
         SkinnyInputPair ahead = Inputs<TFormat, TInput, TTiles>(a, place, next);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x.Tile0, x.Tile1, ref sums);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
         return ahead;
-    }
-
-    private static void StreamTwoOld<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles
-    {
-        (int c, int count, int step) = chunks;
-        int last = count - 1;
-        SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
-        SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
-        GridDependency.Release();
-        GridDependency.Wait();
-        for (; c + step < count; c += 2 * step)
-        {
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
-            first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
-            second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-        }
-        if (c < count)
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
     }
 
     /// <summary>Codes of a row that a warp multiplies at once.</summary>
@@ -197,11 +174,6 @@ internal static class SkinnyGemm
     private static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk chunk, int c, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles
-    {
-        SkinnyInputs inputs0 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input0, c), inputs1 = default;
-        if (TTiles.Count == 2)
-            inputs1 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input1, c);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, inputs0, inputs1, ref sums);
-    }
+        where TTiles : struct, ITiles =>
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, Inputs<TFormat, TInput, TTiles>(a, place, c), ref sums);
 }

@@ -83,36 +83,16 @@ internal static class SkinnySums
 internal interface ITiles
 {
     static abstract int Count { get; }
-
-    static abstract bool Old { get; }
 }
 
 /// <summary>1..8 rows.</summary>
 internal readonly struct OneTile : ITiles
 {
     public static int Count => 1;
-
-    public static bool Old => false;
 }
 
 /// <summary>9..16 rows.</summary>
 internal readonly struct TwoTiles : ITiles
 {
     public static int Count => 2;
-
-    public static bool Old => false;
-}
-
-internal readonly struct OneTileOld : ITiles
-{
-    public static int Count => 1;
-
-    public static bool Old => true;
-}
-
-internal readonly struct TwoTilesOld : ITiles
-{
-    public static int Count => 2;
-
-    public static bool Old => true;
 }

@@ -10,8 +10,6 @@ internal static class SkinnyKernels
     // A tile's rows share a scale in a format with square blocks; a chunk's columns in all.
     private const int Fp8Columns = SkinnyGemm.ChunkBytes, FourBitColumns = 2 * SkinnyGemm.ChunkBytes;
 
-    private static readonly int Variant = int.Parse(Environment.GetEnvironmentVariable("GPUKIT_X") ?? "6", System.Globalization.CultureInfo.InvariantCulture);
-
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 
     /// <summary>All instances, for the catalog.</summary>
@@ -59,22 +57,10 @@ internal static class SkinnyKernels
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        if (Variant == 1)
-            Add<TFormat, TInput, OneTileOld, TwoTilesOld>(kernels, key);
-        else
-            Add<TFormat, TInput, OneTile, TwoTiles>(kernels, key);
-    }
-
-    private static void Add<TFormat, TInput, TOne, TTwo>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TOne : struct, ITiles
-        where TTwo : struct, ITiles
-    {
         var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TOne>, traits));
-        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TTwo>, traits));
-        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TOne>, traits));
-        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TTwo>, traits));
+        kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, OneTile>, traits));
+        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TwoTiles>, traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, OneTile>, traits));
+        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TwoTiles>, traits));
     }
 }
