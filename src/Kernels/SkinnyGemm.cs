@@ -71,10 +71,7 @@ internal static class SkinnyGemm
         {
             SkinnyInputs inputs0 = default, inputs1 = default;
             SkinnyChunk rest = SkinnyLoads.Rest<TFormat, TInput>(a, place, chunks, lane, ref inputs0, ref inputs1);
-            SkinnyInputPair x;
-            x.Tile0 = inputs0;
-            x.Tile1 = inputs1;
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(rest, x, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(rest, inputs0, inputs1, ref sums);
         }
         SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, sums);
     }
@@ -102,17 +99,17 @@ internal static class SkinnyGemm
         for (; c + (2 * step) < count; c += 3 * step)
         {
             x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
             x2 = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1.Tile0, x1.Tile1, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
             x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2.Tile0, x2.Tile1, ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
         if (c + step < count)
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
     }
@@ -130,7 +127,6 @@ internal static class SkinnyGemm
         return inputs;
     }
 
-    // The inputs of the next chunk are requested before the weights that a chunk's registers are refilled with: loads come back in order, and what comes from the memory takes long.
     private static void StreamTwo<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
@@ -142,29 +138,43 @@ internal static class SkinnyGemm
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         GridDependency.Release();
         GridDependency.Wait();
-        SkinnyInputPair x = Inputs<TFormat, TInput, TTiles>(a, place, c);
+        SkinnyInputPair x = default;
+        if (IsAhead<TFormat, TInput>())
+            x = Inputs<TFormat, TInput, TTiles>(a, place, c);
         for (; c + step < count; c += 2 * step)
         {
-            x = MultiplyAhead<TFormat, TInput, TTiles>(a, place, first, x, c + step, ref sums);
+            x = MultiplyTurn<TFormat, TInput, TTiles>(a, place, first, x, (c, c + step), ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-            x = MultiplyAhead<TFormat, TInput, TTiles>(a, place, second, x, IntrinsicMath.Min(c + (2 * step), last), ref sums);
+            x = MultiplyTurn<TFormat, TInput, TTiles>(a, place, second, x, (c + step, IntrinsicMath.Min(c + (2 * step), last)), ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
         }
-        if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x, ref sums);
+        if (c >= count)
+            return;
+        if (IsAhead<TFormat, TInput>())
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
+        else
+            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
     }
 
-    // Multiplies a chunk and requests the inputs of the next: codes before it, numbers into the registers of those that have been multiplied.
-    private static SkinnyInputPair MultiplyAhead<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputPair x, int next, ref SkinnyAccumulators sums)
+    // Codes of four bits need so few registers that they, too, are a chunk ahead.
+    private static bool IsAhead<TFormat, TInput>()
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs => TInput.AreCodes && TFormat.CodesPerWordShift > 2;
+
+    // Multiplies a chunk; gives the inputs of the next one where they are ahead.
+    private static SkinnyInputPair MultiplyTurn<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputPair x, (int This, int Next) chunk, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        if (!TInput.AreCodes)
-            return SkinnyProducts.MultiplyAhead<TFormat, TInput, TTiles>(w, x, place, next, ref sums);
-        SkinnyInputPair ahead = Inputs<TFormat, TInput, TTiles>(a, place, next);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
-        return ahead;
+        if (!IsAhead<TFormat, TInput>())
+        {
+            Multiply<TFormat, TInput, TTiles>(a, place, w, chunk.This, ref sums);
+            return x;
+        }
+        SkinnyInputPair next = Inputs<TFormat, TInput, TTiles>(a, place, chunk.Next);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x.Tile0, x.Tile1, ref sums);
+        return next;
     }
 
     /// <summary>Codes of a row that a warp multiplies at once.</summary>
@@ -174,6 +184,11 @@ internal static class SkinnyGemm
     private static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk chunk, int c, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles =>
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, Inputs<TFormat, TInput, TTiles>(a, place, c), ref sums);
+        where TTiles : struct, ITiles
+    {
+        SkinnyInputs inputs0 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input0, c), inputs1 = default;
+        if (TTiles.Count == 2)
+            inputs1 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input1, c);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, inputs0, inputs1, ref sums);
+    }
 }

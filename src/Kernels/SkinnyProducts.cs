@@ -13,70 +13,29 @@ internal struct SkinnyAccumulators
     public F4 Upper0, Upper1, Lower0, Lower1;
 }
 
-/// <summary>A lane's rows of both tiles of x and the first word of the chunk that is requested next.</summary>
-internal struct SkinnyNext
-{
-    public ArrayView<uint> Row0, Row1;
-    public int First;
-}
-
-/// <summary>Whether the next chunk's inputs are requested while a chunk is multiplied.</summary>
-internal interface INextInputs
-{
-    static abstract bool AreRequested { get; }
-}
-
-/// <summary>They are.</summary>
-internal readonly struct NextInputs : INextInputs
-{
-    public static bool AreRequested => true;
-}
-
-/// <summary>They are not: there is no next chunk, or somebody else does it.</summary>
-internal readonly struct LastInputs : INextInputs
-{
-    public static bool AreRequested => false;
-}
-
 /// <summary>The multiplication of a chunk in <see cref="SkinnyGemm"/>.</summary>
 internal static class SkinnyProducts
 {
     /// <summary>Adds a chunk's products with one tile of x or two.</summary>
-    public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputPair x, ref SkinnyAccumulators sums)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles => Multiply<TFormat, TInput, TTiles, LastInputs>(w, ref x, default, ref sums);
-
-    /// <summary>The same with numbers as inputs: each 16 bytes of them make room for those of the chunk <paramref name="next"/> as soon as they are multiplied.</summary>
-    public static SkinnyInputPair MultiplyAhead<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputPair x, SkinnyPlace place, int next, ref SkinnyAccumulators sums)
+    public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputs x0, SkinnyInputs x1, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        SkinnyNext rows;
-        rows.Row0 = place.Input0.Row;
-        rows.Row1 = place.Input1.Row;
-        rows.First = next * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
-        Multiply<TFormat, TInput, TTiles, NextInputs>(w, ref x, rows, ref sums);
-        return x;
-    }
-
-    private static void Multiply<TFormat, TInput, TTiles, TNext>(SkinnyChunk w, ref SkinnyInputPair x, SkinnyNext next, ref SkinnyAccumulators sums)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles
-        where TNext : struct, INextInputs
-    {
-        SkinnyInputs x0 = x.Tile0, x1 = x.Tile1;
-        Prepare<TFormat>(ref w);
-        if (TFormat.HasGroupScales && TInput.AreCodes)
+        if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
         {
-            x0.Operand = TFormat.PrepareOperand(x0.Operand);
-            x1.Operand = TFormat.PrepareOperand(x1.Operand);
+            w.Operand0 = TFormat.PrepareOperand(w.Operand0);
+            w.Operand1 = TFormat.PrepareOperand(w.Operand1);
+            w.Operand2 = TFormat.PrepareOperand(w.Operand2);
+            w.Operand3 = TFormat.PrepareOperand(w.Operand3);
+            if (TInput.AreCodes)
+            {
+                x0.Operand = TFormat.PrepareOperand(x0.Operand);
+                x1.Operand = TFormat.PrepareOperand(x1.Operand);
+            }
         }
         SkinnyAccumulators parts = default;
         Step<TFormat, TInput, TTiles>(w, 0, x0.X0, x0, x1.X0, x1, ref parts);
-        (x.Tile0.X0, x.Tile1.X0) = Next<TTiles, TNext>(x.Tile0.X0, x.Tile1.X0, next, 0);
         if (TInput.ScaleColumns == 32)
         {
             Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
@@ -88,41 +47,13 @@ internal static class SkinnyProducts
             x1.Column1 = x1.SecondColumn1;
         }
         if (TFormat.CodesPerWordShift > 1)
-        {
             Step<TFormat, TInput, TTiles>(w, 1, x0.X1, x0, x1.X1, x1, ref parts);
-            (x.Tile0.X1, x.Tile1.X1) = Next<TTiles, TNext>(x.Tile0.X1, x.Tile1.X1, next, 16);
-        }
         if (TFormat.CodesPerWordShift > 2)
         {
             Step<TFormat, TInput, TTiles>(w, 2, x0.X2, x0, x1.X2, x1, ref parts);
-            (x.Tile0.X2, x.Tile1.X2) = Next<TTiles, TNext>(x.Tile0.X2, x.Tile1.X2, next, 32);
             Step<TFormat, TInput, TTiles>(w, 3, x0.X3, x0, x1.X3, x1, ref parts);
-            (x.Tile0.X3, x.Tile1.X3) = Next<TTiles, TNext>(x.Tile0.X3, x.Tile1.X3, next, 48);
         }
         Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
-    }
-
-    // What takes the place of 16 bytes of both tiles.
-    private static (U4 Tile0, U4 Tile1) Next<TTiles, TNext>(U4 x0, U4 x1, SkinnyNext next, int bytes)
-        where TTiles : struct, ITiles
-        where TNext : struct, INextInputs
-    {
-        if (TNext.AreRequested)
-            x0 = Mem.LoadGlobalAt(ref next.Row0[next.First], bytes);
-        if (TNext.AreRequested && TTiles.Count == 2)
-            x1 = Mem.LoadGlobalAt(ref next.Row1[next.First], bytes);
-        return (x0, x1);
-    }
-
-    private static void Prepare<TFormat>(ref SkinnyChunk w)
-        where TFormat : struct, IStreamedFormat
-    {
-        if (!TFormat.HasGroupScales && !TFormat.HasZeroPoints)
-            return;
-        w.Operand0 = TFormat.PrepareOperand(w.Operand0);
-        w.Operand1 = TFormat.PrepareOperand(w.Operand1);
-        w.Operand2 = TFormat.PrepareOperand(w.Operand2);
-        w.Operand3 = TFormat.PrepareOperand(w.Operand3);
     }
 
     // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 or, as codes, in the first word.

@@ -109,8 +109,6 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM.
     private const int WarpsWanted = 2048;
 
-    private static readonly int Least = int.Parse(Environment.GetEnvironmentVariable("GPUKIT_W") ?? "2", System.Globalization.CultureInfo.InvariantCulture);
-
     // A grid's y extent is 16 bits; the kernel strides over the rest.
     private const int MostRowTiles = 65_535;
 
@@ -188,7 +186,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
     // Depends on N and format only, never on M: a row's sums have one order for every M.
     private static int SkinnyWarps(WeightFormat format, int tiles)
     {
-        int warps = format.Info().BitsPerCode == 4 ? Least : 4;
+        int warps = format.Info().BitsPerCode == 4 ? 2 : 4;
         while (2 * warps * tiles <= WarpsWanted && 2 * warps <= SkinnyGemm.MostWarps)
             warps *= 2;
         return warps;

@@ -24,27 +24,17 @@ internal static class FourBitPairs
 }
 
 /// <summary>
-/// A nibble is a BF16 number as it stands: below the upper exponent bits, BF16's lowest eight bits count units of 2⁻¹³³, subnormal or not, so that the nibble at bit 0 is
-/// worth its code times 2⁻¹³³ and that at bit 4 sixteen times as much. One multiply-add brings either to units of 2⁻⁷ and subtracts what is zero, exactly.
-/// Two nibbles a shift.
+/// INT4: a nibble is a BF16 number as it stands. Below the upper exponent bits, BF16's lowest eight bits count units of 2⁻¹³³, subnormal or not, so that a nibble at bit 0 is
+/// worth its code times 2⁻¹³³ and one at bit 4 sixteen times as much: two pairs a shift. A code with its sign bit turned over is 8 + c; one multiply-add brings either to units of 2⁻⁷ and
+/// subtracts the 8, exactly. Groups have at least 128 columns, a chunk.
 /// </summary>
-internal static class NibbleUnits
-{
-    /// <summary>The nibbles at bit 0 of both halves, and at bit 4.</summary>
-    public const uint Lower = 0x000F000F, Upper = 0x00F000F0;
-
-    /// <summary>2¹²⁶ and 2¹²² as BF16 pairs.</summary>
-    public const uint LowerUnit = 0x7E807E80, UpperUnit = 0x7C807C80;
-
-    /// <summary>2⁷: what a unit is divided by.</summary>
-    public const float Correction = 128f;
-}
-
-/// <summary>INT4: a code with its sign bit turned over is 8 + c; the 8 is subtracted exactly. Groups have at least 128 columns, a chunk.</summary>
 internal readonly struct StreamedInt4 : IStreamedFormat
 {
-    // The sign bits of the codes in either place, and −8 · 2⁻⁷ as a BF16 pair.
-    private const uint LowerSigns = 0x00080008, UpperSigns = 0x00800080, Minus8 = 0xBD80BD80;
+    // The nibbles of both halves at bit 0 and at bit 4, and their sign bits.
+    private const uint LowerNibbles = 0x000F000F, UpperNibbles = 0x00F000F0, LowerSigns = 0x00080008, UpperSigns = 0x00800080;
+
+    // 2¹²⁶, 2¹²² and −8 · 2⁻⁷ as BF16 pairs.
+    private const uint LowerUnit = 0x7E807E80, UpperUnit = 0x7C807C80, Minus8 = 0xBD80BD80;
 
     // (a and b) xor c.
     private const int AndXor = 0x6A;
@@ -61,7 +51,7 @@ internal readonly struct StreamedInt4 : IStreamedFormat
 
     public static bool HasZeroPoints => false;
 
-    public static float Correction => NibbleUnits.Correction;
+    public static float Correction => 128f;
 
     public static uint PrepareOperand(uint stored) => 0;
 
@@ -78,9 +68,9 @@ internal readonly struct StreamedInt4 : IStreamedFormat
 
     public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
 
-    private static uint Lower(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, NibbleUnits.Lower, LowerSigns, AndXor), NibbleUnits.LowerUnit, Minus8);
+    private static uint Lower(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, LowerNibbles, LowerSigns, AndXor), LowerUnit, Minus8);
 
-    private static uint Upper(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, NibbleUnits.Upper, UpperSigns, AndXor), NibbleUnits.UpperUnit, Minus8);
+    private static uint Upper(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, UpperNibbles, UpperSigns, AndXor), UpperUnit, Minus8);
 }
 
 /// <summary>
@@ -122,11 +112,19 @@ internal readonly struct StreamedInt4Bytes : IStreamedFormat
     public static U4 Arrange(U4 x) => x;
 }
 
-/// <summary>INT4 with zero points: unsigned codes, less the zero point, exactly. Groups have at least 128 columns, a chunk.</summary>
+/// <summary>
+/// INT4 with zero points: unsigned codes in the last mantissa bits of BF16's 128, less 128 and the zero point, exactly. Groups have
+/// at least 128 columns, a chunk.
+/// </summary>
 internal readonly struct StreamedInt4Zero : IStreamedFormat
 {
-    // −2¹²⁶ and −0 as BF16 pairs.
-    private const uint MinusLowerUnit = 0xFE80FE80, MinusZero = 0x80008000;
+    private const uint Nibbles = 0x000F000F, Ones = 0x3F803F80;
+
+    // 128 and −128 as BF16 pairs: a zero point in the last bits of the second makes it −128 − zero.
+    private const uint One28 = 0x43004300, Minus128 = 0xC300C300;
+
+    // (a and b) or c.
+    private const int AndOr = 0xEA;
 
     public static int CodesPerWordShift => 3;
 
@@ -140,26 +138,24 @@ internal readonly struct StreamedInt4Zero : IStreamedFormat
 
     public static bool HasZeroPoints => true;
 
-    public static float Correction => NibbleUnits.Correction;
+    public static float Correction => 1f;
 
-    public static uint PrepareOperand(uint stored) => Cvt.FmaBf16x2(stored * 0x00010001u, MinusLowerUnit, MinusZero);
+    public static uint PrepareOperand(uint stored) => Minus128 | (stored * 0x00010001u);
 
     public static U4 Decode(U4 word, int step, uint operand)
     {
-        uint codes = FourBitPairs.Word(word, step), next = codes >> 8;
+        uint codes = FourBitPairs.Word(word, step);
         U4 pairs;
-        pairs.X = Lower(codes, operand);
-        pairs.Y = Upper(codes, operand);
-        pairs.Z = Lower(next, operand);
-        pairs.W = Upper(next, operand);
+        pairs.X = Pair(codes, operand);
+        pairs.Y = Pair(codes >> 4, operand);
+        pairs.Z = Pair(codes >> 8, operand);
+        pairs.W = Pair(codes >> 12, operand);
         return pairs;
     }
 
     public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
 
-    private static uint Lower(uint codes, uint operand) => Cvt.FmaBf16x2(codes & NibbleUnits.Lower, NibbleUnits.LowerUnit, operand);
-
-    private static uint Upper(uint codes, uint operand) => Cvt.FmaBf16x2(codes & NibbleUnits.Upper, NibbleUnits.UpperUnit, operand);
+    private static uint Pair(uint codes, uint operand) => Cvt.FmaBf16x2(Bits.Lop3(codes, Nibbles, One28, AndOr), Ones, operand);
 }
 
 /// <summary>
