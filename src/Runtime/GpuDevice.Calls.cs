@@ -97,34 +97,27 @@ public sealed partial class GpuDevice
 
     internal DeviceMemory Allocate(BufferSize size)
     {
-        DeviceMemory memory = Allocating(size.AllocatedBytes, () => Allocator.Allocate(this, size));
-        Ledger.Add(size.AllocatedBytes);
-        return memory;
-    }
-
-    /// <summary>Memory that belongs to the device's own workings: no buffer of anybody, not in the ledger.</summary>
-    internal MemoryBuffer AllocateOwn(long bytes) => Allocating(bytes, () => Accelerator.AllocateRaw(bytes, 1));
-
-    private T Allocating<T>(long bytes, Func<T> allocate)
-    {
         Bind();
+        DeviceMemory memory;
         try
         {
-            return allocate();
+            memory = Allocator.Allocate(this, size);
         }
         catch (CudaException e)
         {
-            throw Translate(e, $"allocating {bytes:N0} bytes");
+            throw Translate(e, $"allocating {size.AllocatedBytes:N0} bytes");
         }
         catch (OutOfMemoryException e)
         {
-            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
+            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {size.AllocatedBytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
         }
+        Ledger.Add(size);
+        return memory;
     }
 
     internal void Free(DeviceMemory memory)
     {
-        Ledger.Remove(memory.Size.AllocatedBytes);
+        Ledger.Remove(memory.Size);
         if (!IsClosed)
             Allocator.Free(this, memory);
     }

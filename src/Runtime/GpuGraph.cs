@@ -10,13 +10,13 @@ namespace GpuKit.Ilgpu;
 public sealed class GpuGraph : IDisposable
 {
     private readonly GpuDevice device;
-    private readonly LaunchScratch scratch;
+    private readonly GraphRecording recording;
     private nint executable;
 
-    private GpuGraph(GpuDevice device, LaunchScratch scratch, nint executable, int nodes)
+    private GpuGraph(GpuDevice device, GraphRecording recording, nint executable, int nodes)
     {
         this.device = device;
-        this.scratch = scratch;
+        this.recording = recording;
         this.executable = executable;
         Nodes = nodes;
     }
@@ -43,31 +43,31 @@ public sealed class GpuGraph : IDisposable
         if (ReferenceEquals(stream, device.DefaultStream))
             throw new ArgumentException("The default stream cannot be captured; use GpuDevice.CreateStream().", nameof(stream));
         device.Bind();
-        // A replay may run beside the stream that was recorded from.
-        LaunchScratch scratch = LaunchScratch.Allocate(device);
+        var recording = new GraphRecording(device);
         device.Recordings.BeginRecording();
         try
         {
-            stream.RecordedScratch = scratch;
-            return Instantiate(device, Record(device, stream, record), scratch, overlap);
+            return Instantiate(device, Record(device, stream, recording, record), recording, overlap);
         }
         catch
         {
-            scratch.Dispose();
+            recording.Dispose();
             throw;
         }
         finally
         {
-            stream.RecordedScratch = null;
             device.Recordings.EndRecording();
         }
     }
 
-    private static nint Record(GpuDevice device, GpuStream stream, Action record)
+    private static nint Record(GpuDevice device, GpuStream stream, GraphRecording recording, Action record)
     {
         device.Check(CudaDriver.cuStreamBeginCapture_v2(stream.Handle, CudaDriver.CaptureModeThreadLocal), "beginning a capture");
+        ulong id = 0;
         try
         {
+            device.Check(CudaDriver.cuStreamGetCaptureInfo_v2(stream.Handle, out _, out id, 0, 0, 0), "numbering a capture");
+            device.OpenRecordings[id] = recording;
             record();
         }
         catch
@@ -77,20 +77,26 @@ public sealed class GpuGraph : IDisposable
                 _ = CudaDriver.cuGraphDestroy(abandoned);
             throw;
         }
+        finally
+        {
+            device.OpenRecordings.TryRemove(id, out _);
+        }
         device.Check(CudaDriver.cuStreamEndCapture(stream.Handle, out nint graph), "ending a capture");
         return graph;
     }
 
-    private static GpuGraph Instantiate(GpuDevice device, nint graph, LaunchScratch scratch, bool overlap)
+    private static GpuGraph Instantiate(GpuDevice device, nint graph, GraphRecording recording, bool overlap)
     {
         try
         {
+            // This thread may be recording another graph.
+            using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
             nuint nodes = 0;
             device.Check(CudaDriver.cuGraphGetNodes(graph, 0, ref nodes), "counting the nodes of a graph");
             if (overlap)
                 GraphOverlap.Apply(device, graph);
             device.Check(CudaDriver.cuGraphInstantiateWithFlags(out nint executable, graph, 0), "instantiating a graph");
-            return new GpuGraph(device, scratch, executable, (int)nodes);
+            return new GpuGraph(device, recording, executable, (int)nodes);
         }
         finally
         {
@@ -112,10 +118,10 @@ public sealed class GpuGraph : IDisposable
     public void Dispose()
     {
         nint handle = Interlocked.Exchange(ref executable, 0);
-        if (handle == 0 || !device.TryBind())
+        if (handle == 0)
             return;
-        _ = CudaDriver.cuGraphExecDestroy(handle);
-        // Freeing waits for work in flight.
-        scratch.Dispose();
+        if (device.TryBind())
+            _ = CudaDriver.cuGraphExecDestroy(handle);
+        recording.Dispose();
     }
 }

@@ -36,22 +36,22 @@ public sealed class GpuStream : IDisposable
         }
     }
 
-    /// <summary>What blocks of this stream's launches exchange numbers through: while a graph is recorded the graph's, else the stream's own.</summary>
+    /// <summary>What blocks of this stream's launches exchange numbers through: while the stream is recorded the graph's, else the stream's own.</summary>
     /// <exception cref="GpuException">Memory is exhausted; the next call tries again.</exception>
     internal LaunchScratch Scratch
     {
         get
         {
             ObjectDisposedException.ThrowIf(disposed, this);
-            if (RecordedScratch is { } recorded)
-                return recorded;
+            if (GraphRecording.Of(this) is { } recording)
+                return recording.ScratchOf(this);
             lock (gate)
-                return scratch ??= LaunchScratch.Allocate(Device);
+            {
+                ObjectDisposedException.ThrowIf(disposed, this);
+                return scratch ??= new LaunchScratch(this);
+            }
         }
     }
-
-    /// <summary>The scratch memory of the graph that is being recorded from this stream.</summary>
-    internal LaunchScratch? RecordedScratch { get; set; }
 
     /// <summary>The CUstream handle; 0 on the CPU device.</summary>
     internal nint Handle => Accelerator is CudaStream cuda ? cuda.StreamPtr : 0;
@@ -85,9 +85,17 @@ public sealed class GpuStream : IDisposable
         if (disposed || !owned)
             return;
         disposed = true;
-        // Freeing waits for work in flight.
-        if (scratch is not null && Device.TryBind())
-            scratch.Dispose();
+        ReleaseScratch();
         Device.DisposeSilently(stream);
+    }
+
+    /// <summary>Returns what <see cref="Scratch"/> allocated.</summary>
+    internal void ReleaseScratch()
+    {
+        lock (gate)
+        {
+            scratch?.Dispose();
+            scratch = null;
+        }
     }
 }
