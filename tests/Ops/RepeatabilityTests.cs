@@ -101,7 +101,7 @@ public sealed class RepeatabilityTests
 
     private static void Repeat(GpuDevice device)
     {
-        foreach (SmallCase small in OperatorCases.All().Concat(device.IsCuda ? LargeProducts() : []))
+        foreach (SmallCase small in OperatorCases.Of(device))
         {
             using var tensors = new CaseTensors(device);
             Action<GpuStream> launch = small.Prepare(tensors);
@@ -115,14 +115,4 @@ public sealed class RepeatabilityTests
             }
         }
     }
-
-    // Many blocks at once, on every path that a card has for them.
-    private static IEnumerable<SmallCase> LargeProducts() =>
-        from format in WeightFormats.All
-        from m in new[] { 1, 16, 64, 300 }
-        select new SmallCase($"Linear {format} [{m}, 1024, 2048]", t =>
-        {
-            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<BFloat16> y) = (t.Matrix(format, 1024, 2048), t.Halves(m * 2048), t.Output<BFloat16>(m * 1024));
-            return stream => Linear.Multiply(stream, w, x, y, m);
-        });
 }
