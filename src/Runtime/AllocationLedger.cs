@@ -22,10 +22,10 @@ public sealed class AllocationLedger
     /// <summary>Buffers that are not disposed.</summary>
     public long LiveBuffers => Interlocked.Read(ref liveBuffers);
 
-    /// <summary>The most bytes that were live at once.</summary>
+    /// <summary>The most bytes of buffers that were live at once.</summary>
     public long PeakBytes => Interlocked.Read(ref peakBytes);
 
-    /// <summary>Allocations since the device was opened.</summary>
+    /// <summary>Buffers allocated since the device was opened.</summary>
     public long TotalAllocations => Interlocked.Read(ref totalAllocations);
 
     /// <summary>Bytes of pinned host memory that are not released; not among <see cref="LiveBytes"/>.</summary>

@@ -11,6 +11,8 @@ public sealed class GpuGraph : IDisposable
 {
     private readonly GpuDevice device;
     private readonly GraphRecording recording;
+    private readonly Lock gate = new();
+    private GpuEvent? replayed;
     private nint executable;
 
     private GpuGraph(GpuDevice device, GraphRecording recording, nint executable, int nodes)
@@ -72,7 +74,8 @@ public sealed class GpuGraph : IDisposable
         }
         catch
         {
-            // The capture must end in any case, or the stream stays unusable.
+            // The capture must end in any case, or the stream stays unusable; the thread may be within another one.
+            using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
             if (CudaDriver.cuStreamEndCapture(stream.Handle, out nint abandoned) == 0 && abandoned != 0)
                 _ = CudaDriver.cuGraphDestroy(abandoned);
             throw;
@@ -87,10 +90,10 @@ public sealed class GpuGraph : IDisposable
 
     private static GpuGraph Instantiate(GpuDevice device, nint graph, GraphRecording recording, bool overlap)
     {
+        // This thread may be recording another graph.
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
         try
         {
-            // This thread may be recording another graph.
-            using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
             nuint nodes = 0;
             device.Check(CudaDriver.cuGraphGetNodes(graph, 0, ref nodes), "counting the nodes of a graph");
             if (overlap)
@@ -104,24 +107,46 @@ public sealed class GpuGraph : IDisposable
         }
     }
 
-    /// <summary>Queues one replay on a stream of the same device.</summary>
+    /// <summary>Queues one replay on a stream of the same device. Replays of one graph run one after the other, whatever their streams and threads.</summary>
     public void Replay(GpuStream stream)
     {
         ArgumentNullException.ThrowIfNull(stream);
-        ObjectDisposedException.ThrowIf(executable == 0, this);
         device.RequireSame(stream.Device, nameof(stream));
-        device.Bind();
-        device.Check(CudaDriver.cuGraphLaunch(executable, stream.Handle), "replaying a graph");
+        lock (gate)
+        {
+            ObjectDisposedException.ThrowIf(executable == 0, this);
+            device.Bind();
+            device.Check(CudaDriver.cuGraphLaunch(executable, stream.Handle), "replaying a graph");
+            // The driver keeps the nodes of a replay in flight, the memory between its blocks is ours to keep.
+            if (recording.HasScratch)
+                (replayed ??= device.CreateEvent()).Record(stream);
+        }
     }
 
-    /// <summary>Releases the graph. A replay in flight still finishes.</summary>
+    /// <summary>Releases the graph. A replay in flight still finishes, and is waited for where the graph holds scratch memory.</summary>
     public void Dispose()
     {
-        nint handle = Interlocked.Exchange(ref executable, 0);
-        if (handle == 0)
-            return;
-        if (device.TryBind())
-            _ = CudaDriver.cuGraphExecDestroy(handle);
-        recording.Dispose();
+        lock (gate)
+        {
+            nint handle = executable;
+            executable = 0;
+            if (handle == 0)
+                return;
+            using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
+            try
+            {
+                if (device.TryBind())
+                {
+                    if (replayed is not null)
+                        _ = CudaDriver.cuEventSynchronize(replayed.Handle);
+                    _ = CudaDriver.cuGraphExecDestroy(handle);
+                }
+            }
+            finally
+            {
+                replayed?.Dispose();
+                recording.Dispose();
+            }
+        }
     }
 }

@@ -79,23 +79,38 @@ public sealed class GpuStream : IDisposable
         Device.Check(CudaDriver.cuStreamWaitEvent(handle, point, 0), "making a stream wait for an event");
     }
 
-    /// <summary>Releases the stream. Work in flight still finishes. The device's default stream cannot be disposed.</summary>
+    /// <summary>Releases the stream. Work in flight still finishes, and is waited for where the stream holds scratch memory. The device's default stream cannot be disposed.</summary>
     public void Dispose()
-    {
-        if (disposed || !owned)
-            return;
-        disposed = true;
-        ReleaseScratch();
-        Device.DisposeSilently(stream);
-    }
-
-    /// <summary>Returns what <see cref="Scratch"/> allocated.</summary>
-    internal void ReleaseScratch()
     {
         lock (gate)
         {
-            scratch?.Dispose();
-            scratch = null;
+            if (disposed || !owned)
+                return;
+            disposed = true;
         }
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(Device);
+        try
+        {
+            ReleaseScratch();
+        }
+        finally
+        {
+            Device.DisposeSilently(stream);
+        }
+    }
+
+    /// <summary>Returns what <see cref="Scratch"/> allocated, when the launches that use it have ended.</summary>
+    internal void ReleaseScratch()
+    {
+        LaunchScratch? own;
+        lock (gate)
+            (own, scratch) = (scratch, null);
+        if (own is null)
+            return;
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(Device);
+        // An answer other than success means that the device is lost, and its memory with it.
+        if (stream is CudaStream cuda && Device.TryBind())
+            _ = CudaDriver.cuStreamSynchronize(cuda.StreamPtr);
+        own.Dispose();
     }
 }

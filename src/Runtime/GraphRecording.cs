@@ -20,10 +20,15 @@ internal sealed class GraphRecording(GpuDevice device) : IDisposable
         device.Check(CudaDriver.cuStreamGetCaptureInfo_v2(stream.Handle, out int status, out ulong id, 0, 0, 0), "asking whether a stream is recorded");
         if (status == CudaDriver.NotCapturing)
             return null;
+        if (status == CudaDriver.CaptureInvalidated)
+            throw new GpuException(GpuFault.Driver, "The recording has been given up because of an earlier call in it that cannot be recorded; end it without launching more.");
         return device.OpenRecordings.TryGetValue(id, out GraphRecording? recording)
             ? recording
             : throw new GpuException(GpuFault.NotSupported, "A product whose K is split was launched on a stream that something else than GpuGraph.Capture records: record it with GpuGraph.Capture.");
     }
+
+    /// <summary>Whether launches of the graph use scratch memory.</summary>
+    public bool HasScratch => scratches.Count > 0;
 
     /// <summary>The scratch memory of a stream's launches in this graph.</summary>
     /// <exception cref="GpuException">Memory is exhausted; the next call tries again.</exception>
@@ -35,7 +40,7 @@ internal sealed class GraphRecording(GpuDevice device) : IDisposable
             {
                 scratch = new LaunchScratch(device.DefaultStream);
                 scratches.Add(stream, scratch);
-                // Replays may follow on any stream.
+                // Replays may follow on any stream, and this one is recorded.
                 using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
                 device.DefaultStream.Synchronize();
             }
@@ -43,14 +48,17 @@ internal sealed class GraphRecording(GpuDevice device) : IDisposable
         }
     }
 
-    /// <summary>Returns the memory, which waits for replays in flight.</summary>
+    /// <summary>Returns the memory. No replay may be in flight.</summary>
     public void Dispose()
     {
         lock (scratches)
         {
-            foreach (LaunchScratch scratch in scratches.Values)
+            while (scratches.Count > 0)
+            {
+                (GpuStream stream, LaunchScratch scratch) = scratches.First();
+                scratches.Remove(stream);
                 scratch.Dispose();
-            scratches.Clear();
+            }
         }
     }
 }

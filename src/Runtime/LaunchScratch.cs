@@ -50,11 +50,17 @@ internal sealed class LaunchScratch : IDisposable
     /// <summary>Blocks that have a place and a counter on a device of so many multiprocessors.</summary>
     public static int BlocksOf(int multiprocessors) => BlocksPerMultiprocessor * Math.Max(multiprocessors, LeastMultiprocessors);
 
-    /// <summary>Returns the memory, which waits for work in flight; also while the thread records.</summary>
+    /// <summary>Returns the memory, also while the thread records. Work that uses it must have finished.</summary>
     public void Dispose()
     {
         using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
-        Partials.Dispose();
-        Counters.Dispose();
+        try
+        {
+            Partials.Dispose();
+        }
+        finally
+        {
+            Counters.Dispose();
+        }
     }
 }

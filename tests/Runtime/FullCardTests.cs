@@ -20,6 +20,7 @@ public sealed class FullCardTests
         float[] expected = y.ToArray(device.DefaultStream);
         using DeviceBuffer<BFloat16> crowd = device.Upload<BFloat16>(RandomData.GaussianBf16(Crowd * K, 3));
         using DeviceBuffer<float> wide = device.Allocate<float>(Crowd * N);
+        using GpuStream fresh = device.CreateStream();
         var before = (device.Ledger.LiveBytes, device.Ledger.LiveBuffers);
         var held = new List<DeviceBuffer<byte>>();
         try
@@ -41,7 +42,6 @@ public sealed class FullCardTests
             Assert.True(device.Ledger.LiveBytes > device.MemoryBytes / 4, $"Only {device.Ledger.LiveBytes:N0} bytes were to be had.");
             Assert.False(device.IsLost);
             // A stream that needs memory of its own for the first time, and one that needs none.
-            using GpuStream fresh = device.CreateStream();
             Assert.Equal(GpuFault.OutOfMemory, Assert.Throws<GpuException>(() => Linear.Multiply(fresh, w, crowd, wide, Crowd)).Fault);
             Assert.Equal(0, device.Ledger.ScratchBytes);
             y.Fill(device.DefaultStream, 0);

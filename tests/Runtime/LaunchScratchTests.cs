@@ -47,15 +47,27 @@ public sealed class LaunchScratchTests
         // Sums and counters.
         for (int allocations = 0; allocations < 2; allocations++)
         {
-            GuardingAllocator.Of(device).FailAfter(allocations);
-            GpuException refused = Assert.Throws<GpuException>(() => product.Launch(stream));
-            GuardingAllocator.Of(device).FailAfter(null);
+            GpuException refused = GuardingAllocator.Of(device).Refusing(allocations, () => product.Launch(stream));
             Assert.Equal((GpuFault.OutOfMemory, 0), (refused.Fault, device.Ledger.ScratchBytes));
         }
         product.Launch(stream);
         Assert.Equal(product.Expected, product.Result(stream));
         stream.Dispose();
         Assert.Throws<ObjectDisposedException>(() => product.Launch(stream));
+        Assert.Equal(0, device.Ledger.ScratchBytes);
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void ItGoesWithTheDeviceWhateverIsDisposedLater(TestDevice which)
+    {
+        GpuDevice device = Open(which);
+        GpuStream stream = device.CreateStream();
+        _ = stream.Scratch;
+        GpuGraph? graph = device.IsCuda ? GpuGraph.Capture(stream, () => _ = stream.Scratch) : null;
+        device.Dispose();
+        stream.Dispose();
+        graph?.Dispose();
         Assert.Equal(0, device.Ledger.ScratchBytes);
     }
 

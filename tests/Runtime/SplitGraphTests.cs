@@ -34,30 +34,36 @@ public sealed class SplitGraphTests
         Assert.Equal(2 * OfOne(device), device.Ledger.ScratchBytes);
     }
 
-    [Fact]
-    public void StreamsThatJoinARecordingHaveTheirOwn()
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void StreamsThatJoinARecordingHaveTheirOwn(bool overlap)
     {
         GpuDevice device = Open();
-        using SplitProduct first = new(device, 32, 1), second = new(device, 32, 2), direct = new(device, 32, 3);
+        using SplitProduct before = new(device, 32, 4), first = new(device, 32, 1), second = new(device, 32, 2), after = new(device, 32, 5), direct = new(device, 32, 3);
         using GpuStream stream = device.CreateStream(), joined = device.CreateStream();
         using GpuEvent fork = device.CreateEvent(), join = device.CreateEvent();
         direct.Launch(joined);
         direct.Result(joined);
+        // One launch, then two beside each other, then one again.
         using GpuGraph graph = GpuGraph.Capture(stream, () =>
         {
+            before.Launch(stream);
             fork.Record(stream);
             joined.WaitFor(fork);
             first.Launch(stream);
             second.Launch(joined);
             join.Record(joined);
             stream.WaitFor(join);
-        });
+            after.Launch(stream);
+        }, overlap);
         Assert.Equal(3 * OfOne(device), device.Ledger.ScratchBytes);
         for (int i = 0; i < Repeats; i++)
         {
             graph.Replay(stream);
             direct.Launch(joined);
             Assert.Equal((first.Expected, second.Expected), (first.Result(stream), second.Result(stream)), ByValue);
+            Assert.Equal((before.Expected, after.Expected), (before.Result(stream), after.Result(stream)), ByValue);
             Assert.Equal(direct.Expected, direct.Result(joined));
         }
     }
@@ -130,9 +136,7 @@ public sealed class SplitGraphTests
         using GpuStream stream = device.CreateStream();
         for (int allocations = 0; allocations < 2; allocations++)
         {
-            GuardingAllocator.Of(device).FailAfter(allocations);
-            GpuException refused = Assert.Throws<GpuException>(() => GpuGraph.Capture(stream, () => product.Launch(stream)));
-            GuardingAllocator.Of(device).FailAfter(null);
+            GpuException refused = GuardingAllocator.Of(device).Refusing(allocations, () => GpuGraph.Capture(stream, () => product.Launch(stream)));
             Assert.Equal((GpuFault.OutOfMemory, 0), (refused.Fault, device.Ledger.ScratchBytes));
         }
         using (GpuGraph graph = GpuGraph.Capture(stream, () => product.Launch(stream)))
@@ -141,6 +145,103 @@ public sealed class SplitGraphTests
             Assert.Equal(product.Expected, product.Result(stream));
         }
         Assert.Equal(0, device.Ledger.ScratchBytes);
+        product.Launch(stream);
+        Assert.Equal(product.Expected, product.Result(stream));
+    }
+
+    [Fact]
+    public void WithoutMemoryForAJoinedStreamBothStayUsable()
+    {
+        GpuDevice device = Open();
+        using SplitProduct first = new(device, 32, 1), second = new(device, 32, 2);
+        using GpuStream stream = device.CreateStream(), joined = device.CreateStream();
+        using GpuEvent fork = device.CreateEvent();
+        // Two allocations for the first stream, one of two for the other.
+        GpuException refused = GuardingAllocator.Of(device).Refusing(3, () => GpuGraph.Capture(stream, () =>
+        {
+            first.Launch(stream);
+            fork.Record(stream);
+            joined.WaitFor(fork);
+            second.Launch(joined);
+        }));
+        Assert.Equal((GpuFault.OutOfMemory, 0), (refused.Fault, device.Ledger.ScratchBytes));
+        first.Launch(stream);
+        second.Launch(joined);
+        Assert.Equal((first.Expected, second.Expected), (first.Result(stream), second.Result(joined)), ByValue);
+    }
+
+    [Fact]
+    public void ThreadsRecordAndReplayAtOnce()
+    {
+        const int Threads = 4;
+        GpuDevice device = Open();
+        SplitProduct[] products = [.. Enumerable.Range(0, Threads).Select(i => new SplitProduct(device, 32, i))];
+        var failures = new System.Collections.Concurrent.ConcurrentQueue<Exception>();
+        Thread[] threads = [.. products.Select(product => new Thread(() =>
+        {
+            try
+            {
+                using GpuStream stream = device.CreateStream();
+                for (int i = 0; i < 10; i++)
+                {
+                    using GpuGraph graph = GpuGraph.Capture(stream, () => product.Launch(stream));
+                    graph.Replay(stream);
+                    Assert.Equal(product.Expected, product.Result(stream));
+                    product.Launch(stream);
+                    Assert.Equal(product.Expected, product.Result(stream));
+                }
+            }
+            catch (Exception e)
+            {
+                failures.Enqueue(e);
+            }
+        }))];
+        Array.ForEach(threads, thread => thread.Start());
+        Array.ForEach(threads, thread => thread.Join());
+        Array.ForEach(products, product => product.Dispose());
+        Assert.Empty(failures);
+        Assert.Equal(0, device.Ledger.ScratchBytes);
+    }
+
+    [Fact]
+    public void AGraphIsReplayedOnTwoStreamsInTurnWithoutWaiting()
+    {
+        GpuDevice device = Open();
+        using var product = new SplitProduct(device, 32);
+        using GpuStream stream = device.CreateStream(), other = device.CreateStream();
+        GpuGraph graph = GpuGraph.Capture(stream, () => product.Launch(stream));
+        for (int i = 0; i < Repeats; i++)
+        {
+            graph.Replay(stream);
+            graph.Replay(other);
+        }
+        // Waits for both: the memory of their sums is returned.
+        graph.Dispose();
+        Assert.Equal(product.Expected, product.Result(other));
+        Assert.Equal(0, device.Ledger.ScratchBytes);
+    }
+
+    [Fact]
+    public void ARecordingThatWasGivenUpSaysSo()
+    {
+        GpuDevice device = Open();
+        using var product = new SplitProduct(device, 32);
+        using GpuStream stream = device.CreateStream();
+        GpuException refused = Assert.Throws<GpuException>(() => GpuGraph.Capture(stream, () =>
+        {
+            product.Launch(stream);
+            try
+            {
+                stream.Synchronize();
+            }
+            catch (GpuException)
+            {
+                // What nobody should do: go on after a call that cannot be recorded.
+            }
+            product.Launch(stream);
+        }));
+        Assert.Equal(GpuFault.Driver, refused.Fault);
+        Assert.Contains("given up", refused.Message, StringComparison.Ordinal);
         product.Launch(stream);
         Assert.Equal(product.Expected, product.Result(stream));
     }

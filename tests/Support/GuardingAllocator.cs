@@ -62,6 +62,20 @@ internal sealed unsafe class GuardingAllocator : DeviceAllocator
     /// <summary>Lets so many more allocations succeed; null lets all.</summary>
     public void FailAfter(int? allocations) => allocationsLeft = allocations ?? long.MaxValue;
 
+    /// <summary>The fault of a call during which so many allocations succeed and no more.</summary>
+    public GpuException Refusing(int allocations, Action call)
+    {
+        FailAfter(allocations);
+        try
+        {
+            return Assert.Throws<GpuException>(call);
+        }
+        finally
+        {
+            FailAfter(null);
+        }
+    }
+
     public override DeviceMemory Allocate(GpuDevice device, in BufferSize size)
     {
         Count();

@@ -48,6 +48,9 @@ internal static unsafe partial class CudaDriver
     /// <summary>CU_STREAM_CAPTURE_STATUS_NONE.</summary>
     public const int NotCapturing = 0;
 
+    /// <summary>CU_STREAM_CAPTURE_STATUS_INVALIDATED: a call that cannot be recorded has ended the capture.</summary>
+    public const int CaptureInvalidated = 2;
+
     /// <summary>CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN.</summary>
     public const int MaxSharedPerBlockOptIn = 97;
 
