@@ -32,11 +32,51 @@ public sealed class GemmTests
             {
                 foreach ((int m, int n, int k) in new[] { (info.M, info.N, 64), (info.M + 1, info.N - 1, 608), (info.M - 1, info.N + 1, 1056), (3, 2 * info.N, 2080) })
                     Check(device, format, tile, (m, n, k));
+                // More tiles than multiprocessors, a few of them taken apart.
+                if (info.Parts > 1)
+                    Check(device, format, tile, ((device.MultiprocessorCount / 7 * info.M) + 3, (8 * info.N) - 5, 96));
             }
             else
             {
                 Check(device, format, tile, info.M <= 32 ? (info.M + 1, 9, 928) : (info.M - 31, info.N - 7, 96));
             }
+        }
+    }
+
+    // Eight warps, the last four of which multiply a turn later; more turns than stages; the last tile taken apart.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void WarpsThatMultiplyLaterSeeTheSameStages(TestDevice which)
+    {
+        using GpuDevice? eight = which == TestDevice.Cuda ? null : TestDevices.Open(which, warps: 8);
+        GpuDevice device = eight ?? TestDevices.Get(which);
+        Check(device, WeightFormat.Fp8Block, GemmTile.M128N256K64, (33, 41, 352));
+    }
+
+    // Blocks of scales from 0 over subnormal ones to large ones, each alone in a row of x, and all together.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, new[] { 1f, 0f, 3e-38f, 1e-41f, 0.3f, 0f, 1e-5f, 300f, -2f, 5e-20f })]
+    [InlineData(TestDevice.CpuWarp32, new[] { 0f, 2e30f, 1f, 3e25f, 0f })]
+    [InlineData(TestDevice.Cuda, new[] { 1f, 0f, 3e-38f, 1e-41f, 0.3f, 0f, 1e-5f, 300f, -2f, 5e-20f })]
+    [InlineData(TestDevice.Cuda, new[] { 0f, 2e30f, 1f, 3e25f, 0f })]
+    public void ScalesOfAnySizeMultiplyWhatIsTheirs(TestDevice which, float[] scales)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        int n = 24, k = scales.Length * 64, m = scales.Length + 1;
+        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(n * k, 3, 0.1f), n, k, WeightFormat.Fp8Block, new ScaleBlock(32, 64));
+        scales.CopyTo(w.Scales, 0);
+        BFloat16[] x = RandomData.GaussianBf16(m * k, 4);
+        for (int row = 0; row < m - 1; row++)
+            for (int column = 0; column < k; column++)
+                if (column / 64 != row)
+                    x[(row * k) + column] = default;
+        double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
+        foreach (GemmTile tile in new[] { GemmTile.M16N64K128, GemmTile.M64N64K64 })
+        {
+            float[] y = Run(device, w, x, m, tile);
+            for (int row = 0; row < m; row++)
+                Compare.Close(y.AsSpan(row * n, n), expected.AsSpan(row * n, n), row < scales.Length && scales[row] is > 0 and < 1e-37f ? 5e-3 : Float32Tolerance);
         }
     }
 

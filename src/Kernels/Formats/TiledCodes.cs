@@ -13,6 +13,8 @@ internal readonly struct TiledFp8Native : ITiledFormat
 
     public static bool HasRowScales => false;
 
+    public static bool Rescales => false;
+
     public static bool HasOperands => false;
 
     public static bool HasMatrixScale => false;
@@ -46,6 +48,8 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
+
+    public static bool Rescales => false;
 
     public static bool HasOperands => false;
 
@@ -85,6 +89,8 @@ internal readonly struct TiledNvfp4Native : ITiledFormat
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
+
+    public static bool Rescales => false;
 
     public static bool HasOperands => false;
 
