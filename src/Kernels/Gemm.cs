@@ -124,15 +124,13 @@ internal static class Gemm
         int turns = (a.K + TTile.K - 1) >> GemmSizes.Log2(TTile.K);
         GemmPlace place = GemmProducts.Locate<TFormat, TTile, TStages, TWarp>();
         GemmCopy copy = GemmCopies.Locate<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source);
-        for (int ahead = 0; ahead < TStages.Count - 1 - GemmRescaledTurns.Late<TFormat, TTile, TStages, TWarp>(); ahead++)
+        for (int ahead = 0; ahead < TStages.Count - 1; ahead++)
         {
             (int slab, int k) = At<TFormat, TTile>(source, ahead, turns);
             Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, ahead, (slab, k));
         }
         if (TFormat.CodesPerWordShift == 1 && TFormat.Operands == TiledOperands.Bf16)
             GemmValueTurns.Multiply<TFormat, TTile, TStages, TWarp, TRows>(a, copy, shared, source.Slab, place, ref sums);
-        else if (TFormat.Rescales)
-            GemmRescaledTurns.Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, place, turns, ref sums);
         else if (TFormat.Operands == TiledOperands.Bf16)
             GemmCodeTurns.Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, place, turns, ref sums);
         else

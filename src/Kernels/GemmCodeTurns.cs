@@ -64,7 +64,7 @@ internal static class GemmCodeTurns
         }
     }
 
-    internal static GemmChunk Decode<TFormat, TWarp>(GemmCodes codes, GemmScales scales)
+    private static GemmChunk Decode<TFormat, TWarp>(GemmCodes codes, GemmScales scales)
         where TFormat : struct, ITiledFormat
         where TWarp : struct, IGemmWarp<TWarp>
     {
@@ -78,7 +78,7 @@ internal static class GemmCodeTurns
     }
 
     // Units 2t and 2t + 1 of a row of x: exchanging units keeps them neighbours.
-    internal static GemmUnitRows UnitRows(ArrayView<byte> shared, int bytes)
+    private static GemmUnitRows UnitRows(ArrayView<byte> shared, int bytes)
     {
         GemmUnitRows rows;
         rows.Even = shared.SubView(bytes, 16).Cast<uint>();
@@ -86,7 +86,7 @@ internal static class GemmCodeTurns
         return rows;
     }
 
-    internal static GemmLaneRows Rows<TTile, TWarp, TEpilogue>(int first, int firstColumn, int n)
+    private static GemmLaneRows Rows<TTile, TWarp, TEpilogue>(int first, int firstColumn, int n)
         where TTile : struct, IGemmTile
         where TWarp : struct, IGemmWarp<TWarp>
         where TEpilogue : struct, IGemmEpilogue
@@ -103,7 +103,7 @@ internal static class GemmCodeTurns
     }
 
     // What is in global memory of the 16 columns from a place: multipliers of sums, and what decoding needs. Beyond K codes are zeros, and any will do.
-    internal static GemmScales Multipliers<TFormat, TWarp>(LinearArgs a, GemmLaneRows rows, (int Slab, int K) from, ref GemmCodes codes)
+    private static GemmScales Multipliers<TFormat, TWarp>(LinearArgs a, GemmLaneRows rows, (int Slab, int K) from, ref GemmCodes codes)
         where TFormat : struct, ITiledFormat
         where TWarp : struct, IGemmWarp<TWarp>
     {
@@ -119,7 +119,7 @@ internal static class GemmCodeTurns
                 codes.LowerOperand1 = TFormat.Operand(a.ScaleTable, from.Slab, rows.Lower1, k);
             }
         }
-        if (TFormat.HasRowScales || TFormat.Rescales)
+        if (TFormat.HasRowScales)
         {
             ArrayView<uint> table = a.Scales.Cast<uint>().SubView(((long)from.Slab * a.ScaleTable.PerSlab) + (k >> a.ColumnShift));
             scales.Upper0 = Multiplier(a, table, rows.Upper0);
@@ -137,7 +137,7 @@ internal static class GemmCodeTurns
         Interop.IntAsFloat(Mem.LoadReadOnly1(ref table[(row >> a.ScaleTable.RowShift) * a.ScaleTable.Columns]));
 
     // The lane's codes of rows g, g + 8, g + 16 and g + 24 of its warp.
-    internal static void LoadCodes<TFormat, TWarp>(ArrayView<byte> shared, int bytes, ref GemmCodes codes)
+    private static void LoadCodes<TFormat, TWarp>(ArrayView<byte> shared, int bytes, ref GemmCodes codes)
         where TFormat : struct, ITiledFormat
         where TWarp : struct, IGemmWarp<TWarp>
     {

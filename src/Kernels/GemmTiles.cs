@@ -118,11 +118,6 @@ internal readonly struct FourStages : IGemmStages
     public static int Count => 4;
 }
 
-internal readonly struct FiveStages : IGemmStages
-{
-    public static int Count => 5;
-}
-
 internal readonly struct SixStages : IGemmStages
 {
     public static int Count => 6;

@@ -4,6 +4,48 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
+/// <summary>A lane's four 16-byte units of x of a pair of fragments and 64 columns: of row g of each the unit of the first eight of its 16 columns, then of the others.</summary>
+internal struct GemmUnits
+{
+    public U4 Even0, Even1, Odd0, Odd1;
+
+    private const int FragmentBytes = 8 * GemmCopies.RowBytes;
+
+    /// <summary>The first eight of the lane's 16 columns, of the pair at a constant number of bytes behind the first.</summary>
+    public void LoadEven(GemmUnitRows rows, int bytes)
+    {
+        Even0 = Mem.LoadSharedAt(ref rows.Even[0], bytes);
+        Even1 = Mem.LoadSharedAt(ref rows.Even[0], bytes + FragmentBytes);
+    }
+
+    /// <summary>The others.</summary>
+    public void LoadOdd(GemmUnitRows rows, int bytes)
+    {
+        Odd0 = Mem.LoadSharedAt(ref rows.Odd[0], bytes);
+        Odd1 = Mem.LoadSharedAt(ref rows.Odd[0], bytes + FragmentBytes);
+    }
+}
+
+/// <summary>A lane's codes of 64 columns: of each of two fragments of W the row g and the row g + 8, and what decoding needs of those rows.</summary>
+internal struct GemmCodes
+{
+    public U4 Upper0, Lower0, Upper1, Lower1;
+    public uint UpperOperand0, LowerOperand0, UpperOperand1, LowerOperand1;
+}
+
+/// <summary>Where a lane finds units of x: row g of its warp's first fragment.</summary>
+internal struct GemmUnitRows
+{
+    public ArrayView<uint> Even, Odd;
+}
+
+/// <summary>The operands of four steps with up to four fragments, and what multiplies their sums.</summary>
+internal struct GemmChunk
+{
+    public GemmFragments Step0, Step1, Step2, Step3;
+    public GemmScales Scales;
+}
+
 /// <summary>
 /// All sums of a lane: a warp's part of the tile. Compositions of <see cref="GemmTwice{T}"/> unroll the loop over x at compile
 /// time, so that sums are registers and offsets constants.
@@ -35,9 +77,6 @@ internal interface IGemmWarp<TSelf>
     /// <summary>The last pair.</summary>
     static abstract void Last<TFormat>(ref TSelf sums, GemmUnits x, GemmChunk w)
         where TFormat : struct, ITiledFormat;
-
-    /// <summary>Multiplies the sums.</summary>
-    static abstract void Scale(ref TSelf sums, GemmScales factors);
 
     /// <summary>Adds the products of 64 columns with all pairs of fragments of x, each loaded when it is multiplied.</summary>
     static abstract void Chunk<TFormat>(ref TSelf sums, GemmUnitRows rows, int bytes, GemmChunk w)
@@ -107,13 +146,6 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
             TPair.Fold(ref sums.Sums, part, scales);
         else
             sums.Sums = part;
-    }
-
-    public static void Scale(ref GemmOnce<TPair> sums, GemmScales factors)
-    {
-        TPair whole = sums.Sums;
-        sums.Sums = default;
-        TPair.Fold(ref sums.Sums, whole, factors);
     }
 
     public static void Chunk<TFormat>(ref GemmOnce<TPair> sums, GemmUnitRows rows, int bytes, GemmChunk w)
@@ -229,12 +261,6 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
 
     public static void Last<TFormat>(ref GemmTwice<T> sums, GemmUnits x, GemmChunk w)
         where TFormat : struct, ITiledFormat => T.Last<TFormat>(ref sums.Second, x, w);
-
-    public static void Scale(ref GemmTwice<T> sums, GemmScales factors)
-    {
-        T.Scale(ref sums.First, factors);
-        T.Scale(ref sums.Second, factors);
-    }
 
     public static void Chunk<TFormat>(ref GemmTwice<T> sums, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat

@@ -42,7 +42,7 @@ internal static class GemmKernels
     {
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
         AddValues(kernels);
-        AddCodes<RescaledFp8>(kernels, WeightFormat.Fp8Block);
+        AddCodes<TiledFp8>(kernels, WeightFormat.Fp8Block);
         AddCodes<TiledFp8TwoTerm>(kernels, WeightFormat.Fp8TwoTerm);
         AddCodes<TiledNvfp4>(kernels, WeightFormat.Nvfp4);
         AddCodes<TiledInt4>(kernels, WeightFormat.Int4);
@@ -70,16 +70,13 @@ internal static class GemmKernels
         Add<TFormat, Tile64x64x64, SixStages, W64x16>(kernels, format, GemmTile.M64N64K64);
         AddMain<TFormat, Tile64x128x64, SixStages, W64x32>(kernels, format, GemmTile.M64N128K64);
         AddMain<TFormat, Tile128x128x64, FourStages, W128x32>(kernels, format, GemmTile.M128N128K64);
-        // Tiles that only big products of common formats repay: every kernel is compiled for six architectures in the tests.
-        if (format == WeightFormat.Fp8Block)
-        {
-            AddInParts<TFormat, Tile128x256x64, FiveStages, W128x32, Tile128x128x64, FiveStages, W64x32>(kernels, format, GemmTile.M128N256K64);
-            Add<TFormat, Tile256x128x64, FourStages, W128x32>(kernels, format, GemmTile.M256N128K64);
-            return;
-        }
         // NVFP4's group scales take too many registers for eight such warps: 3.8 KB a thread were spilled, 13 times the time.
         if (format != WeightFormat.Nvfp4)
             Add<TFormat, Tile128x256x64, FourStages, W128x32>(kernels, format, GemmTile.M128N256K64);
+        // Tiles that only big products of common formats repay: every kernel is compiled for six architectures in the tests.
+        if (format != WeightFormat.Fp8Block)
+            return;
+        Add<TFormat, Tile256x128x64, FourStages, W128x32>(kernels, format, GemmTile.M256N128K64);
     }
 
     // Tiles that every card has the shared memory for also serve experts and gated products.
@@ -107,6 +104,7 @@ internal static class GemmKernels
         kernels.Add(new Key(format, tile), new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits));
     }
 
+    // A part has as many warps as a tile.
     private static void AddInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format, GemmTile tile)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile

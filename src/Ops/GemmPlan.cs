@@ -13,13 +13,7 @@ internal static class GemmPlan
     ];
 
     // The same of a part of a tile, in percent of the tile's.
-    private const int PartCost = 114;
-
-    // The same with FP8 weights.
-    private static readonly (GemmTile Tile, int Cost)[] WideFp8 =
-    [
-        (GemmTile.M128N128K64, 100), (GemmTile.M128N256K64, 130), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
-    ];
+    private const int PartCost = 126;
 
     // The same where they are decoded.
     private static readonly (GemmTile Tile, int Cost)[] WideCodes =
@@ -71,7 +65,7 @@ internal static class GemmPlan
             // Every block reads all of x: few wide ones read less, as long as they fill the card.
             return Tiles(shape.N, 128) * 4 >= 3L * device.Multiprocessors ? GemmTile.M64N128K64 : GemmTile.M64N64K64;
         }
-        return Least(shape.Format switch { WeightFormat.Bf16 => Wide, WeightFormat.Fp8Block => WideFp8, _ => WideCodes }, shape, device, gated, GemmTile.M64N128K64);
+        return Least(shape.Format == WeightFormat.Bf16 ? Wide : WideCodes, shape, device, gated, GemmTile.M64N128K64);
     }
 
     // The last tiles that are taken apart: those too few for all multiprocessors, if each has a part of them at most.

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Tests.Oracle;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
@@ -43,41 +44,24 @@ public sealed class GemmTests
         }
     }
 
-    // Eight warps, the last four of which multiply a turn later; more turns than stages; the last tile taken apart.
-    [Theory]
-    [InlineData(TestDevice.CpuWarp32)]
-    [InlineData(TestDevice.Cuda)]
-    public void WarpsThatMultiplyLaterSeeTheSameStages(TestDevice which)
+    // Of four tiles three are whole and one is taken apart: rows end in its second part, columns in both. On a card EveryTileMatchesTheOracle has more tiles than multiprocessors.
+    [Fact]
+    public void OnTheCpuTheLastTilesAreTakenApart()
     {
-        using GpuDevice? eight = which == TestDevice.Cuda ? null : TestDevices.Open(which, warps: 8);
-        GpuDevice device = eight ?? TestDevices.Get(which);
-        Check(device, WeightFormat.Fp8Block, GemmTile.M128N256K64, (33, 41, 352));
-    }
-
-    // Blocks of scales from 0 over subnormal ones to large ones, each alone in a row of x, and all together.
-    [Theory]
-    [InlineData(TestDevice.CpuWarp32, new[] { 1f, 0f, 3e-38f, 1e-41f, 0.3f, 0f, 1e-5f, 300f, -2f, 5e-20f })]
-    [InlineData(TestDevice.CpuWarp32, new[] { 0f, 2e30f, 1f, 3e25f, 0f })]
-    [InlineData(TestDevice.Cuda, new[] { 1f, 0f, 3e-38f, 1e-41f, 0.3f, 0f, 1e-5f, 300f, -2f, 5e-20f })]
-    [InlineData(TestDevice.Cuda, new[] { 0f, 2e30f, 1f, 3e25f, 0f })]
-    public void ScalesOfAnySizeMultiplyWhatIsTheirs(TestDevice which, float[] scales)
-    {
-        GpuDevice device = TestDevices.Get(which);
-        int n = 24, k = scales.Length * 64, m = scales.Length + 1;
-        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(n * k, 3, 0.1f), n, k, WeightFormat.Fp8Block, new ScaleBlock(32, 64));
-        scales.CopyTo(w.Scales, 0);
-        BFloat16[] x = RandomData.GaussianBf16(m * k, 4);
-        for (int row = 0; row < m - 1; row++)
-            for (int column = 0; column < k; column++)
-                if (column / 64 != row)
-                    x[(row * k) + column] = default;
-        double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
-        foreach (GemmTile tile in new[] { GemmTile.M16N64K128, GemmTile.M64N64K64 })
-        {
-            float[] y = Run(device, w, x, m, tile);
-            for (int row = 0; row < m; row++)
-                Compare.Close(y.AsSpan(row * n, n), expected.AsSpan(row * n, n), row < scales.Length && scales[row] is > 0 and < 1e-37f ? 5e-3 : Float32Tolerance);
-        }
+        using GpuDevice device = TestDevices.Open(TestDevice.CpuWarp32, warps: 8);
+        const int M = 400, N = 150, K = 40;
+        var shape = new LinearShape(M, N, K, WeightFormat.Bf16, true, 0);
+        LinearPlan plan = GemmPlan.Choose(shape, LinearDevice.Of(device) with { Multiprocessors = 3 }, gated: false, GemmTile.M256N128K64);
+        Assert.Equal((5, 3, 256), (plan.GridX, plan.WholeTiles, plan.Threads));
+        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 8, 0.1f), N, K, WeightFormat.Bf16);
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 9);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var output = GuardedBuffer<float>.Output(device, M * N);
+        LinearArgs args = Linear.CreateArgs(weights, input.View, output.View.Cast<byte>(), M, 0, float32: true);
+        args.WholeTiles = plan.WholeTiles;
+        device.Launch(GemmKernels.Get(WeightFormat.Bf16, GemmTile.M256N128K64), device.DefaultStream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args);
+        Compare.Close(output.ToArray(), MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), Float32Tolerance);
     }
 
     [Theory]

@@ -39,11 +39,6 @@ internal interface ITiledFormat
     /// <summary>Whether one float32 multiplies what 64 columns add to a row.</summary>
     static abstract bool HasRowScales { get; }
 
-    /// <summary>
-    /// Whether sums are brought to the scale of a block when it begins, instead of adding what it adds to them with one: the scale's power of two is multiplied into the codes, as the decoder's operand.
-    /// </summary>
-    static abstract bool Rescales { get; }
-
     /// <summary>Whether decoding needs an operand a row and 16 columns.</summary>
     static abstract bool HasOperands { get; }
 

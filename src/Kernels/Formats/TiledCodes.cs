@@ -13,8 +13,6 @@ internal readonly struct TiledFp8Native : ITiledFormat
 
     public static bool HasRowScales => false;
 
-    public static bool Rescales => false;
-
     public static bool HasOperands => false;
 
     public static bool HasMatrixScale => false;
@@ -48,8 +46,6 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
-
-    public static bool Rescales => false;
 
     public static bool HasOperands => false;
 
@@ -89,8 +85,6 @@ internal readonly struct TiledNvfp4Native : ITiledFormat
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
-
-    public static bool Rescales => false;
 
     public static bool HasOperands => false;
 

@@ -13,8 +13,6 @@ internal readonly struct TiledBf16 : ITiledFormat
 
     public static bool HasRowScales => false;
 
-    public static bool Rescales => false;
-
     public static bool HasOperands => false;
 
     public static bool HasMatrixScale => false;
@@ -44,8 +42,6 @@ internal readonly struct TiledFp8 : ITiledFormat
 
     public static bool HasRowScales => true;
 
-    public static bool Rescales => false;
-
     public static bool HasOperands => false;
 
     public static bool HasMatrixScale => false;
@@ -58,48 +54,15 @@ internal readonly struct TiledFp8 : ITiledFormat
 
     public static U2 DecodeInput(uint codes) => default;
 
-    public static U2 Decode(U4 codes, int step, uint operand) => Times(codes, step, TwoTo120);
-
-    /// <summary>The values of the codes times a BF16 number, twice in <paramref name="factor"/>, and 2⁻¹²⁰.</summary>
-    public static U2 Times(U4 codes, int step, uint factor)
+    public static U2 Decode(U4 codes, int step, uint operand)
     {
         // The codes 0, 2, 1, 3: pairs of neighbours are then those that bit moves decode.
         uint word = Bits.Prmt(FourBitPairs.Word(codes, step), 0, 0x3120u);
         U2 pairs = Fp8Pairs.Decode(word, 4, 4, Magnitude);
-        pairs.X = Cvt.FmaBf16x2(pairs.X, factor, MinusZero);
-        pairs.Y = Cvt.FmaBf16x2(pairs.Y, factor, MinusZero);
+        pairs.X = Cvt.FmaBf16x2(pairs.X, TwoTo120, MinusZero);
+        pairs.Y = Cvt.FmaBf16x2(pairs.Y, TwoTo120, MinusZero);
         return pairs;
     }
-}
-
-/// <summary>
-/// The same where sums are rescaled: the operand is a power of two between 1 and 2¹²⁷, twice, so that what is multiplied is a code times 2⁻¹²⁰ to 2⁷, exactly; or 0.
-/// </summary>
-internal readonly struct RescaledFp8 : ITiledFormat
-{
-    public static int CodesPerWordShift => 2;
-
-    public static TiledOperands Operands => TiledOperands.Bf16;
-
-    public static int Terms => 1;
-
-    public static bool HasRowScales => false;
-
-    public static bool Rescales => true;
-
-    public static bool HasOperands => false;
-
-    public static bool HasMatrixScale => false;
-
-    public static uint Operand(ScaleTable scales, int slab, int n, int k) => 0;
-
-    public static float MatrixScale(ScaleTable scales, int slab) => 1f;
-
-    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.Bf16(w, x, sum);
-
-    public static U2 DecodeInput(uint codes) => default;
-
-    public static U2 Decode(U4 codes, int step, uint operand) => TiledFp8.Times(codes, step, operand);
 }
 
 /// <summary>Two terms of <see cref="TiledFp8"/>.</summary>
@@ -112,8 +75,6 @@ internal readonly struct TiledFp8TwoTerm : ITiledFormat
     public static int Terms => 2;
 
     public static bool HasRowScales => true;
-
-    public static bool Rescales => false;
 
     public static bool HasOperands => false;
 
@@ -168,8 +129,6 @@ internal readonly struct TiledInt4 : ITiledFormat
 
     public static bool HasRowScales => true;
 
-    public static bool Rescales => false;
-
     public static bool HasOperands => false;
 
     public static bool HasMatrixScale => false;
@@ -211,8 +170,6 @@ internal readonly struct TiledInt4Zero : ITiledFormat
     public static int Terms => 1;
 
     public static bool HasRowScales => true;
-
-    public static bool Rescales => false;
 
     public static bool HasOperands => true;
 
@@ -258,8 +215,6 @@ internal readonly struct TiledNvfp4 : ITiledFormat
     public static int Terms => 1;
 
     public static bool HasRowScales => false;
-
-    public static bool Rescales => false;
 
     public static bool HasOperands => true;
 
