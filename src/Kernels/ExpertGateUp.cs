@@ -86,10 +86,11 @@ internal static class ExpertGateUp
     // The same for a row that is normed already, from the logits that the launch before posts. It releases this one after having waited, so the row is older than it; what is written waits.
     private static int Route(ExpertArgs a, ArrayView<byte> shared, ArrayView<int> found)
     {
-        TileRow.Copy(a.Source.X.Cast<uint>(), Row(a, shared));
-        if (Group.IdxX < 32)
+        if (Group.IdxX >= 32)
+            TileRow.CopyBesideFirst(a.Source.X.Cast<uint>(), Row(a, shared));
+        else
         {
-            RouterChoice choice = RouterSums.Select(RouterSums.AwaitPosts(a.Router, (Grid.IdxX + Grid.IdxY) % RouterPosts.Copies), Grid.IdxY + 1);
+            RouterChoice choice = RouterSums.Select(RouterSums.AwaitPosts(a.Router, (Grid.IdxX + Grid.IdxY) & (RouterPosts.Copies - 1)), Grid.IdxY + 1);
             if (StoresRouting(a))
                 RouterSums.Keep(Choice(found), choice);
             if (Group.IdxX == 0)

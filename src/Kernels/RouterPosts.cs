@@ -32,7 +32,7 @@ internal static class RouterPosts
 {
     public const int Threads = 128;
 
-    /// <summary>Copies of the logits.</summary>
+    /// <summary>Copies of the logits, a power of two.</summary>
     public const int Copies = 16;
 
     private const int Warps = Threads / 32;

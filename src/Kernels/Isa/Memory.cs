@@ -52,10 +52,6 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.u32 %d, [%g0];")]
     public static uint LoadRelaxed(ref uint p) => Volatile.Read(ref p);
 
-    /// <summary>Loads four words that other blocks may be writing, each by itself.</summary>
-    [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.v4.u32 %d, [%g0];")]
-    public static U4 LoadRelaxedFour(ref uint p) => Load<U4>(ref p, "ld.relaxed.gpu.global.v4.u32");
-
     /// <summary>Stores 4 bytes that another block may be waiting for. Nothing else is ordered by it.</summary>
     [IntrinsicImplementation, Ptx("st.relaxed.gpu.global.u32 [%g0], %1;")]
     public static void StoreRelaxed(ref uint p, uint v) => Volatile.Write(ref p, v);
