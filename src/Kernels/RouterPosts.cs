@@ -50,6 +50,7 @@ internal static class RouterPosts
         long row = (long)Grid.IdxX * words;
         U4 w0 = first < words ? Mem.LoadReadOnly(ref weights[row + first]) : default, w1 = second < words ? Mem.LoadReadOnly(ref weights[row + second]) : default;
         GridDependency.Wait();
+        // Not before: ExpertGateUp reads x as soon as it is released.
         GridDependency.Release();
         U4 x0 = first < words ? Mem.LoadL2(ref x[first]) : default, x1 = second < words ? Mem.LoadL2(ref x[second]) : default;
         for (int i = (Grid.IdxX * Threads) + Group.IdxX; i < a.Announced.Length; i += Grid.DimX * Threads)

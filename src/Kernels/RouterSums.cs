@@ -185,8 +185,16 @@ internal static class RouterSums
                 return choice;
         }
         GridDependency.Wait();
-        return LoadPosts(a, copy);
+        RouterChoice last = LoadPosts(a, copy);
+        last.Sum0 = Posted(last.Sum0);
+        last.Sum1 = Posted(last.Sum1);
+        last.Sum2 = Posted(last.Sum2);
+        last.Sum3 = Posted(last.Sum3);
+        return last;
     }
+
+    // What was not posted by the end of the launch is not chosen before anything that was.
+    private static float Posted(float logit) => Interop.FloatAsInt(logit) == 0 ? float.NegativeInfinity : logit;
 
     private static RouterChoice LoadPosts(RouterArgs a, int copy)
     {

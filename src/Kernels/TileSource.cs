@@ -98,8 +98,10 @@ internal static class TileRow
             int i1 = IntrinsicMath.Min(i + step, last), i2 = IntrinsicMath.Min(i + (2 * step), last);
             U4 first = Mem.LoadL2(ref x[i]), second = Mem.LoadL2(ref x[i1]), third = Mem.LoadL2(ref x[i2]);
             Mem.StoreShared(ref row[i], first);
-            Mem.StoreShared(ref row[i1], second);
-            Mem.StoreShared(ref row[i2], third);
+            if (i + step <= last)
+                Mem.StoreShared(ref row[i1], second);
+            if (i + (2 * step) <= last)
+                Mem.StoreShared(ref row[i2], third);
         }
     }
 

@@ -90,6 +90,22 @@ public sealed class ExpertMlpTests
         Assert.Equal(fed, run.ApplyFed(normalize, out _));
     }
 
+    // More of a row than the threads of a block ask for at once, on both sides of the router's and of the copies' turns.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 1088, 16, 3)]
+    [InlineData(TestDevice.Cuda, 1088, 16, 3)]
+    [InlineData(TestDevice.Cuda, 2048, 128, 8)]
+    [InlineData(TestDevice.Cuda, 2304, 16, 3)]
+    [InlineData(TestDevice.Cuda, 4224, 40, 8)]
+    public void OneNormedTokenOfALongRowIsRoutedByItsRouter(TestDevice which, int hidden, int experts, int topK)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Bf16, 1, topK, (hidden, 64, experts));
+        float[] fed = run.ApplyFed(true, out float[] logits);
+        run.Route(logits, true);
+        Compare.Close(fed, run.Oracle(normed: false), 3e-3);
+        Assert.Equal(fed, run.ApplyFed(true, out _));
+    }
+
     public static TheoryData<TestDevice, WeightFormat, bool> FedCases
     {
         get

@@ -142,8 +142,17 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
         if (count == 1 && RoutesItself(layer))
         {
-            DecodeLinear.Feed(stream, layer.Router!, workspace.Normed, workspace.RouterPosts);
-            ExpertMlp.ApplyFed(stream, layer.Experts!.Value, new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb), workspace.RouterPosts, workspace.Normed, workspace.Activated, workspace.Residual);
+            try
+            {
+                DecodeLinear.Feed(stream, layer.Router!, workspace.Normed, workspace.RouterPosts);
+                ExpertMlp.ApplyFed(stream, layer.Experts!.Value, new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb), workspace.RouterPosts, workspace.Normed, workspace.Activated, workspace.Residual);
+            }
+            catch
+            {
+                // Logits that nobody has read would be taken for the next token's.
+                workspace.RouterPosts.Fill(stream, 0);
+                throw;
+            }
             RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, config.Experts));
             return;
         }

@@ -1,0 +1,106 @@
+using GpuKit.Ilgpu.Tests.Support;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Layers of experts whose launches overlap in a graph: logits and choices that the launch before posts are its own, never those of the layer or the token before.</summary>
+public sealed class FedGraphTests
+{
+    private const int Hidden = 256, Width = 128, Experts = 32, TopK = 8, Layers = 20, Kinds = 3, Replays = 20;
+
+    [Theory]
+    [InlineData(true, true)]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    [InlineData(false, false)]
+    public void ReplayedLayersAreTheSameLaunches(bool norms, bool overlap)
+    {
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using var chain = new Chain(device, norms);
+        using GpuStream stream = device.CreateStream();
+        chain.Begin(stream, 0);
+        chain.Run(stream);
+        using GpuGraph graph = GpuGraph.Capture(stream, () => chain.Run(stream), overlap);
+        for (int replay = 0; replay < Replays; replay++)
+        {
+            chain.Begin(stream, replay);
+            chain.Run(stream);
+            (float[] residual, int[] chosen, float[] logits) = chain.End(stream);
+            chain.Begin(stream, replay);
+            graph.Replay(stream);
+            (float[] replayed, int[] replayedChosen, float[] replayedLogits) = chain.End(stream);
+            Assert.Equal(chosen, replayedChosen);
+            Assert.Equal(logits, replayedLogits);
+            Assert.Equal(residual, replayed);
+            // Layers choose for themselves, and tokens, too.
+            Assert.True(Enumerable.Range(0, Layers - 1).Count(i => !chosen.AsSpan(i * TopK, TopK).SequenceEqual(chosen.AsSpan((i + 1) * TopK, TopK))) > Layers / 2);
+        }
+    }
+
+    /// <summary>One token through many layers of a few kinds, by the launches that a session makes.</summary>
+    private sealed class Chain : IDisposable
+    {
+        private readonly bool norms;
+        private readonly QuantizedMatrix[] routers, gateUps, downs;
+        private readonly DeviceBuffer<BFloat16> gain, x, activated;
+        private readonly DeviceBuffer<float> residual, shares, logits;
+        private readonly DeviceBuffer<int> chosen;
+        private readonly DeviceBuffer<uint> posts;
+
+        public Chain(GpuDevice device, bool norms)
+        {
+            this.norms = norms;
+            QuantizedMatrix Matrix(int n, int k, int count, WeightFormat format, int seed)
+            {
+                ScaleBlock? block = format == WeightFormat.Fp8Block ? new ScaleBlock(32, 64) : null;
+                var matrix = new QuantizedMatrix(device, format, n, k, count, block);
+                for (int e = 0; e < count; e++)
+                    matrix.Write(e, 0, Quantizer.Quantize(RandomData.Gaussian(n * k, seed + e, 1 / MathF.Sqrt(k)), n, k, format, block));
+                return matrix;
+            }
+            routers = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(Experts, Hidden, 1, WeightFormat.Bf16, 10_000 * i))];
+            gateUps = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(2 * Width, Hidden, Experts, WeightFormat.Fp8Block, (10_000 * i) + 1000))];
+            downs = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(Hidden, Width, Experts, WeightFormat.Fp8Block, (10_000 * i) + 2000))];
+            gain = device.Upload<BFloat16>(RandomData.GaussianBf16(Hidden, 1));
+            x = device.Upload<BFloat16>(new BFloat16[Hidden]);
+            activated = device.Allocate<BFloat16>(TopK * Width);
+            residual = device.Allocate<float>(Hidden);
+            shares = device.Allocate<float>(Layers * TopK);
+            logits = device.Allocate<float>(Layers * Experts);
+            chosen = device.Allocate<int>(Layers * TopK);
+            posts = device.Upload<uint>(new uint[DecodeLinear.PostsLength(Experts)]);
+        }
+
+        public void Begin(GpuStream stream, int token)
+        {
+            residual.CopyFrom(stream, RandomData.Gaussian(Hidden, 100 + token));
+            x.CopyFrom(stream, RandomData.GaussianBf16(Hidden, 200 + token));
+            logits.Fill(stream, 0xFF);
+            chosen.Fill(stream, 0xFF);
+        }
+
+        public void Run(GpuStream stream)
+        {
+            for (int i = 0; i < Layers; i++)
+            {
+                if (norms)
+                    RmsNorm.Apply(stream, residual, gain, x, new(1, Hidden, 1e-6f));
+                DecodeLinear.Feed(stream, routers[i % Kinds], x, posts);
+                var routing = new TokenRouting(chosen.View.SubView(i * TopK, TopK), shares.View.SubView(i * TopK, TopK), TopK);
+                var token = new RoutedToken(routing, logits.View.SubView(i * Experts, Experts), true);
+                ExpertMlp.ApplyFed(stream, new ExpertStack(gateUps[i % Kinds], downs[i % Kinds]), token, posts, x, activated, residual);
+            }
+        }
+
+        public (float[] Residual, int[] Chosen, float[] Logits) End(GpuStream stream)
+        {
+            Assert.DoesNotContain(posts.ToArray(stream).Take(DecodeLinear.PostsLength(Experts) - DecodeLinear.PostsLength(0)), word => word != 0);
+            return (residual.ToArray(stream), chosen.ToArray(stream), logits.ToArray(stream));
+        }
+
+        public void Dispose()
+        {
+            foreach (IDisposable own in (IDisposable[])[.. routers, .. gateUps, .. downs, gain, x, activated, residual, shares, logits, chosen, posts])
+                own.Dispose();
+        }
+    }
+}
