@@ -79,6 +79,8 @@ internal sealed class GemmBench
             return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
         LinearDevice device = LinearDevice.Of(stream.Device);
         var ways = new List<Way>();
+        if (Environment.GetEnvironmentVariable("GPUKIT_KINDS") is { } kinds)
+            return kinds.Split(',').Select(k => new Way(Hopper: Enum.Parse<HopperTileKind>(k.Split(':')[0]), Clusters: k.Contains(':'))).Where(w => HopperPlan.IsFp8(w.Hopper!.Value) == product.Activation is not null);
         if (product.Activation is null)
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
         var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);

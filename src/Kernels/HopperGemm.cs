@@ -134,6 +134,9 @@ internal static class HopperGemm
         uint rows = TProduct.SharesRows ? 0 : (uint)(warpgroup * WarpgroupRows * StepBytes);
         uint columns = (uint)((TileRows<TProduct>() + (TProduct.SharesRows ? warpgroup * TProduct.Columns : 0)) * StepBytes);
         uint slabs = shared + (uint)(Slabs<TProduct>() + (warpgroup * HopperStore.Bytes));
+        bool ordered = TProduct.Mode is 1 or 2;
+        if (ordered && warpgroup == 1)
+            Warpgroup.GiveTurn(HopperSums.FirstTurn);
         for (int tile = first; tile < a.RowTiles * a.ColumnTiles; tile += stride)
         {
             HopperTile place = HopperTile.Locate<TProduct, TCluster>(a, tile, rank);
@@ -141,12 +144,16 @@ internal static class HopperGemm
                 place.Column += warpgroup * TProduct.Columns;
             else
                 place.Row += warpgroup * WarpgroupRows;
-            if (TProduct.IsScaled)
+            if (TProduct.Mode == 3)
+                HopperSums.Halves<TProduct, TCluster>(a, place, (shared + rows, shared + columns), full, empty, ref ring);
+            else if (TProduct.IsScaled)
                 HopperSums.Scaled<TProduct, TCluster>(a, place, (shared + rows, shared + columns), full, empty, ref ring);
             else
                 HopperSums.Plain<TProduct, TCluster>(a, (shared + rows, shared + columns), full, empty, ref ring);
             HopperStore.Tile<TOutput>(a, place, slabs, warpgroup, TProduct.Columns);
         }
+        if (ordered && warpgroup == 0)
+            Warpgroup.AwaitTurn(HopperSums.FirstTurn);
         // Shared memory stays until the last stores have read it.
         if ((Group.IdxX & (Warpgroup.Threads - 1)) == 0)
             Tma.WaitRead(0);

@@ -20,8 +20,14 @@ internal interface IHopperProduct
     /// <summary>Whether the sums of 128 columns of K are scaled and added to totals (block-scaled FP8).</summary>
     static abstract bool IsScaled { get; }
 
-    /// <summary>One step along K: 128 bytes of each row.</summary>
+    static abstract int Mode { get; }
+
+    /// <summary>One step along K: 128 bytes of each row; with scales half of one.</summary>
     static abstract void Multiply(ulong a, ulong b, uint adds);
+
+    static abstract void Lower(ulong a, ulong b);
+
+    static abstract void Upper(ulong a, ulong b);
 }
 
 /// <summary>BF16, 128 × 256 a block: the least traffic a product.</summary>
@@ -37,7 +43,17 @@ internal readonly struct HopperBf16N256 : IHopperProduct
 
     public static bool IsScaled => false;
 
+    public static int Mode => 0;
+
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N256(a, b, adds);
+
+    public static void Lower(ulong a, ulong b)
+    {
+    }
+
+    public static void Upper(ulong a, ulong b)
+    {
+    }
 }
 
 /// <summary>BF16, 128 × 192 a block: where that divides the work among the multiprocessors better.</summary>
@@ -53,7 +69,43 @@ internal readonly struct HopperBf16N192 : IHopperProduct
 
     public static bool IsScaled => false;
 
+    public static int Mode => 0;
+
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N192(a, b, adds);
+
+    public static void Lower(ulong a, ulong b)
+    {
+    }
+
+    public static void Upper(ulong a, ulong b)
+    {
+    }
+}
+
+/// <summary>BF16, 128 × 160 a block: the same.</summary>
+internal readonly struct HopperBf16N160 : IHopperProduct
+{
+    public static int Columns => 160;
+
+    public static bool SharesRows => false;
+
+    public static int Stages => 5;
+
+    public static int ElementShift => 1;
+
+    public static bool IsScaled => false;
+
+    public static int Mode => 0;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N160(a, b, adds);
+
+    public static void Lower(ulong a, ulong b)
+    {
+    }
+
+    public static void Upper(ulong a, ulong b)
+    {
+    }
 }
 
 /// <summary>BF16, 128 × 128 a block.</summary>
@@ -69,7 +121,43 @@ internal readonly struct HopperBf16N128 : IHopperProduct
 
     public static bool IsScaled => false;
 
+    public static int Mode => 0;
+
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N128(a, b, adds);
+
+    public static void Lower(ulong a, ulong b)
+    {
+    }
+
+    public static void Upper(ulong a, ulong b)
+    {
+    }
+}
+
+/// <summary>BF16, 64 × 160 a block: for few rows.</summary>
+internal readonly struct HopperBf16N80 : IHopperProduct
+{
+    public static int Columns => 80;
+
+    public static bool SharesRows => true;
+
+    public static int Stages => 6;
+
+    public static int ElementShift => 1;
+
+    public static bool IsScaled => false;
+
+    public static int Mode => 0;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N80(a, b, adds);
+
+    public static void Lower(ulong a, ulong b)
+    {
+    }
+
+    public static void Upper(ulong a, ulong b)
+    {
+    }
 }
 
 /// <summary>BF16, 64 × 128 a block: for few rows or few columns.</summary>
@@ -85,39 +173,131 @@ internal readonly struct HopperBf16N64 : IHopperProduct
 
     public static bool IsScaled => false;
 
+    public static int Mode => 0;
+
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N64(a, b, adds);
+
+    public static void Lower(ulong a, ulong b)
+    {
+    }
+
+    public static void Upper(ulong a, ulong b)
+    {
+    }
 }
 
-/// <summary>FP8 × FP8 with a scale a row and 128 columns of x and a block of W, 128 × 128 a block.</summary>
-internal readonly struct HopperFp8N128 : IHopperProduct
+/// <summary>FP8 × FP8.</summary>
+internal readonly struct HopperFp8<TWidth, TMode> : IHopperProduct
+    where TWidth : struct, IFp8Width
+    where TMode : struct, IFp8Mode
+{
+    public static int Columns => TWidth.Columns;
+
+    public static bool SharesRows => false;
+
+    public static int Stages => TWidth.Stages;
+
+    public static int ElementShift => 0;
+
+    public static bool IsScaled => true;
+
+    public static int Mode => TMode.Mode;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => TWidth.Multiply(a, b, adds);
+
+    public static void Lower(ulong a, ulong b) => TWidth.Lower(a, b);
+
+    public static void Upper(ulong a, ulong b) => TWidth.Upper(a, b);
+}
+
+internal interface IFp8Mode
+{
+    static abstract int Mode { get; }
+}
+
+internal readonly struct Free : IFp8Mode
+{
+    public static int Mode => 0;
+}
+
+internal readonly struct Early : IFp8Mode
+{
+    public static int Mode => 1;
+}
+
+internal readonly struct Late : IFp8Mode
+{
+    public static int Mode => 2;
+}
+
+internal readonly struct Halved : IFp8Mode
+{
+    public static int Mode => 3;
+}
+
+internal interface IFp8Width
+{
+    static abstract int Columns { get; }
+
+    static abstract int Stages { get; }
+
+    static abstract void Multiply(ulong a, ulong b, uint adds);
+
+    static abstract void Lower(ulong a, ulong b);
+
+    static abstract void Upper(ulong a, ulong b);
+}
+
+internal readonly struct Fp8N128 : IFp8Width
 {
     public static int Columns => 128;
 
-    public static bool SharesRows => false;
-
     public static int Stages => 6;
 
-    public static int ElementShift => 0;
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N128(a, b, adds);
 
-    public static bool IsScaled => true;
+    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower64(a, b, 0);
 
-    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyFp8N128(a, b, adds);
+    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper64(a, b + 512, 0);
 }
 
-/// <summary>The same, 128 × 192 a block: a fifth less traffic a product.</summary>
-internal readonly struct HopperFp8N192 : IHopperProduct
+internal readonly struct Fp8N160 : IFp8Width
+{
+    public static int Columns => 160;
+
+    public static int Stages => 5;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N160(a, b, adds);
+
+    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower96(a, b, 0);
+
+    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper80(a, b + 768, 0);
+}
+
+internal readonly struct Fp8N176 : IFp8Width
+{
+    public static int Columns => 176;
+
+    public static int Stages => 5;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N176(a, b, adds);
+
+    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower96(a, b, 0);
+
+    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper80(a, b + 768, 0);
+}
+
+internal readonly struct Fp8N192 : IFp8Width
 {
     public static int Columns => 192;
 
-    public static bool SharesRows => false;
-
     public static int Stages => 4;
 
-    public static int ElementShift => 0;
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N192(a, b, adds);
 
-    public static bool IsScaled => true;
+    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower96(a, b, 0);
 
-    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyFp8N192(a, b, adds);
+    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper96(a, b + 768, 0);
 }
 
 /// <summary>How many blocks work on neighbouring rows and share the tile of W.</summary>
@@ -144,8 +324,8 @@ internal interface IHopperOutput
     /// <summary>Columns of a slab: 128 bytes.</summary>
     static abstract int SlabColumns { get; }
 
-    /// <summary>Writes slab <paramref name="slab"/> of the totals to shared memory.</summary>
-    static abstract void Store(int slab, uint to);
+    /// <summary>Writes the slab of the totals that begins with a column to shared memory.</summary>
+    static abstract void Store(int column, uint to);
 }
 
 /// <summary>BF16, rounded to nearest even.</summary>
@@ -153,16 +333,22 @@ internal readonly struct HopperBf16Output : IHopperOutput
 {
     public static int SlabColumns => 64;
 
-    public static void Store(int slab, uint to)
+    public static void Store(int column, uint to)
     {
-        if (slab == 0)
+        if (column == 0)
             WgmmaStore.Bf16Slab0(to);
-        else if (slab == 1)
+        else if (column == 64)
             WgmmaStore.Bf16Slab1(to);
-        else if (slab == 2)
+        else if (column == 128)
             WgmmaStore.Bf16Slab2(to);
-        else
+        else if (column == 192)
             WgmmaStore.Bf16Slab3(to);
+        else if (column == 16)
+            WgmmaStore.Bf16From16(to);
+        else if (column == 96)
+            WgmmaStore.Bf16From96(to);
+        else
+            WgmmaStore.Bf16From112(to);
     }
 }
 
@@ -171,23 +357,27 @@ internal readonly struct HopperFloat32Output : IHopperOutput
 {
     public static int SlabColumns => 32;
 
-    public static void Store(int slab, uint to)
+    public static void Store(int column, uint to)
     {
-        if (slab == 0)
+        if (column == 0)
             WgmmaStore.Float32Slab0(to);
-        else if (slab == 1)
+        else if (column == 32)
             WgmmaStore.Float32Slab1(to);
-        else if (slab == 2)
+        else if (column == 64)
             WgmmaStore.Float32Slab2(to);
-        else if (slab == 3)
+        else if (column == 96)
             WgmmaStore.Float32Slab3(to);
-        else if (slab == 4)
+        else if (column == 128)
             WgmmaStore.Float32Slab4(to);
-        else if (slab == 5)
+        else if (column == 160)
             WgmmaStore.Float32Slab5(to);
-        else if (slab == 6)
+        else if (column == 192)
             WgmmaStore.Float32Slab6(to);
-        else
+        else if (column == 224)
             WgmmaStore.Float32Slab7(to);
+        else if (column == 48)
+            WgmmaStore.Float32From48(to);
+        else
+            WgmmaStore.Float32From144(to);
     }
 }

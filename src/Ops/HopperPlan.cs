@@ -9,8 +9,23 @@ internal enum HopperTileKind
     Bf16N192,
     Bf16N128,
     Bf16N64,
+    Bf16N160,
+    Bf16N80,
     Fp8N128,
     Fp8N192,
+    Fp8N128Early,
+    Fp8N128Late,
+    Fp8N128Halves,
+    Fp8N160,
+    Fp8N160Early,
+    Fp8N160Late,
+    Fp8N176,
+    Fp8N176Early,
+    Fp8N176Late,
+    Fp8N176Halves,
+    Fp8N192Early,
+    Fp8N192Late,
+    Fp8N192Halves,
 }
 
 /// <summary>How a product is spread over a Hopper card: a pure function of shape and device.</summary>
@@ -27,7 +42,7 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
     private const int ScaleExtent = 128;
 
     /// <summary>Whether a tile is of FP8 codes on both sides.</summary>
-    public static bool IsFp8(HopperTileKind kind) => kind is HopperTileKind.Fp8N128 or HopperTileKind.Fp8N192;
+    public static bool IsFp8(HopperTileKind kind) => kind >= HopperTileKind.Fp8N128;
 
     /// <summary>Rows and columns of a tile.</summary>
     public static (int Rows, int Columns) Size(HopperTileKind kind) => kind switch
@@ -36,8 +51,9 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
         HopperTileKind.Bf16N192 => (HopperGemm.TileRows<HopperBf16N192>(), HopperGemm.TileColumns<HopperBf16N192>()),
         HopperTileKind.Bf16N128 => (HopperGemm.TileRows<HopperBf16N128>(), HopperGemm.TileColumns<HopperBf16N128>()),
         HopperTileKind.Bf16N64 => (HopperGemm.TileRows<HopperBf16N64>(), HopperGemm.TileColumns<HopperBf16N64>()),
-        HopperTileKind.Fp8N128 => (HopperGemm.TileRows<HopperFp8N128>(), HopperGemm.TileColumns<HopperFp8N128>()),
-        _ => (HopperGemm.TileRows<HopperFp8N192>(), HopperGemm.TileColumns<HopperFp8N192>()),
+        HopperTileKind.Bf16N160 => (HopperGemm.TileRows<HopperBf16N160>(), HopperGemm.TileColumns<HopperBf16N160>()),
+        HopperTileKind.Bf16N80 => (HopperGemm.TileRows<HopperBf16N80>(), HopperGemm.TileColumns<HopperBf16N80>()),
+        _ => (128, int.Parse(kind.ToString().Substring(4, 3))),
     };
 
     // Relative time of one step along K of a tile on a multiprocessor that is one of many at work, from docs/results (nanoseconds on an H200).
