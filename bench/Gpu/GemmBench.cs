@@ -112,7 +112,7 @@ internal sealed class GemmBench
             operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way);
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way, name);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -140,13 +140,13 @@ internal sealed class GemmBench
         });
     }
 
-    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, Way way)
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, Way way, string name)
     {
         KernelCache kernels = stream.Device.Kernels;
         if (mixed is { } decoding)
             return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
         if (hopper is { } chosen)
-            return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
+            return ($"Hopper {(name == ReportGemm.Swept ? chosen.Kind.ToString() : chosen.Kind.ToString().Replace("Early", "").Replace("Late", ""))}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (shape.Activations is not null)
         {

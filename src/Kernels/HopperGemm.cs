@@ -144,9 +144,7 @@ internal static class HopperGemm
                 place.Column += warpgroup * TProduct.Columns;
             else
                 place.Row += warpgroup * WarpgroupRows;
-            if (TProduct.Mode == 3)
-                HopperSums.Halves<TProduct, TCluster>(a, place, (shared + rows, shared + columns), full, empty, ref ring);
-            else if (TProduct.IsScaled)
+            if (TProduct.IsScaled)
                 HopperSums.Scaled<TProduct, TCluster>(a, place, (shared + rows, shared + columns), full, empty, ref ring);
             else
                 HopperSums.Plain<TProduct, TCluster>(a, (shared + rows, shared + columns), full, empty, ref ring);

@@ -24,10 +24,6 @@ internal interface IHopperProduct
 
     /// <summary>One step along K: 128 bytes of each row; with scales half of one.</summary>
     static abstract void Multiply(ulong a, ulong b, uint adds);
-
-    static abstract void Lower(ulong a, ulong b);
-
-    static abstract void Upper(ulong a, ulong b);
 }
 
 /// <summary>BF16, 128 × 256 a block: the least traffic a product.</summary>
@@ -46,14 +42,6 @@ internal readonly struct HopperBf16N256 : IHopperProduct
     public static int Mode => 0;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N256(a, b, adds);
-
-    public static void Lower(ulong a, ulong b)
-    {
-    }
-
-    public static void Upper(ulong a, ulong b)
-    {
-    }
 }
 
 /// <summary>BF16, 128 × 192 a block: where that divides the work among the multiprocessors better.</summary>
@@ -72,14 +60,6 @@ internal readonly struct HopperBf16N192 : IHopperProduct
     public static int Mode => 0;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N192(a, b, adds);
-
-    public static void Lower(ulong a, ulong b)
-    {
-    }
-
-    public static void Upper(ulong a, ulong b)
-    {
-    }
 }
 
 /// <summary>BF16, 128 × 160 a block: the same.</summary>
@@ -98,14 +78,6 @@ internal readonly struct HopperBf16N160 : IHopperProduct
     public static int Mode => 0;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N160(a, b, adds);
-
-    public static void Lower(ulong a, ulong b)
-    {
-    }
-
-    public static void Upper(ulong a, ulong b)
-    {
-    }
 }
 
 /// <summary>BF16, 128 × 128 a block.</summary>
@@ -124,14 +96,6 @@ internal readonly struct HopperBf16N128 : IHopperProduct
     public static int Mode => 0;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N128(a, b, adds);
-
-    public static void Lower(ulong a, ulong b)
-    {
-    }
-
-    public static void Upper(ulong a, ulong b)
-    {
-    }
 }
 
 /// <summary>BF16, 64 × 160 a block: for few rows.</summary>
@@ -150,14 +114,6 @@ internal readonly struct HopperBf16N80 : IHopperProduct
     public static int Mode => 0;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N80(a, b, adds);
-
-    public static void Lower(ulong a, ulong b)
-    {
-    }
-
-    public static void Upper(ulong a, ulong b)
-    {
-    }
 }
 
 /// <summary>BF16, 64 × 128 a block: for few rows or few columns.</summary>
@@ -176,14 +132,6 @@ internal readonly struct HopperBf16N64 : IHopperProduct
     public static int Mode => 0;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N64(a, b, adds);
-
-    public static void Lower(ulong a, ulong b)
-    {
-    }
-
-    public static void Upper(ulong a, ulong b)
-    {
-    }
 }
 
 /// <summary>FP8 × FP8.</summary>
@@ -204,10 +152,6 @@ internal readonly struct HopperFp8<TWidth, TMode> : IHopperProduct
     public static int Mode => TMode.Mode;
 
     public static void Multiply(ulong a, ulong b, uint adds) => TWidth.Multiply(a, b, adds);
-
-    public static void Lower(ulong a, ulong b) => TWidth.Lower(a, b);
-
-    public static void Upper(ulong a, ulong b) => TWidth.Upper(a, b);
 }
 
 internal interface IFp8Mode
@@ -230,11 +174,6 @@ internal readonly struct Late : IFp8Mode
     public static int Mode => 2;
 }
 
-internal readonly struct Halved : IFp8Mode
-{
-    public static int Mode => 3;
-}
-
 internal interface IFp8Width
 {
     static abstract int Columns { get; }
@@ -242,10 +181,6 @@ internal interface IFp8Width
     static abstract int Stages { get; }
 
     static abstract void Multiply(ulong a, ulong b, uint adds);
-
-    static abstract void Lower(ulong a, ulong b);
-
-    static abstract void Upper(ulong a, ulong b);
 }
 
 internal readonly struct Fp8N128 : IFp8Width
@@ -255,10 +190,6 @@ internal readonly struct Fp8N128 : IFp8Width
     public static int Stages => 6;
 
     public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N128(a, b, adds);
-
-    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower64(a, b, 0);
-
-    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper64(a, b + 512, 0);
 }
 
 internal readonly struct Fp8N160 : IFp8Width
@@ -268,10 +199,6 @@ internal readonly struct Fp8N160 : IFp8Width
     public static int Stages => 5;
 
     public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N160(a, b, adds);
-
-    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower96(a, b, 0);
-
-    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper80(a, b + 768, 0);
 }
 
 internal readonly struct Fp8N176 : IFp8Width
@@ -281,10 +208,6 @@ internal readonly struct Fp8N176 : IFp8Width
     public static int Stages => 5;
 
     public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N176(a, b, adds);
-
-    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower96(a, b, 0);
-
-    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper80(a, b + 768, 0);
 }
 
 internal readonly struct Fp8N192 : IFp8Width
@@ -294,10 +217,6 @@ internal readonly struct Fp8N192 : IFp8Width
     public static int Stages => 4;
 
     public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N192(a, b, adds);
-
-    public static void Lower(ulong a, ulong b) => WgmmaFp8.Lower96(a, b, 0);
-
-    public static void Upper(ulong a, ulong b) => WgmmaFp8.Upper96(a, b + 768, 0);
 }
 
 /// <summary>How many blocks work on neighbouring rows and share the tile of W.</summary>

@@ -67,30 +67,6 @@ internal struct HopperScales
             WgmmaFp8.Promote8To10(upper * second, lower * second, upper * third, lower * third, edge);
     }
 
-    public readonly void PromoteLower<TProduct>()
-        where TProduct : struct, IHopperProduct
-    {
-        if (TProduct.Columns == 128)
-            Wgmma.Promote0(upper * first, lower * first);
-        else
-            WgmmaFp8.Promote0To5(upper * first, lower * first, upper * second, lower * second, edge);
-    }
-
-    public readonly void PromoteUpper<TProduct>()
-        where TProduct : struct, IHopperProduct
-    {
-        if (TProduct.Columns == 128)
-        {
-            Wgmma.Promote1(upper * first, lower * first);
-            return;
-        }
-        WgmmaFp8.Promote6To7(upper * first, lower * first, upper * second, lower * second, edge);
-        if (TProduct.Columns == 176)
-            WgmmaFp8.Promote8To10(upper * second, lower * second, upper * third, lower * third, edge);
-        else
-            WgmmaFp8.Promote8To11(upper * second, lower * second, upper * third, lower * third, edge);
-    }
-
     // Rows beyond x have zeros as operands and the last row's scales.
     private static long Row(HopperArgs a, int row) =>
         a.InputScales + ((long)IntrinsicMath.Min(row, a.M - 1) * a.InputScaleColumns * sizeof(float));

@@ -74,51 +74,6 @@ internal static class HopperSums
         }
     }
 
-    /// <summary>The same in two halves of columns: one is scaled and added while the other is multiplied.</summary>
-    public static void Halves<TProduct, TCluster>(HopperArgs a, HopperTile place, (uint A, uint B) operands, uint full, uint empty, ref HopperRing ring)
-        where TProduct : struct, IHopperProduct
-        where TCluster : struct, IClusterSize
-    {
-        HopperScales scales = HopperScales.At(a, place);
-        Wgmma.Clear();
-        scales.Load(0);
-        Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
-        uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
-        ulong x = Wgmma.Descriptor(operands.A + stage), w = Wgmma.Descriptor(operands.B + stage);
-        Wgmma.Fence();
-        TProduct.Lower(x, w);
-        Wgmma.Commit();
-        for (int step = 1; step <= a.Steps; step++)
-        {
-            Wgmma.Fence();
-            TProduct.Upper(x, w);
-            Wgmma.Commit();
-            HopperScales current = scales;
-            scales.Load(IntrinsicMath.Min(step, a.Steps - 1));
-            int before = ring.Stage;
-            Wgmma.Wait(1);
-            current.PromoteLower<TProduct>();
-            ring.Advance<TProduct>();
-            if (step < a.Steps)
-            {
-                Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
-                stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
-                x = Wgmma.Descriptor(operands.A + stage);
-                w = Wgmma.Descriptor(operands.B + stage);
-                Wgmma.Fence();
-                TProduct.Lower(x, w);
-                Wgmma.Commit();
-                Wgmma.Wait(1);
-            }
-            else
-            {
-                Wgmma.Wait(0);
-            }
-            Release<TCluster>(empty, before);
-            current.PromoteUpper<TProduct>();
-        }
-    }
-
     // Every warp has read the stage: one arrival a warp, at the barriers of all blocks whose copies fill it.
     private static void Release<TCluster>(uint empty, int stage)
         where TCluster : struct, IClusterSize

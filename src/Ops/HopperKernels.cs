@@ -30,17 +30,14 @@ internal static class HopperKernels
         Add<HopperFp8<Fp8N192, Free>>(kernels, HopperTileKind.Fp8N192);
         Add<HopperFp8<Fp8N128, Early>>(kernels, HopperTileKind.Fp8N128Early);
         Add<HopperFp8<Fp8N128, Late>>(kernels, HopperTileKind.Fp8N128Late);
-        Add<HopperFp8<Fp8N128, Halved>>(kernels, HopperTileKind.Fp8N128Halves);
         Add<HopperFp8<Fp8N160, Free>>(kernels, HopperTileKind.Fp8N160);
         Add<HopperFp8<Fp8N160, Early>>(kernels, HopperTileKind.Fp8N160Early);
         Add<HopperFp8<Fp8N160, Late>>(kernels, HopperTileKind.Fp8N160Late);
         Add<HopperFp8<Fp8N176, Free>>(kernels, HopperTileKind.Fp8N176);
         Add<HopperFp8<Fp8N176, Early>>(kernels, HopperTileKind.Fp8N176Early);
         Add<HopperFp8<Fp8N176, Late>>(kernels, HopperTileKind.Fp8N176Late);
-        Add<HopperFp8<Fp8N176, Halved>>(kernels, HopperTileKind.Fp8N176Halves);
         Add<HopperFp8<Fp8N192, Early>>(kernels, HopperTileKind.Fp8N192Early);
         Add<HopperFp8<Fp8N192, Late>>(kernels, HopperTileKind.Fp8N192Late);
-        Add<HopperFp8<Fp8N192, Halved>>(kernels, HopperTileKind.Fp8N192Halves);
         return kernels;
     }
 

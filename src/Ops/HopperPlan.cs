@@ -15,17 +15,14 @@ internal enum HopperTileKind
     Fp8N192,
     Fp8N128Early,
     Fp8N128Late,
-    Fp8N128Halves,
     Fp8N160,
     Fp8N160Early,
     Fp8N160Late,
     Fp8N176,
     Fp8N176Early,
     Fp8N176Late,
-    Fp8N176Halves,
     Fp8N192Early,
     Fp8N192Late,
-    Fp8N192Halves,
 }
 
 /// <summary>How a product is spread over a Hopper card: a pure function of shape and device.</summary>
@@ -59,13 +56,16 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
     // Relative time of one step along K of a tile on a multiprocessor that is one of many at work, from docs/results (nanoseconds on an H200).
     private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Bf16Tiles =
     [
-        (HopperTileKind.Bf16N256, false, 776), (HopperTileKind.Bf16N192, false, 595), (HopperTileKind.Bf16N128, false, 410), (HopperTileKind.Bf16N64, false, 232),
+        (HopperTileKind.Bf16N256, false, 776), (HopperTileKind.Bf16N192, false, 595), (HopperTileKind.Bf16N160, false, 505), (HopperTileKind.Bf16N128, false, 410), (HopperTileKind.Bf16N80, false, 275), (HopperTileKind.Bf16N64, false, 232),
     ];
 
     private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Fp8Tiles =
     [
         (HopperTileKind.Fp8N192, true, 781), (HopperTileKind.Fp8N128, false, 582),
     ];
+
+    private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Given =
+        Environment.GetEnvironmentVariable("GPUKIT_FP8_TILES") is { } text ? [.. text.Split(',').Select(t => t.Split(':')).Select(t => (Enum.Parse<HopperTileKind>(t[0]), t[1] == "p", int.Parse(t[2])))] : Fp8Tiles;
 
     // From here on a shared tile of W pays with the widest tile: the rows of x no longer stay in L2.
     private const int ClustersFromRows = 4096;
@@ -83,7 +83,7 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
             return null;
         HopperPlan best = default;
         long least = long.MaxValue;
-        foreach ((HopperTileKind kind, bool clusters, int cost) in fp8 ? Fp8Tiles : Bf16Tiles)
+        foreach ((HopperTileKind kind, bool clusters, int cost) in fp8 ? Given : Bf16Tiles)
         {
             HopperPlan plan = Of(kind, clusters || (kind == HopperTileKind.Bf16N256 && shape.M >= ClustersFromRows), shape.M, shape.N, device.Multiprocessors);
             // Tiles of the multiprocessor that has most of them.
