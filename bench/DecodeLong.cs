@@ -24,13 +24,13 @@ internal static class DecodeLong
         int context = options.Contexts.FirstOrDefault(DecodeContexts.DefaultContext), window = Math.Clamp(options.Tokens / 4, 1, MostWindow);
         using var session = new Qwen3Session(model, context + options.Tokens + 8, options.KvCache);
         DecodeContexts.Begin(session, context);
-        (long deviceBytes, long heap, long most) = (device.Ledger.LiveBytes, Heap(), 0);
+        (long deviceBytes, long heap, long most) = (Held(device), Heap(), 0);
         var times = new List<double>();
         long allocated = GC.GetAllocatedBytesForCurrentThread();
         for (int done = 0; done < options.Tokens; done += window)
         {
             times.Add(Time(session, Math.Min(window, options.Tokens - done)));
-            most = Math.Max(most, device.Ledger.LiveBytes - deviceBytes);
+            most = Math.Max(most, Held(device) - deviceBytes);
         }
         allocated = (GC.GetAllocatedBytesForCurrentThread() - allocated) / options.Tokens;
         long heapGrowth = Heap() - heap;
@@ -57,7 +57,7 @@ internal static class DecodeLong
                 UsLast = Math.Round(times[^1], 2),
                 UsFresh = Math.Round(fresh, 2),
                 AllocatedBytes = allocated,
-                DeviceBytes = device.Ledger.LiveBytes,
+                DeviceBytes = Held(device),
                 DeviceBytesGrowth = most,
                 HeapBytes = heap + heapGrowth,
                 HeapBytesGrowth = heapGrowth,
@@ -66,6 +66,8 @@ internal static class DecodeLong
             },
         ];
     }
+
+    private static long Held(GpuDevice device) => device.Ledger.LiveBytes + device.Ledger.ScratchBytes;
 
     private static double Time(Qwen3Session session, int tokens)
     {

@@ -17,8 +17,9 @@ internal static class HopperSplitLinear
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
         HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(HopperSplitGemm.Rows, plan.Columns, plan.Columns * plan.Parts));
-        args.Partials = Shape.Address(stream.Scratch.Partials);
-        args.Arrived = Shape.Address(stream.Scratch.Counters);
+        LaunchScratch scratch = stream.Scratch;
+        args.Partials = Shape.Address(scratch.Partials.View);
+        args.Arrived = Shape.Address(scratch.Counters.View);
         args.PartSteps = plan.PartSteps;
         stream.Device.Launch(float32 ? Float32 : Bf16, stream, (plan.Columns, plan.Parts, 1), HopperSplitGemm.Threads, HopperSplitGemm.SharedBytes, args);
     }

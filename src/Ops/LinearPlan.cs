@@ -63,7 +63,7 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
     public bool CanPipelineCodes(in LinearDevice device) => HasTilesOfCodes && (Format != WeightFormat.Nvfp4 || device.Arch == CodeKernels.Nvfp4Arch);
 
     /// <summary>The same whatever the device.</summary>
-    public bool HasTilesOfCodes => Aligned && Experts == 0 && (Format, Activations) switch
+    public bool HasTilesOfCodes => Aligned && Experts == 0 && HasPlaces && (Format, Activations) switch
     {
         (WeightFormat.Fp8Block, ActivationFormat.Fp8Group128) => Block is { Rows: >= Fp8Products.WeightRows, Columns: >= Fp8Products.Columns },
         (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => K % Nvfp4Products.Columns == 0,
@@ -74,7 +74,10 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
     public bool CanSplit => M is >= LinearPlan.GemmFromRows and <= SplitPlan.MostRows && Experts == 0 && Activations is null && N > 0 && K is > 0 and <= SplitPlan.MostColumns && CanPipeline && SplitKernels.Exist(Format);
 
     /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, as many as it counts, wide enough scale blocks.</summary>
-    public bool CanPipeline => Aligned && (long)Math.Max(M, N) * K <= Gemm.MostElements && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
+    public bool CanPipeline => Aligned && HasPlaces && (Format is WeightFormat.Bf16 or WeightFormat.Nvfp4 || Block.Columns >= Gemm.FoldColumns);
+
+    // As many 16-byte words as the pipelined kernels count.
+    private bool HasPlaces => (long)Math.Max(M, N) * K <= Gemm.MostElements;
 }
 
 /// <summary>What the plan must know of a device.</summary>

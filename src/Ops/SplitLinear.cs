@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Runtime;
 using ILGPU;
 
 namespace GpuKit.Ilgpu;
@@ -9,11 +10,12 @@ internal static class SplitLinear
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ.</summary>
     public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in SplitPlan plan)
     {
+        LaunchScratch scratch = stream.Scratch;
         var args = new SplitGemmArgs
         {
             Product = Linear.CreateArgs(weights, x, y, size.M, size.YStride, float32),
-            Partials = stream.Scratch.Partials,
-            Arrived = stream.Scratch.Counters,
+            Partials = scratch.Partials,
+            Arrived = scratch.Counters,
             PartTurns = plan.PartTurns,
         };
         stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);

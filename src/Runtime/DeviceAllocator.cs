@@ -7,7 +7,8 @@ namespace GpuKit.Ilgpu.Runtime;
 /// <param name="ElementBytes">Bytes an element.</param>
 /// <param name="Length">Elements.</param>
 /// <param name="AllocatedBytes">Bytes of all elements, rounded up: what the device's ledger counts.</param>
-internal readonly record struct BufferSize(Type Element, int ElementBytes, long Length, long AllocatedBytes)
+/// <param name="IsScratch">Whether it belongs to a stream or a graph and is nobody's tensor.</param>
+internal readonly record struct BufferSize(Type Element, int ElementBytes, long Length, long AllocatedBytes, bool IsScratch)
 {
     /// <summary>Bytes of all elements.</summary>
     public long Bytes => Length * ElementBytes;

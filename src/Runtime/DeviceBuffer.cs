@@ -17,14 +17,14 @@ public sealed unsafe class DeviceBuffer<T> : IDisposable
 
     private DeviceMemory? memory;
 
-    internal DeviceBuffer(GpuDevice device, long length)
+    internal DeviceBuffer(GpuDevice device, long length, bool scratch = false)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         Device = device;
         Length = length;
         Bytes = checked(length * sizeof(T));
         long allocated = checked(Math.Max(Bytes, 1) + Granularity - 1) / Granularity * Granularity;
-        memory = device.Allocate(new BufferSize(typeof(T), sizeof(T), length, allocated));
+        memory = device.Allocate(new BufferSize(typeof(T), sizeof(T), length, allocated, scratch));
     }
 
     /// <summary>The device that holds the memory.</summary>

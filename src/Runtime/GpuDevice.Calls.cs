@@ -38,8 +38,16 @@ public sealed partial class GpuDevice
     {
         if (IsClosed || IsLost)
             return false;
-        Bind();
-        return true;
+        try
+        {
+            Bind();
+            return true;
+        }
+        catch (GpuException) when (IsLost)
+        {
+            // Another thread has just noticed.
+            return false;
+        }
     }
 
     /// <summary>Queues one kernel. Allocates nothing once the kernel is loaded.</summary>
@@ -97,34 +105,27 @@ public sealed partial class GpuDevice
 
     internal DeviceMemory Allocate(BufferSize size)
     {
-        DeviceMemory memory = Allocating(size.AllocatedBytes, () => Allocator.Allocate(this, size));
-        Ledger.Add(size.AllocatedBytes);
-        return memory;
-    }
-
-    /// <summary>Memory that belongs to the device's own workings: no buffer of anybody, not in the ledger.</summary>
-    internal MemoryBuffer AllocateOwn(long bytes) => Allocating(bytes, () => Accelerator.AllocateRaw(bytes, 1));
-
-    private T Allocating<T>(long bytes, Func<T> allocate)
-    {
         Bind();
+        DeviceMemory memory;
         try
         {
-            return allocate();
+            memory = Allocator.Allocate(this, size);
         }
         catch (CudaException e)
         {
-            throw Translate(e, $"allocating {bytes:N0} bytes");
+            throw Translate(e, $"allocating {size.AllocatedBytes:N0} bytes");
         }
         catch (OutOfMemoryException e)
         {
-            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {bytes:N0} bytes; {Ledger.LiveBytes:N0} are in use.", e);
+            throw new GpuException(GpuFault.OutOfMemory, $"Out of memory allocating {size.AllocatedBytes:N0} bytes; {Ledger.LiveBytes:N0} are in use, and {Ledger.ScratchBytes:N0} by streams and graphs.", e);
         }
+        Ledger.Add(size);
+        return memory;
     }
 
     internal void Free(DeviceMemory memory)
     {
-        Ledger.Remove(memory.Size.AllocatedBytes);
+        Ledger.Remove(memory.Size);
         if (!IsClosed)
             Allocator.Free(this, memory);
     }
@@ -167,7 +168,7 @@ public sealed partial class GpuDevice
         {
             case CudaError.CUDA_ERROR_OUT_OF_MEMORY:
                 _ = CudaDriver.cuMemGetInfo_v2(out nuint free, out nuint total);
-                return new GpuException(GpuFault.OutOfMemory, $"Out of device memory {doing}: {free:N0} of {total:N0} bytes are free, {Ledger.LiveBytes:N0} held by this device's buffers.", inner);
+                return new GpuException(GpuFault.OutOfMemory, $"Out of device memory {doing}: {free:N0} of {total:N0} bytes are free, {Ledger.LiveBytes:N0} held by this device's buffers, {Ledger.ScratchBytes:N0} by its streams and graphs.", inner);
             case CudaError.CUDA_ERROR_ILLEGAL_ADDRESS:
             case CudaError.CUDA_ERROR_LAUNCH_FAILED:
             case CudaError.CUDA_ERROR_LAUNCH_TIMEOUT:

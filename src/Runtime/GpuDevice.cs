@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Driver;
 using GpuKit.Ilgpu.Runtime.Ptx;
@@ -95,6 +96,9 @@ public sealed partial class GpuDevice : IDisposable
 
     internal RecordingGate Recordings { get; } = new();
 
+    /// <summary>Graphs that are being recorded, by the driver's number of the capture.</summary>
+    internal ConcurrentDictionary<ulong, GraphRecording> OpenRecordings { get; } = new();
+
     internal Accelerator Accelerator
     {
         get
@@ -168,6 +172,8 @@ public sealed partial class GpuDevice : IDisposable
     /// <summary>Closes the device and returns all it holds. Silent, also on a lost device.</summary>
     public void Dispose()
     {
+        if (!IsClosed)
+            DefaultStream.ReleaseScratch();
         if (Interlocked.Exchange(ref closed, 1) != 0)
             return;
         Kernels.Clear();

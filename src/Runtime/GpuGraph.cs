@@ -10,13 +10,15 @@ namespace GpuKit.Ilgpu;
 public sealed class GpuGraph : IDisposable
 {
     private readonly GpuDevice device;
-    private readonly LaunchScratch scratch;
+    private readonly GraphRecording recording;
+    private readonly Lock gate = new();
+    private GpuEvent? replayed;
     private nint executable;
 
-    private GpuGraph(GpuDevice device, LaunchScratch scratch, nint executable, int nodes)
+    private GpuGraph(GpuDevice device, GraphRecording recording, nint executable, int nodes)
     {
         this.device = device;
-        this.scratch = scratch;
+        this.recording = recording;
         this.executable = executable;
         Nodes = nodes;
     }
@@ -43,46 +45,53 @@ public sealed class GpuGraph : IDisposable
         if (ReferenceEquals(stream, device.DefaultStream))
             throw new ArgumentException("The default stream cannot be captured; use GpuDevice.CreateStream().", nameof(stream));
         device.Bind();
-        // A replay may run beside the stream that was recorded from.
-        LaunchScratch scratch = LaunchScratch.Allocate(device);
+        var recording = new GraphRecording(device);
         device.Recordings.BeginRecording();
         try
         {
-            stream.RecordedScratch = scratch;
-            return Instantiate(device, Record(device, stream, record), scratch, overlap);
+            return Instantiate(device, Record(device, stream, recording, record), recording, overlap);
         }
         catch
         {
-            scratch.Dispose();
+            recording.Dispose();
             throw;
         }
         finally
         {
-            stream.RecordedScratch = null;
             device.Recordings.EndRecording();
         }
     }
 
-    private static nint Record(GpuDevice device, GpuStream stream, Action record)
+    private static nint Record(GpuDevice device, GpuStream stream, GraphRecording recording, Action record)
     {
         device.Check(CudaDriver.cuStreamBeginCapture_v2(stream.Handle, CudaDriver.CaptureModeThreadLocal), "beginning a capture");
+        ulong id = 0;
         try
         {
+            device.Check(CudaDriver.cuStreamGetCaptureInfo_v2(stream.Handle, out _, out id, 0, 0, 0), "numbering a capture");
+            device.OpenRecordings[id] = recording;
             record();
         }
         catch
         {
-            // The capture must end in any case, or the stream stays unusable.
+            // The capture must end in any case, or the stream stays unusable; the thread may be within another one.
+            using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
             if (CudaDriver.cuStreamEndCapture(stream.Handle, out nint abandoned) == 0 && abandoned != 0)
                 _ = CudaDriver.cuGraphDestroy(abandoned);
             throw;
+        }
+        finally
+        {
+            device.OpenRecordings.TryRemove(id, out _);
         }
         device.Check(CudaDriver.cuStreamEndCapture(stream.Handle, out nint graph), "ending a capture");
         return graph;
     }
 
-    private static GpuGraph Instantiate(GpuDevice device, nint graph, LaunchScratch scratch, bool overlap)
+    private static GpuGraph Instantiate(GpuDevice device, nint graph, GraphRecording recording, bool overlap)
     {
+        // This thread may be recording another graph.
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
         try
         {
             nuint nodes = 0;
@@ -90,7 +99,7 @@ public sealed class GpuGraph : IDisposable
             if (overlap)
                 GraphOverlap.Apply(device, graph);
             device.Check(CudaDriver.cuGraphInstantiateWithFlags(out nint executable, graph, 0), "instantiating a graph");
-            return new GpuGraph(device, scratch, executable, (int)nodes);
+            return new GpuGraph(device, recording, executable, (int)nodes);
         }
         finally
         {
@@ -98,24 +107,46 @@ public sealed class GpuGraph : IDisposable
         }
     }
 
-    /// <summary>Queues one replay on a stream of the same device.</summary>
+    /// <summary>Queues one replay on a stream of the same device. Replays of one graph run one after the other, whatever their streams and threads.</summary>
     public void Replay(GpuStream stream)
     {
         ArgumentNullException.ThrowIfNull(stream);
-        ObjectDisposedException.ThrowIf(executable == 0, this);
         device.RequireSame(stream.Device, nameof(stream));
-        device.Bind();
-        device.Check(CudaDriver.cuGraphLaunch(executable, stream.Handle), "replaying a graph");
+        lock (gate)
+        {
+            ObjectDisposedException.ThrowIf(executable == 0, this);
+            device.Bind();
+            device.Check(CudaDriver.cuGraphLaunch(executable, stream.Handle), "replaying a graph");
+            // The driver keeps the nodes of a replay in flight, the memory between its blocks is ours to keep.
+            if (recording.HasScratch)
+                (replayed ??= device.CreateEvent()).Record(stream);
+        }
     }
 
-    /// <summary>Releases the graph. A replay in flight still finishes.</summary>
+    /// <summary>Releases the graph. A replay in flight still finishes, and is waited for where the graph holds scratch memory.</summary>
     public void Dispose()
     {
-        nint handle = Interlocked.Exchange(ref executable, 0);
-        if (handle == 0 || !device.TryBind())
-            return;
-        _ = CudaDriver.cuGraphExecDestroy(handle);
-        // Freeing waits for work in flight.
-        scratch.Dispose();
+        lock (gate)
+        {
+            nint handle = executable;
+            executable = 0;
+            if (handle == 0)
+                return;
+            using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
+            try
+            {
+                if (device.TryBind())
+                {
+                    if (replayed is not null)
+                        _ = CudaDriver.cuEventSynchronize(replayed.Handle);
+                    _ = CudaDriver.cuGraphExecDestroy(handle);
+                }
+            }
+            finally
+            {
+                replayed?.Dispose();
+                recording.Dispose();
+            }
+        }
     }
 }

@@ -36,22 +36,22 @@ public sealed class GpuStream : IDisposable
         }
     }
 
-    /// <summary>What blocks of this stream's launches exchange numbers through: while a graph is recorded the graph's, else the stream's own.</summary>
+    /// <summary>What blocks of this stream's launches exchange numbers through: while the stream is recorded the graph's, else the stream's own.</summary>
     /// <exception cref="GpuException">Memory is exhausted; the next call tries again.</exception>
     internal LaunchScratch Scratch
     {
         get
         {
             ObjectDisposedException.ThrowIf(disposed, this);
-            if (RecordedScratch is { } recorded)
-                return recorded;
+            if (GraphRecording.Of(this) is { } recording)
+                return recording.ScratchOf(this);
             lock (gate)
-                return scratch ??= LaunchScratch.Allocate(Device);
+            {
+                ObjectDisposedException.ThrowIf(disposed, this);
+                return scratch ??= new LaunchScratch(this);
+            }
         }
     }
-
-    /// <summary>The scratch memory of the graph that is being recorded from this stream.</summary>
-    internal LaunchScratch? RecordedScratch { get; set; }
 
     /// <summary>The CUstream handle; 0 on the CPU device.</summary>
     internal nint Handle => Accelerator is CudaStream cuda ? cuda.StreamPtr : 0;
@@ -79,15 +79,38 @@ public sealed class GpuStream : IDisposable
         Device.Check(CudaDriver.cuStreamWaitEvent(handle, point, 0), "making a stream wait for an event");
     }
 
-    /// <summary>Releases the stream. Work in flight still finishes. The device's default stream cannot be disposed.</summary>
+    /// <summary>Releases the stream. Work in flight still finishes, and is waited for where the stream holds scratch memory. The device's default stream cannot be disposed.</summary>
     public void Dispose()
     {
-        if (disposed || !owned)
+        lock (gate)
+        {
+            if (disposed || !owned)
+                return;
+            disposed = true;
+        }
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(Device);
+        try
+        {
+            ReleaseScratch();
+        }
+        finally
+        {
+            Device.DisposeSilently(stream);
+        }
+    }
+
+    /// <summary>Returns what <see cref="Scratch"/> allocated, when the launches that use it have ended.</summary>
+    internal void ReleaseScratch()
+    {
+        LaunchScratch? own;
+        lock (gate)
+            (own, scratch) = (scratch, null);
+        if (own is null)
             return;
-        disposed = true;
-        // Freeing waits for work in flight.
-        if (scratch is not null && Device.TryBind())
-            scratch.Dispose();
-        Device.DisposeSilently(stream);
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(Device);
+        // An answer other than success means that the device is lost, and its memory with it.
+        if (stream is CudaStream cuda && Device.TryBind())
+            _ = CudaDriver.cuStreamSynchronize(cuda.StreamPtr);
+        own.Dispose();
     }
 }

@@ -1,12 +1,10 @@
 using GpuKit.Ilgpu.Runtime.Driver;
-using ILGPU;
-using ILGPU.Runtime;
 
 namespace GpuKit.Ilgpu.Runtime;
 
 /// <summary>
-/// Memory that blocks of one launch exchange numbers through. It belongs to a stream, or to a graph for the launches that are recorded into it: neither runs two launches at once, so none
-/// takes another's. One size for all launches, allocated at the first that needs it and before a recording begins; no tensor lies in it, and the device's ledger does not count it.
+/// Memory that blocks of one launch exchange numbers through. It belongs to a stream, or to a graph for the launches of a stream that are recorded into it: neither runs two launches at
+/// once, so none takes another's. One size for all launches, allocated at the first that needs it; the ledger counts it as scratch.
 /// </summary>
 internal sealed class LaunchScratch : IDisposable
 {
@@ -20,50 +18,49 @@ internal sealed class LaunchScratch : IDisposable
     private const int LeastMultiprocessors = 8;
 
     private readonly GpuDevice device;
-    private readonly MemoryBuffer memory;
 
-    private LaunchScratch(GpuDevice device)
-    {
-        this.device = device;
-        int blocks = BlocksOf(device.MultiprocessorCount);
-        memory = device.AllocateOwn((long)blocks * (BlockBytes + sizeof(int)));
-        Partials = new ArrayView<uint>(memory, 0, (long)blocks * (BlockBytes / sizeof(uint)));
-        Counters = new ArrayView<int>(memory, Partials.Length, blocks);
-    }
-
-    /// <summary>Contents are undefined at the start of a launch.</summary>
-    public ArrayView<uint> Partials { get; }
-
-    /// <summary>Zero before and after every launch.</summary>
-    public ArrayView<int> Counters { get; }
-
-    /// <summary>Blocks that have a place and a counter on a device of so many multiprocessors.</summary>
-    public static int BlocksOf(int multiprocessors) => BlocksPerMultiprocessor * Math.Max(multiprocessors, LeastMultiprocessors);
-
-    /// <summary>Allocates and waits until the counters are zero.</summary>
+    /// <summary>Allocates, also while the thread records, and queues on a stream that the counters become zero.</summary>
+    /// <param name="cleared">A stream that is not recorded.</param>
     /// <exception cref="GpuException">Memory is exhausted; the device stays usable.</exception>
-    public static unsafe LaunchScratch Allocate(GpuDevice device)
+    public LaunchScratch(GpuStream cleared)
     {
-        var scratch = new LaunchScratch(device);
-        nint counters = scratch.memory.NativePtr + (nint)(scratch.Partials.Length * sizeof(uint));
-        var bytes = (nuint)(scratch.Counters.Length * sizeof(int));
-        if (!device.IsCuda)
-        {
-            System.Runtime.InteropServices.NativeMemory.Clear((void*)counters, bytes);
-            return scratch;
-        }
+        device = cleared.Device;
+        int blocks = BlocksOf(device.MultiprocessorCount);
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
+        Partials = new DeviceBuffer<uint>(device, (long)blocks * (BlockBytes / sizeof(uint)), scratch: true);
         try
         {
-            device.Check(CudaDriver.cuMemsetD8Async(counters, 0, bytes, device.DefaultStream.Handle), "clearing counters");
-            device.DefaultStream.Synchronize();
-            return scratch;
+            Counters = new DeviceBuffer<int>(device, blocks, scratch: true);
+            Counters.Fill(cleared, 0);
         }
         catch
         {
-            scratch.Dispose();
+            Counters?.Dispose();
+            Partials.Dispose();
             throw;
         }
     }
 
-    public void Dispose() => device.DisposeSilently(memory);
+    /// <summary>Contents are undefined at the start of a launch.</summary>
+    public DeviceBuffer<uint> Partials { get; }
+
+    /// <summary>Zero before and after every launch.</summary>
+    public DeviceBuffer<int> Counters { get; }
+
+    /// <summary>Blocks that have a place and a counter on a device of so many multiprocessors.</summary>
+    public static int BlocksOf(int multiprocessors) => BlocksPerMultiprocessor * Math.Max(multiprocessors, LeastMultiprocessors);
+
+    /// <summary>Returns the memory, also while the thread records. Work that uses it must have finished.</summary>
+    public void Dispose()
+    {
+        using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
+        try
+        {
+            Partials.Dispose();
+        }
+        finally
+        {
+            Counters.Dispose();
+        }
+    }
 }

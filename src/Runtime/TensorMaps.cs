@@ -15,6 +15,8 @@ internal static unsafe class TensorMaps
     {
         if (!device.IsCuda)
             return matrix.ForCpu();
+        // The driver looks at the address in the thread's context.
+        device.Bind();
         int type = matrix.ElementBytes switch { 1 => Uint8, 2 => BFloat16, _ => Float32 };
         ulong* sizes = stackalloc ulong[Rank] { (ulong)matrix.Columns, (ulong)matrix.Rows };
         ulong* strides = stackalloc ulong[Rank - 1] { (ulong)matrix.StrideBytes };

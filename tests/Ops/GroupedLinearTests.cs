@@ -29,6 +29,24 @@ public sealed class GroupedLinearTests
         }
     }
 
+    /// <summary>More turns along K than any pipeline has stages, several times over, and a last one that is not whole.</summary>
+    [Theory]
+    [CombinatorialDevices]
+    public void LongRowsGoRoundThePipelineManyTimes(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int Experts = 3, M = 21;
+        (int n, int k) = device.IsCuda ? (131, 1056) : (5, 1056);
+        int[] expertOf = Route(M, Experts, "skewed");
+        foreach (WeightFormat format in device.IsCuda ? WeightFormats.All : [WeightFormat.Bf16, WeightFormat.Fp8Block])
+        {
+            HostMatrix[] matrices = [.. Enumerable.Range(0, Experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(n * k, e, 0.1f), n, k, format, new ScaleBlock(32, 64)))];
+            BFloat16[] x = RandomData.GaussianBf16(M * k, 99);
+            if (LinearTests.CanRun(device, LinearPath.Gemm))
+                Compare.Close(Run(device, matrices, expertOf, x, (M, 1), LinearPath.Gemm), Expected(matrices, expertOf, x, 1), 1e-5);
+        }
+    }
+
     [Theory]
     [CombinatorialDevices]
     public void ExpertsThatDoNotExistReadNothing(TestDevice which)

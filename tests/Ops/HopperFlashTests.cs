@@ -11,7 +11,7 @@ public sealed class HopperFlashTests
     private const double Tolerance = 4e-3;
 
     // The kernel needs twelve warps a block; the device wants a power of two.
-    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.OpenCpuForChecking(16));
+    private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
     public static TheoryData<TestDevice> Devices() => [.. TestDevices.Chosen.Where(d => d != TestDevice.Cpu)];
 

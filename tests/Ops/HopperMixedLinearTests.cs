@@ -13,7 +13,7 @@ public sealed class HopperMixedLinearTests
     private static readonly int[] TileRows = [64, 128, 160, 192];
 
     // The kernel needs twelve warps a block; the device wants a power of two.
-    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.OpenCpuForChecking(16));
+    private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
     // Around tiles of 64, 128, 160 and 192 rows, 128 columns and steps of 128 columns of K; several tiles a block.
     private static readonly (int M, int N, int K)[] CardShapes =

@@ -11,7 +11,7 @@ public sealed class HopperSplitLinearTests
     private const double Tolerance = 1e-5;
 
     // The kernel needs 16 warps a block.
-    private static readonly Lazy<GpuDevice> Cpu = new(() => GpuDevice.OpenCpuForChecking(16));
+    private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
     // Around tiles of 128 columns and steps of 128 columns of K; parts of a step or several, teams without any.
     private static readonly (int M, int N, int K)[] CardShapes =

@@ -155,6 +155,23 @@ public sealed class LinearPlanTests
                 }
     }
 
+    [Theory]
+    // 2³⁴ elements are the most that 32 bits count in words of eight.
+    [InlineData(1 << 20, 1 << 14, true)]
+    [InlineData((1 << 20) + 8, 1 << 14, false)]
+    public void TilesTakeAsManyElementsAsTheyCount(int n, int k, bool expected)
+    {
+        foreach (int m in new[] { 17, 64, 1000 })
+        {
+            Assert.Equal(expected ? LinearPath.Gemm : LinearPath.GemmUnaligned, LinearPlan.Choose(new LinearShape(m, n, k, WeightFormat.Bf16, true, 0), A100, LinearPath.Gemm).Path);
+            Assert.Equal(expected && m <= 64, new LinearShape(m, n, k, WeightFormat.Nvfp4, true, 0).CanSplit);
+            var codes = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128, ActivationFormat.Fp8Group128);
+            Assert.Equal(expected ? LinearPath.Gemm : LinearPath.Accurate, LinearPlan.ChooseAccurate(codes, A100).Path);
+            // Rows of x count as well.
+            Assert.Equal(expected ? LinearPath.Gemm : LinearPath.Accurate, LinearPlan.ChooseAccurate(codes with { M = n, N = m }, A100).Path);
+        }
+    }
+
     [Fact]
     public void TheSkinnyPlanDoesNotLookAtM()
     {

@@ -21,6 +21,19 @@ internal static class OperatorCases
 
     public static IEnumerable<SmallCase> All() => [.. Products(), .. Quantizers(), .. Networks()];
 
+    /// <summary>The same, on a card with products of many blocks as well.</summary>
+    public static IEnumerable<SmallCase> Of(GpuDevice device) => device.IsCuda ? [.. All(), .. LargeProducts()] : All();
+
+    // Many blocks at once, on every path that a card has for them.
+    private static IEnumerable<SmallCase> LargeProducts() =>
+        from format in WeightFormats.All
+        from m in new[] { 1, 16, 64, 300 }
+        select new SmallCase($"Linear {format} [{m}, 1024, 2048]", t =>
+        {
+            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<BFloat16> y) = (t.Matrix(format, 1024, 2048), t.Halves(m * 2048), t.Output<BFloat16>(m * 1024));
+            return stream => Linear.Multiply(stream, w, x, y, m);
+        });
+
     private static IEnumerable<SmallCase> Products()
     {
         foreach (WeightFormat format in WeightFormats.All)

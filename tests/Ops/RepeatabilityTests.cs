@@ -68,12 +68,40 @@ public sealed class RepeatabilityTests
                 }
     }
 
+    // Tiles of 32 and of 64 rows split K alike for all their numbers of rows.
+    [Fact]
+    public void ARowOfAProductHasItsBitsAmong17To32AndAmong33To64()
+    {
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        foreach (WeightFormat format in WeightFormats.All.Where(SplitKernels.Exist))
+            foreach ((int n, int k) in new[] { (264, 1056), (1024, 2048), (512, 4096) })
+            {
+                using var tensors = new CaseTensors(device);
+                (QuantizedMatrix w, ArrayView<BFloat16> x) = (tensors.Matrix(format, n, k), tensors.Halves(64 * k));
+                float[] Multiply(int first, int m)
+                {
+                    using GuardedBuffer<float> y = GuardedBuffer<float>.Output(device, m * n);
+                    Linear.Multiply(device.DefaultStream, w, x.SubView((long)first * k, (long)m * k), y.View, m);
+                    return y.ToArray();
+                }
+                foreach ((int least, int most) in new[] { (17, 32), (33, 64) })
+                {
+                    float[] all = Multiply(0, most);
+                    for (int m = least; m < most; m++)
+                    {
+                        Assert.True(all.AsSpan(0, m * n).SequenceEqual(Multiply(0, m)), $"{format} [{n}, {k}]: the first rows of {m} differ from those of {most}.");
+                        Assert.True(all.AsSpan((most - m) * n).SequenceEqual(Multiply(most - m, m)), $"{format} [{n}, {k}]: the last {m} rows differ from those of {most}.");
+                    }
+                }
+            }
+    }
+
     /// <summary>Whether results are the same bytes.</summary>
     internal static bool AreEqual(byte[][] a, byte[][] b) => a.Length == b.Length && a.Zip(b, (x, y) => x.AsSpan().SequenceEqual(y)).All(equal => equal);
 
     private static void Repeat(GpuDevice device)
     {
-        foreach (SmallCase small in OperatorCases.All().Concat(device.IsCuda ? LargeProducts() : []))
+        foreach (SmallCase small in OperatorCases.Of(device))
         {
             using var tensors = new CaseTensors(device);
             Action<GpuStream> launch = small.Prepare(tensors);
@@ -87,14 +115,4 @@ public sealed class RepeatabilityTests
             }
         }
     }
-
-    // Many blocks at once, on every path that a card has for them.
-    private static IEnumerable<SmallCase> LargeProducts() =>
-        from format in WeightFormats.All
-        from m in new[] { 1, 16, 64, 300 }
-        select new SmallCase($"Linear {format} [{m}, 1024, 2048]", t =>
-        {
-            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<BFloat16> y) = (t.Matrix(format, 1024, 2048), t.Halves(m * 2048), t.Output<BFloat16>(m * 1024));
-            return stream => Linear.Multiply(stream, w, x, y, m);
-        });
 }

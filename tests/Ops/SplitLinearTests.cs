@@ -36,7 +36,7 @@ public sealed class SplitLinearTests
         GpuDevice device = Device(which);
         foreach (SplitTile tile in Tiles(device, format))
         {
-            (int M, int N, int K)[] shapes = device.IsCuda ? CardShapes : tile.Rows == 32 ? [(19, 135, 608)] : [(45, 9, 672)];
+            (int M, int N, int K)[] shapes = device.IsCuda ? CardShapes : CpuShapes(tile);
             foreach ((int m, int n, int k) in shapes.Where(s => s.M <= tile.Rows))
             {
                 HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(n * k, n + k, 0.1f), n, k, format, new ScaleBlock(32, 64));
@@ -44,13 +44,24 @@ public sealed class SplitLinearTests
                 double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
                 foreach (int parts in device.IsCuda ? new[] { 1, 2, 3, 5, 8 } : [3])
                 {
-                    (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, tile, parts);
+                    float[] exact = Run(device, w, x, m, tile, parts);
                     Compare.Close(exact, expected, Tolerance);
-                    Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
+                    // How sums are stored does not depend on the format: one of them on the CPU.
+                    if (device.IsCuda || format == WeightFormat.Fp8Block)
+                        Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), Rounded(device, w, x, m, tile, parts));
                 }
             }
         }
     }
+
+    // Emulated warps take their time: rings that go round more than once in one format, two turns a part in the others.
+    private static (int M, int N, int K)[] CpuShapes(SplitTile tile) => (tile.Rows, tile.Format) switch
+    {
+        (32, WeightFormat.Fp8Block) => [(19, 135, 608)],
+        (32, _) => [(19, 135, 352)],
+        (_, WeightFormat.Fp8Block) => [(45, 9, 672)],
+        _ => [(45, 9, 352)],
+    };
 
     /// <summary>On the CPU, where emulated warps take their time, a format with scales of sums and one with scales of groups.</summary>
     public static TheoryData<TestDevice, WeightFormat> FewCases()
@@ -73,7 +84,7 @@ public sealed class SplitLinearTests
         float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k), v => (float)v);
         foreach (SplitTile tile in Tiles(device, format))
             for (int repeat = 0; repeat < (device.IsCuda ? 10 : 1); repeat++)
-                Assert.Equal(expected, Run(device, w, x, m, tile, 2).Exact);
+                Assert.Equal(expected, Run(device, w, x, m, tile, 2));
     }
 
     // Row k of x selects column k: y[k, n] must be W[n, k], a value that names its place.
@@ -93,7 +104,7 @@ public sealed class SplitLinearTests
                 var x = new BFloat16[tile.Rows * k];
                 for (int row = 0; row < tile.Rows; row++)
                     x[(row * k) + first + row] = (BFloat16)1f;
-                float[] y = Run(device, w, x, tile.Rows, tile, 2).Exact;
+                float[] y = Run(device, w, x, tile.Rows, tile, 2);
                 for (int row = 0; row < tile.Rows; row++)
                     for (int n = 0; n < N; n++)
                         Assert.Equal((float)values[(n * k) + first + row], y[(row * N) + n]);
@@ -106,15 +117,18 @@ public sealed class SplitLinearTests
     private static IEnumerable<SplitTile> Tiles(GpuDevice device, WeightFormat format) =>
         SplitKernels.Tiles(format).Where(t => t.Fits(LinearDevice.Of(device)));
 
-    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, SplitTile tile, int parts)
+    private static float[] Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, SplitTile tile, int parts) => Run<float>(device, w, x, m, tile, parts);
+
+    private static BFloat16[] Rounded(GpuDevice device, HostMatrix w, BFloat16[] x, int m, SplitTile tile, int parts) => Run<BFloat16>(device, w, x, m, tile, parts);
+
+    private static TOutput[] Run<TOutput>(GpuDevice device, HostMatrix w, BFloat16[] x, int m, SplitTile tile, int parts)
+        where TOutput : unmanaged
     {
         SplitPlan plan = SplitPlan.Of(tile, new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), parts);
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
-        using var exact = GuardedBuffer<float>.Output(device, m * w.N);
-        using var rounded = GuardedBuffer<BFloat16>.Output(device, m * w.N);
-        SplitLinear.Launch(device.DefaultStream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), plan);
-        SplitLinear.Launch(device.DefaultStream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), plan);
-        return (exact.ToArray(), rounded.ToArray());
+        using var output = GuardedBuffer<TOutput>.Output(device, m * w.N);
+        SplitLinear.Launch(device.DefaultStream, weights, input.View, output.View.Cast<byte>(), typeof(TOutput) == typeof(float), (m, 0), plan);
+        return output.ToArray();
     }
 }

@@ -58,6 +58,9 @@ public sealed class DeviceLostTests
         using var matrix = new QuantizedMatrix(device, WeightFormat.Bf16, 16, 16);
         device.Launch(Harmless, stream, (1, 1, 1), 1, 0, new Args { Values = values });
         using GpuGraph graph = GpuGraph.Capture(stream, () => device.Launch(Harmless, stream, (1, 1, 1), 1, 0, new Args { Values = values }));
+        // Memory of the stream, and of a graph.
+        _ = stream.Scratch;
+        using GpuGraph splitting = GpuGraph.Capture(stream, () => _ = stream.Scratch);
         device.Launch(Faulty, stream, (1, 1, 1), 1, 0, new Args { Values = values, Index = 1L << 34 });
 
         var first = Assert.Throws<GpuException>(stream.Synchronize);
@@ -73,7 +76,7 @@ public sealed class DeviceLostTests
             device.Synchronize, stream.Synchronize, () => stream.WaitFor(unused), () => unused.Record(stream), unused.Synchronize,
             () => values.ToArray(stream), () => values.CopyFrom(stream, [1]), () => values.CopyToPinned(stream, pinned), () => values.CopyFromPinned(stream, pinned, 1), () => values.Fill(stream, 0),
             () => DeviceCounter.Advance(stream, values, 1), () => device.Launch(Harmless, stream, (1, 1, 1), 1, 0, new Args { Values = values }),
-            () => GpuGraph.Capture(stream, () => { }), () => graph.Replay(stream), () => _ = new SamplerState(device, 4),
+            () => GpuGraph.Capture(stream, () => { }), () => graph.Replay(stream), () => splitting.Replay(stream), () => _ = stream.Scratch, () => _ = new SamplerState(device, 4),
         ];
         foreach (Action later in all)
         {
@@ -82,9 +85,9 @@ public sealed class DeviceLostTests
             // Lost once: every later fault tells of the first.
             Assert.EndsWith(first.Message, e.Message, StringComparison.Ordinal);
         }
-        foreach (IDisposable held in (IDisposable[])[graph, sampler, matrix, values, pinned, unused, stream, device])
+        foreach (IDisposable held in (IDisposable[])[graph, splitting, sampler, matrix, values, pinned, unused, stream, device])
             held.Dispose();
         Assert.True(device.IsLost);
-        Assert.Equal((0, 0), (device.Ledger.LiveBytes, device.Ledger.LiveBuffers));
+        Assert.Equal((0, 0, 0), (device.Ledger.LiveBytes, device.Ledger.LiveBuffers, device.Ledger.ScratchBytes));
     }
 }

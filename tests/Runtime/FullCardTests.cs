@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Tests.Runtime;
 [Collection(nameof(Alone))]
 public sealed class FullCardTests
 {
-    private const int N = 512, K = 1024;
+    private const int N = 512, K = 1024, Crowd = 32;
 
     [Fact]
     public void ProductsRunOnAFullCardAndMemoryComesBack()
@@ -18,6 +18,9 @@ public sealed class FullCardTests
         using DeviceBuffer<float> y = device.Allocate<float>(N);
         Linear.Multiply(device.DefaultStream, w, x, y, 1);
         float[] expected = y.ToArray(device.DefaultStream);
+        using DeviceBuffer<BFloat16> crowd = device.Upload<BFloat16>(RandomData.GaussianBf16(Crowd * K, 3));
+        using DeviceBuffer<float> wide = device.Allocate<float>(Crowd * N);
+        using GpuStream fresh = device.CreateStream();
         var before = (device.Ledger.LiveBytes, device.Ledger.LiveBuffers);
         var held = new List<DeviceBuffer<byte>>();
         try
@@ -38,6 +41,9 @@ public sealed class FullCardTests
             }
             Assert.True(device.Ledger.LiveBytes > device.MemoryBytes / 4, $"Only {device.Ledger.LiveBytes:N0} bytes were to be had.");
             Assert.False(device.IsLost);
+            // A stream that needs memory of its own for the first time, and one that needs none.
+            Assert.Equal(GpuFault.OutOfMemory, Assert.Throws<GpuException>(() => Linear.Multiply(fresh, w, crowd, wide, Crowd)).Fault);
+            Assert.Equal(0, device.Ledger.ScratchBytes);
             y.Fill(device.DefaultStream, 0);
             Linear.Multiply(device.DefaultStream, w, x, y, 1);
             Assert.Equal(expected, y.ToArray(device.DefaultStream));
@@ -47,6 +53,8 @@ public sealed class FullCardTests
             held.ForEach(block => block.Dispose());
         }
         Assert.Equal(before, (device.Ledger.LiveBytes, device.Ledger.LiveBuffers));
+        Linear.Multiply(device.DefaultStream, w, crowd, wide, Crowd);
+        Assert.All(wide.ToArray(device.DefaultStream), v => Assert.True(float.IsFinite(v)));
         device.Allocate<byte>(1L << 30).Dispose();
     }
 }

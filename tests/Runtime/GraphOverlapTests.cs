@@ -46,6 +46,45 @@ public sealed class GraphOverlapTests
         }
     }
 
+    /// <summary>Products of 32 and 64 rows, whose blocks add parts of sums through the same memory launch after launch.</summary>
+    [Fact]
+    public void AChainOfSplitProductsInAGraphEqualsTheSameLaunches()
+    {
+        const int Wide = 2048, Most = 64;
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using GpuStream stream = device.CreateStream();
+        float[] values = Array.ConvertAll(RandomData.Gaussian(Wide * Wide, 3), v => v / MathF.Sqrt(Wide));
+        BFloat16[] x = RandomData.GaussianBf16(Most * Wide, 5);
+        using DeviceBuffer<BFloat16> a = device.Upload<BFloat16>(x), b = device.Upload<BFloat16>(x);
+        foreach (WeightFormat format in WeightFormats.All.Where(SplitKernels.Exist))
+        {
+            using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(values, Wide, Wide, format));
+            foreach (int m in new[] { 32, Most })
+            {
+                Assert.True(SplitPlan.Choose(new LinearShape(m, Wide, Wide, format, true, 0, w.Block), LinearDevice.Of(device)).Parts > 1);
+                void Chain()
+                {
+                    for (int i = 0; i < 20; i++)
+                    {
+                        Linear.Launch(stream, w, a, b.View.Cast<byte>(), false, (m, 0), LinearPath.SplitGemm);
+                        Linear.Multiply(stream, w, b, a, m);
+                    }
+                }
+                a.CopyFrom(stream, x);
+                Chain();
+                BFloat16[] expected = a.ToArray(stream);
+                Assert.All(expected, v => Assert.True(float.IsFinite((float)v)));
+                using GpuGraph graph = GpuGraph.Capture(stream, Chain);
+                for (int replay = 0; replay < 10; replay++)
+                {
+                    a.CopyFrom(stream, x);
+                    graph.Replay(stream);
+                    Assert.Equal(expected, a.ToArray(stream));
+                }
+            }
+        }
+    }
+
     [Fact]
     public void WeightsThatAGraphWritesAreThereBeforeTheyAreRead()
     {

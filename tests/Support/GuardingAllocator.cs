@@ -29,6 +29,7 @@ internal sealed unsafe class GuardingAllocator : DeviceAllocator
     private static readonly AsyncLocal<bool> SharedByTests = new();
 
     private readonly ConcurrentDictionary<DeviceMemory, ITest?> owners = new(ReferenceEqualityComparer.Instance);
+    private readonly Lock gate = new();
     private long allocationsLeft = long.MaxValue;
 
     /// <summary>Allocations of device and pinned memory so far.</summary>
@@ -61,11 +62,25 @@ internal sealed unsafe class GuardingAllocator : DeviceAllocator
     /// <summary>Lets so many more allocations succeed; null lets all.</summary>
     public void FailAfter(int? allocations) => allocationsLeft = allocations ?? long.MaxValue;
 
+    /// <summary>The fault of a call during which so many allocations succeed and no more.</summary>
+    public GpuException Refusing(int allocations, Action call)
+    {
+        FailAfter(allocations);
+        try
+        {
+            return Assert.Throws<GpuException>(call);
+        }
+        finally
+        {
+            FailAfter(null);
+        }
+    }
+
     public override DeviceMemory Allocate(GpuDevice device, in BufferSize size)
     {
         Count();
         DeviceMemory memory = IsOn ? Guarded(device, size) : base.Allocate(device, size);
-        owners[memory] = SharedByTests.Value ? null : TestContext.Current.Test;
+        owners[memory] = SharedByTests.Value || size.IsScratch ? null : TestContext.Current.Test;
         return memory;
     }
 
@@ -80,7 +95,9 @@ internal sealed unsafe class GuardingAllocator : DeviceAllocator
 
     public override void Free(GpuDevice device, DeviceMemory memory)
     {
-        owners.TryRemove(memory, out _);
+        // Nobody looks at it any more, and who does has finished.
+        lock (gate)
+            owners.TryRemove(memory, out _);
         string? damage = device.IsLost || !IsOn ? null : Damage(device, memory);
         base.Free(device, memory);
         if (damage is not null)
@@ -92,6 +109,13 @@ internal sealed unsafe class GuardingAllocator : DeviceAllocator
     /// <summary>Descriptions of the buffers that tests, chosen by their id, allocated and did not dispose.</summary>
     public IEnumerable<string> Held(Predicate<string> test) =>
         owners.Where(o => o.Value is { } owner && test(owner.UniqueID)).Select(o => $"{Describe(o.Key)} of {o.Value!.TestDisplayName}");
+
+    /// <summary>What was written outside the scratch memory of streams and graphs, which outlives tests.</summary>
+    public IReadOnlyList<string> DamagedScratch(GpuDevice device)
+    {
+        lock (gate)
+            return [.. owners.Keys.Where(memory => IsOn && !device.IsLost && memory.Size.IsScratch).Select(memory => Damage(device, memory)).OfType<string>()];
+    }
 
     private void Count()
     {

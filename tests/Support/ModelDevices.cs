@@ -60,6 +60,8 @@ public sealed class ModelDevices : ICollectionFixture<ModelDevices>, IDisposable
         {
             Assert.Equal((0, 0), (device.Ledger.LiveBytes, device.Ledger.LiveBuffers));
             device.Dispose();
+            // The default stream's goes with the device: what is left is a stream's or a graph's that nobody disposed.
+            Assert.Equal(0, device.Ledger.ScratchBytes);
         }
     }
 }

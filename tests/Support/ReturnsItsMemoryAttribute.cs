@@ -20,6 +20,7 @@ public sealed class ReturnsItsMemoryAttribute : BeforeAfterTestAttribute
         Type type = test.TestCase.TestClass.Class;
         if (!typeof(IDisposable).IsAssignableFrom(type) && !typeof(IAsyncDisposable).IsAssignableFrom(type))
             AllMemoryReturned.Check(owner => owner == test.UniqueID);
+        AllMemoryReturned.CheckScratch();
     }
 }
 
@@ -33,5 +34,12 @@ public sealed class AllMemoryReturned : IDisposable
         string[] held = [.. TestDevices.Opened.SelectMany(device => GuardingAllocator.Of(device).Held(owner))];
         if (held.Length > 0)
             throw new XunitException($"{held.Length} buffers were not disposed: {string.Join(", ", held)}.");
+    }
+
+    internal static void CheckScratch()
+    {
+        string[] damaged = [.. TestDevices.Opened.SelectMany(device => GuardingAllocator.Of(device).DamagedScratch(device))];
+        if (damaged.Length > 0)
+            throw new XunitException(string.Join(" ", damaged));
     }
 }

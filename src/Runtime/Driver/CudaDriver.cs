@@ -42,6 +42,15 @@ internal static unsafe partial class CudaDriver
     /// <summary>Capture sees only calls of the capturing thread, so that other threads may allocate meanwhile.</summary>
     public const int CaptureModeThreadLocal = 1;
 
+    /// <summary>A thread that captures may allocate and wait.</summary>
+    public const int CaptureModeRelaxed = 2;
+
+    /// <summary>CU_STREAM_CAPTURE_STATUS_NONE.</summary>
+    public const int NotCapturing = 0;
+
+    /// <summary>CU_STREAM_CAPTURE_STATUS_INVALIDATED: a call that cannot be recorded has ended the capture.</summary>
+    public const int CaptureInvalidated = 2;
+
     /// <summary>CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN.</summary>
     public const int MaxSharedPerBlockOptIn = 97;
 
@@ -110,6 +119,12 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuStreamEndCapture(nint stream, out nint graph);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuStreamGetCaptureInfo_v2(nint stream, out int status, out ulong id, nint graph, nint dependencies, nint count);
+
+    [LibraryImport(DriverLibrary.Name)]
+    public static partial CudaError cuThreadExchangeStreamCaptureMode(ref int mode);
 
     [LibraryImport(DriverLibrary.Name)]
     public static partial CudaError cuGraphInstantiateWithFlags(out nint executable, nint graph, ulong flags);

@@ -81,7 +81,7 @@ public sealed class FusedLayerTests
     public void A_batch_has_the_logits_of_the_oracle_and_the_bits_of_a_batch_of_one(TestDevice device)
     {
         TestDevices.Get(device);
-        using GpuDevice open = device == TestDevice.Cuda ? GpuDevice.Open(DeviceKind.Cuda) : GpuDevice.OpenCpuForChecking();
+        using GpuDevice open = TestDevices.Open(device);
         using var checkpoint = new GeneratedCheckpoint(Shape);
         using Qwen3Moe model = checkpoint.Load(open);
         using Qwen3BatchSession batch = new(model, 3, 12), alone = new(model, 1, 20);
