@@ -79,8 +79,6 @@ internal sealed class GemmBench
             return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
         LinearDevice device = LinearDevice.Of(stream.Device);
         var ways = new List<Way>();
-        if (Environment.GetEnvironmentVariable("GPUKIT_KINDS") is { } kinds)
-            return kinds.Split(',').Select(k => new Way(Hopper: Enum.Parse<HopperTileKind>(k.Split(':')[0]), Clusters: k.Contains(':'))).Where(w => HopperPlan.IsFp8(w.Hopper!.Value) == product.Activation is not null);
         if (product.Activation is null)
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
         var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
@@ -112,7 +110,7 @@ internal sealed class GemmBench
             operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way, name);
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -140,13 +138,13 @@ internal sealed class GemmBench
         });
     }
 
-    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, Way way, string name)
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, Way way)
     {
         KernelCache kernels = stream.Device.Kernels;
         if (mixed is { } decoding)
             return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
         if (hopper is { } chosen)
-            return ($"Hopper {(name == ReportGemm.Swept ? chosen.Kind.ToString() : chosen.Kind.ToString().Replace("Early", "").Replace("Late", ""))}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
+            return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (shape.Activations is not null)
         {

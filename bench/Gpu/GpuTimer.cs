@@ -35,21 +35,6 @@ internal static class GpuTimer
         }, overlap);
         using GpuEvent start = device.CreateEvent(), end = device.CreateEvent();
         var times = new List<double>();
-        if (Environment.GetEnvironmentVariable("GPUKIT_BURST") is { } burst)
-        {
-            stream.Synchronize();
-            Thread.Sleep(500);
-            for (int i = 0; i < int.Parse(burst); i++)
-            {
-                start.Record(stream);
-                graph.Replay(stream);
-                end.Record(stream);
-                end.Synchronize();
-                times.Add(end.MillisecondsSince(start) * 1000 / launches);
-            }
-            Console.Error.WriteLine("burst µs: " + string.Join(" ", times.Select(t => t.ToString("F1"))));
-            times.Clear();
-        }
         for (int i = 0; i < WarmUps + Replays; i++)
         {
             start.Record(stream);

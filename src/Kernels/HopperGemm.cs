@@ -134,8 +134,7 @@ internal static class HopperGemm
         uint rows = TProduct.SharesRows ? 0 : (uint)(warpgroup * WarpgroupRows * StepBytes);
         uint columns = (uint)((TileRows<TProduct>() + (TProduct.SharesRows ? warpgroup * TProduct.Columns : 0)) * StepBytes);
         uint slabs = shared + (uint)(Slabs<TProduct>() + (warpgroup * HopperStore.Bytes));
-        bool ordered = TProduct.Mode is 1 or 2;
-        if (ordered && warpgroup == 1)
+        if (TProduct.IsScaled && warpgroup == 1)
             Warpgroup.GiveTurn(HopperSums.FirstTurn);
         for (int tile = first; tile < a.RowTiles * a.ColumnTiles; tile += stride)
         {
@@ -150,7 +149,8 @@ internal static class HopperGemm
                 HopperSums.Plain<TProduct, TCluster>(a, (shared + rows, shared + columns), full, empty, ref ring);
             HopperStore.Tile<TOutput>(a, place, slabs, warpgroup, TProduct.Columns);
         }
-        if (ordered && warpgroup == 0)
+        // The other's last turn is given to nobody.
+        if (TProduct.IsScaled && warpgroup == 0)
             Warpgroup.AwaitTurn(HopperSums.FirstTurn);
         // Shared memory stays until the last stores have read it.
         if ((Group.IdxX & (Warpgroup.Threads - 1)) == 0)

@@ -36,10 +36,9 @@ internal static class HopperMixedGemm
     /// <summary>Dynamic shared memory of a block.</summary>
     public const int SharedBytes = Barriers + (2 * Stages * HopperGemm.BarrierBytes);
 
-    public static void Run<TOutput, TRows, TTurns>(HopperMixedArgs a)
+    public static void Run<TOutput, TRows>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
         where TRows : struct, IRowMap
-        where TTurns : struct, IMixedTurns
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
@@ -65,7 +64,7 @@ internal static class HopperMixedGemm
         else
         {
             Warpgroup.TakeRegisters(MultiplierRegisters);
-            Consume<TOutput, TRows, TTurns>(a, shared, full, empty);
+            Consume<TOutput, TRows>(a, shared, full, empty);
         }
     }
 
@@ -97,10 +96,9 @@ internal static class HopperMixedGemm
         }
     }
 
-    private static void Consume<TOutput, TRows, TTurns>(HopperMixedArgs a, uint shared, uint full, uint empty)
+    private static void Consume<TOutput, TRows>(HopperMixedArgs a, uint shared, uint full, uint empty)
         where TOutput : struct, IMixedOutput
         where TRows : struct, IRowMap
-        where TTurns : struct, IMixedTurns
     {
         HopperRing ring = default;
         HopperMixedTiles tile = default;
@@ -108,29 +106,24 @@ internal static class HopperMixedGemm
         uint codes = WgmmaMixed.LaneAddress(shared + (uint)((2 * HalfBytes) + (warpgroup * WarpgroupColumns * RowBytes)));
         uint slabs = shared + (uint)(Slabs + (warpgroup * HopperMixedStore.Bytes));
         tile.Start<TRows>(a);
-        if (TTurns.Exist && warpgroup == 1)
-            Warpgroup.GiveTurn(HopperSums.FirstTurn);
         for (int number = Grid.IdxX; tile.Find<TRows>(a, number); number += Grid.DimX)
         {
             if (tile.Count <= MixedRows64.Rows)
-                Sum<MixedRows64, TTurns>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+                Sum<MixedRows64>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             else if (tile.Count <= MixedRows128.Rows)
-                Sum<MixedRows128, TTurns>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+                Sum<MixedRows128>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             else if (tile.Count <= MixedRows160.Rows)
-                Sum<MixedRows160, TTurns>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+                Sum<MixedRows160>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             else
-                Sum<MixedRows192, TTurns>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+                Sum<MixedRows192>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
             HopperMixedStore.Tile<TOutput, TRows>(a, tile, slabs, warpgroup, ref turn);
         }
-        if (TTurns.Exist && warpgroup == 0)
-            Warpgroup.AwaitTurn(HopperSums.FirstTurn);
     }
 
     // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are loaded a quarter of a step before they are decoded, and decoded while the quarter
     // before is multiplied, across steps too.
-    private static void Sum<TWidth, TTurns>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
+    private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
         where TWidth : struct, IMixedWidth
-        where TTurns : struct, IMixedTurns
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const ulong QuarterStep = 4;
@@ -147,8 +140,6 @@ internal static class HopperMixedGemm
             int current = ring.Stage;
             uint stage = (uint)(current * StageBytes), codes = operands.Codes + stage;
             ulong first = Wgmma.Descriptor(operands.Inputs + stage), second = Wgmma.Descriptor(operands.Inputs + stage + HalfBytes);
-            if (TTurns.Exist)
-                Warpgroup.AwaitTurn(HopperSums.FirstTurn + (uint)warpgroup);
             Wgmma.Fence();
             TWidth.Even(first, 0);
             Wgmma.Commit();
@@ -157,8 +148,6 @@ internal static class HopperMixedGemm
             Wgmma.Fence();
             TWidth.Odd(first + QuarterStep, 1);
             Wgmma.Commit();
-            if (TTurns.Exist)
-                Warpgroup.GiveTurn(HopperSums.FirstTurn + 1 - (uint)warpgroup);
             WgmmaMixed.Load2(codes);
             // The even registers have been read.
             Wgmma.Wait(1);
@@ -195,19 +184,4 @@ internal static class HopperMixedGemm
             scale = nextScale;
         }
     }
-}
-
-internal interface IMixedTurns
-{
-    static abstract bool Exist { get; }
-}
-
-internal readonly struct NoTurns : IMixedTurns
-{
-    public static bool Exist => false;
-}
-
-internal readonly struct Turns : IMixedTurns
-{
-    public static bool Exist => true;
 }

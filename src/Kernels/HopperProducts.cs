@@ -20,9 +20,10 @@ internal interface IHopperProduct
     /// <summary>Whether the sums of 128 columns of K are scaled and added to totals (block-scaled FP8).</summary>
     static abstract bool IsScaled { get; }
 
-    static abstract int Mode { get; }
+    /// <summary>With scales: whether a warpgroup lets the other one multiply as soon as its own products have begun, or when half of them are done. What is faster differs.</summary>
+    static abstract bool YieldsAtOnce { get; }
 
-    /// <summary>One step along K: 128 bytes of each row; with scales half of one.</summary>
+    /// <summary>One step along K, 128 bytes of each row; with scales half of one.</summary>
     static abstract void Multiply(ulong a, ulong b, uint adds);
 }
 
@@ -39,7 +40,7 @@ internal readonly struct HopperBf16N256 : IHopperProduct
 
     public static bool IsScaled => false;
 
-    public static int Mode => 0;
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N256(a, b, adds);
 }
@@ -57,12 +58,12 @@ internal readonly struct HopperBf16N192 : IHopperProduct
 
     public static bool IsScaled => false;
 
-    public static int Mode => 0;
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N192(a, b, adds);
 }
 
-/// <summary>BF16, 128 × 160 a block: the same.</summary>
+/// <summary>BF16, 128 × 160 a block: likewise.</summary>
 internal readonly struct HopperBf16N160 : IHopperProduct
 {
     public static int Columns => 160;
@@ -75,7 +76,7 @@ internal readonly struct HopperBf16N160 : IHopperProduct
 
     public static bool IsScaled => false;
 
-    public static int Mode => 0;
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N160(a, b, adds);
 }
@@ -93,12 +94,12 @@ internal readonly struct HopperBf16N128 : IHopperProduct
 
     public static bool IsScaled => false;
 
-    public static int Mode => 0;
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N128(a, b, adds);
 }
 
-/// <summary>BF16, 64 × 160 a block: for few rows.</summary>
+/// <summary>BF16, 64 × 160 a block: likewise, for few rows.</summary>
 internal readonly struct HopperBf16N80 : IHopperProduct
 {
     public static int Columns => 80;
@@ -111,7 +112,7 @@ internal readonly struct HopperBf16N80 : IHopperProduct
 
     public static bool IsScaled => false;
 
-    public static int Mode => 0;
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N80(a, b, adds);
 }
@@ -129,94 +130,63 @@ internal readonly struct HopperBf16N64 : IHopperProduct
 
     public static bool IsScaled => false;
 
-    public static int Mode => 0;
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N64(a, b, adds);
 }
 
-/// <summary>FP8 × FP8.</summary>
-internal readonly struct HopperFp8<TWidth, TMode> : IHopperProduct
-    where TWidth : struct, IFp8Width
-    where TMode : struct, IFp8Mode
+/// <summary>FP8 × FP8 with a scale a row and 128 columns of x and a block of W, 128 × 128 a block.</summary>
+internal readonly struct HopperFp8N128 : IHopperProduct
 {
-    public static int Columns => TWidth.Columns;
+    public static int Columns => 128;
 
     public static bool SharesRows => false;
 
-    public static int Stages => TWidth.Stages;
+    public static int Stages => 6;
 
     public static int ElementShift => 0;
 
     public static bool IsScaled => true;
 
-    public static int Mode => TMode.Mode;
+    public static bool YieldsAtOnce => true;
 
-    public static void Multiply(ulong a, ulong b, uint adds) => TWidth.Multiply(a, b, adds);
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN128(a, b, adds);
 }
 
-internal interface IFp8Mode
-{
-    static abstract int Mode { get; }
-}
-
-internal readonly struct Free : IFp8Mode
-{
-    public static int Mode => 0;
-}
-
-internal readonly struct Early : IFp8Mode
-{
-    public static int Mode => 1;
-}
-
-internal readonly struct Late : IFp8Mode
-{
-    public static int Mode => 2;
-}
-
-internal interface IFp8Width
-{
-    static abstract int Columns { get; }
-
-    static abstract int Stages { get; }
-
-    static abstract void Multiply(ulong a, ulong b, uint adds);
-}
-
-internal readonly struct Fp8N128 : IFp8Width
-{
-    public static int Columns => 128;
-
-    public static int Stages => 6;
-
-    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N128(a, b, adds);
-}
-
-internal readonly struct Fp8N160 : IFp8Width
+/// <summary>The same, 128 × 160 a block: where that divides the work among the multiprocessors better.</summary>
+internal readonly struct HopperFp8N160 : IHopperProduct
 {
     public static int Columns => 160;
 
-    public static int Stages => 5;
-
-    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N160(a, b, adds);
-}
-
-internal readonly struct Fp8N176 : IFp8Width
-{
-    public static int Columns => 176;
+    public static bool SharesRows => false;
 
     public static int Stages => 5;
 
-    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N176(a, b, adds);
+    public static int ElementShift => 0;
+
+    public static bool IsScaled => true;
+
+    public static bool YieldsAtOnce => false;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN160(a, b, adds);
 }
 
-internal readonly struct Fp8N192 : IFp8Width
+/// <summary>The same, 128 × 192 a block: a fifth less traffic a product.</summary>
+internal readonly struct HopperFp8N192 : IHopperProduct
 {
     public static int Columns => 192;
 
+    public static bool SharesRows => false;
+
     public static int Stages => 4;
 
-    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.N192(a, b, adds);
+    public static int ElementShift => 0;
+
+    public static bool IsScaled => true;
+
+    public static bool YieldsAtOnce => true;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN192(a, b, adds);
 }
 
 /// <summary>How many blocks work on neighbouring rows and share the tile of W.</summary>
@@ -264,10 +234,8 @@ internal readonly struct HopperBf16Output : IHopperOutput
             WgmmaStore.Bf16Slab3(to);
         else if (column == 16)
             WgmmaStore.Bf16From16(to);
-        else if (column == 96)
-            WgmmaStore.Bf16From96(to);
         else
-            WgmmaStore.Bf16From112(to);
+            WgmmaStore.Bf16From96(to);
     }
 }
 
@@ -294,9 +262,7 @@ internal readonly struct HopperFloat32Output : IHopperOutput
             WgmmaStore.Float32Slab6(to);
         else if (column == 224)
             WgmmaStore.Float32Slab7(to);
-        else if (column == 48)
-            WgmmaStore.Float32From48(to);
         else
-            WgmmaStore.Float32From144(to);
+            WgmmaStore.Float32From48(to);
     }
 }

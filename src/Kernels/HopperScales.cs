@@ -4,16 +4,16 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// The multipliers of a lane's two rows of x times those of its tile's columns for 128 columns of K. A tile of up to 192 columns begins anywhere in a block of W's scales, 16 columns
-/// by 16: it meets up to three of them, the second from 16 · <see cref="edge"/> on and the third 128 columns later.
+/// The multipliers of a lane's two rows of x times those of its tile's columns for 128 columns of K. A tile of up to 192 columns, which begins at a multiple of 32 columns (of 64,
+/// where it is wider than 160), meets at most two blocks of W's scales: the second from column 16 · edge on.
 /// </summary>
 internal struct HopperScales
 {
     private const int ColumnsShift = 7, Extent = 1 << ColumnsShift;
 
-    private long upperRow, lowerRow, firstColumns, secondColumns, thirdColumns;
+    private long upperRow, lowerRow, firstColumns, secondColumns;
     private int edge, columnShift;
-    private float upper, lower, first, second, third;
+    private float upper, lower, first, second;
 
     /// <summary>Where they lie for a tile of a warpgroup.</summary>
     public static HopperScales At(HopperArgs a, HopperTile place)
@@ -26,7 +26,6 @@ internal struct HopperScales
         scales.lowerRow = Row(a, row + 8);
         scales.firstColumns = Columns(a, place.Column);
         scales.secondColumns = Columns(a, place.Column + (16 * scales.edge));
-        scales.thirdColumns = Columns(a, place.Column + (16 * scales.edge) + Extent);
         return scales;
     }
 
@@ -38,7 +37,6 @@ internal struct HopperScales
         lower = Mem.LoadReadOnlyFloat(lowerRow + inputs);
         first = Mem.LoadReadOnlyFloat(firstColumns + weights);
         second = Mem.LoadReadOnlyFloat(secondColumns + weights);
-        third = Mem.LoadReadOnlyFloat(thirdColumns + weights);
     }
 
     /// <summary>Adds what a step has summed to the totals.</summary>
@@ -49,22 +47,19 @@ internal struct HopperScales
         {
             Wgmma.Promote0(upper * first, lower * first);
             Wgmma.Promote1(upper * first, lower * first);
-            return;
         }
-        if (TProduct.Columns == 192)
+        else if (TProduct.Columns == 160)
         {
-            // Blocks begin at multiples of 64 columns.
-            float middle = edge == 8 ? first : second;
+            WgmmaFp8.PromoteFirst128(upper * first, lower * first, upper * second, lower * second, edge);
+            WgmmaFp8.PromoteLast32(upper * second, lower * second);
+        }
+        else
+        {
+            float middle = edge == Extent / 16 ? first : second;
             Wgmma.Promote0(upper * first, lower * first);
             Wgmma.Promote1(upper * middle, lower * middle);
             Wgmma.Promote2(upper * second, lower * second);
-            return;
         }
-        WgmmaFp8.Promote0To7(upper * first, lower * first, upper * second, lower * second, edge);
-        if (TProduct.Columns == 160)
-            WgmmaFp8.Promote8To9(upper * second, lower * second, upper * third, lower * third, edge);
-        else
-            WgmmaFp8.Promote8To10(upper * second, lower * second, upper * third, lower * third, edge);
     }
 
     // Rows beyond x have zeros as operands and the last row's scales.

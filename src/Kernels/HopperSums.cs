@@ -36,7 +36,10 @@ internal static class HopperSums
         Release<TCluster>(empty, before);
     }
 
-    /// <summary>A sum a step, scaled and added to the totals. The other warpgroup multiplies meanwhile.</summary>
+    /// <summary>
+    /// A sum a step, scaled and added to the totals, while the other warpgroup multiplies: products of the two begin in turns, or both would multiply at half the speed and then
+    /// both add.
+    /// </summary>
     public static void Scaled<TProduct, TCluster>(HopperArgs a, HopperTile place, (uint A, uint B) operands, uint full, uint empty, ref HopperRing ring)
         where TProduct : struct, IHopperProduct
         where TCluster : struct, IClusterSize
@@ -50,19 +53,19 @@ internal static class HopperSums
             uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
             ulong x = Wgmma.Descriptor(operands.A + stage), w = Wgmma.Descriptor(operands.B + stage);
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
-            if (TProduct.Mode != 0)
-                Warpgroup.AwaitTurn(turn);
+            Warpgroup.AwaitTurn(turn);
             Wgmma.Fence();
             TProduct.Multiply(x, w, 0);
-            if (TProduct.Mode == 2)
+            if (!TProduct.YieldsAtOnce)
                 Wgmma.Commit();
             TProduct.Multiply(x + HalfStep, w + HalfStep, 1);
             Wgmma.Commit();
-            if (TProduct.Mode == 1)
+            if (TProduct.YieldsAtOnce)
                 Warpgroup.GiveTurn(others);
+            // Scales are fetched a step ahead of the products that they belong to.
             HopperScales current = scales;
             scales.Load(IntrinsicMath.Min(step + 1, a.Steps - 1));
-            if (TProduct.Mode == 2)
+            if (!TProduct.YieldsAtOnce)
             {
                 Wgmma.Wait(1);
                 Warpgroup.GiveTurn(others);

@@ -22,22 +22,13 @@ internal static class HopperKernels
         var kernels = new Dictionary<Key, (KernelDefinition<HopperArgs> Kernel, int SharedBytes)>();
         Add<HopperBf16N256>(kernels, HopperTileKind.Bf16N256);
         Add<HopperBf16N192>(kernels, HopperTileKind.Bf16N192);
-        Add<HopperBf16N128>(kernels, HopperTileKind.Bf16N128);
-        Add<HopperBf16N64>(kernels, HopperTileKind.Bf16N64);
         Add<HopperBf16N160>(kernels, HopperTileKind.Bf16N160);
+        Add<HopperBf16N128>(kernels, HopperTileKind.Bf16N128);
         Add<HopperBf16N80>(kernels, HopperTileKind.Bf16N80);
-        Add<HopperFp8<Fp8N128, Free>>(kernels, HopperTileKind.Fp8N128);
-        Add<HopperFp8<Fp8N192, Free>>(kernels, HopperTileKind.Fp8N192);
-        Add<HopperFp8<Fp8N128, Early>>(kernels, HopperTileKind.Fp8N128Early);
-        Add<HopperFp8<Fp8N128, Late>>(kernels, HopperTileKind.Fp8N128Late);
-        Add<HopperFp8<Fp8N160, Free>>(kernels, HopperTileKind.Fp8N160);
-        Add<HopperFp8<Fp8N160, Early>>(kernels, HopperTileKind.Fp8N160Early);
-        Add<HopperFp8<Fp8N160, Late>>(kernels, HopperTileKind.Fp8N160Late);
-        Add<HopperFp8<Fp8N176, Free>>(kernels, HopperTileKind.Fp8N176);
-        Add<HopperFp8<Fp8N176, Early>>(kernels, HopperTileKind.Fp8N176Early);
-        Add<HopperFp8<Fp8N176, Late>>(kernels, HopperTileKind.Fp8N176Late);
-        Add<HopperFp8<Fp8N192, Early>>(kernels, HopperTileKind.Fp8N192Early);
-        Add<HopperFp8<Fp8N192, Late>>(kernels, HopperTileKind.Fp8N192Late);
+        Add<HopperBf16N64>(kernels, HopperTileKind.Bf16N64);
+        Add<HopperFp8N128>(kernels, HopperTileKind.Fp8N128);
+        Add<HopperFp8N160>(kernels, HopperTileKind.Fp8N160);
+        Add<HopperFp8N192>(kernels, HopperTileKind.Fp8N192);
         return kernels;
     }
 

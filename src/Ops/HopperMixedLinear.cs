@@ -11,14 +11,10 @@ internal static class HopperMixedLinear
     // One block a multiprocessor: without that bound the compiler ignores the exchange of registers between warpgroups.
     private static readonly KernelTraits Traits = new(HopperMixedGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, BlocksPerMultiprocessor: 1, HasPlainArguments: true);
 
-    internal static readonly KernelDefinition<HopperMixedArgs> Bf16 = new(HopperMixedGemm.Run<MixedBf16Output, OneMatrix, Turns>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Float32 = new(HopperMixedGemm.Run<MixedFloat32Output, OneMatrix, Turns>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Bf16Grouped = new(HopperMixedGemm.Run<MixedBf16Output, ExpertMatrices, Turns>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Float32Grouped = new(HopperMixedGemm.Run<MixedFloat32Output, ExpertMatrices, Turns>, Traits);
-
-    internal static readonly KernelDefinition<HopperMixedArgs> Bf16Free = new(HopperMixedGemm.Run<MixedBf16Output, OneMatrix, NoTurns>, Traits);
-
-    private static readonly bool FreeTurns = Environment.GetEnvironmentVariable("GPUKIT_MIXED_FREE") == "1";
+    internal static readonly KernelDefinition<HopperMixedArgs> Bf16 = new(HopperMixedGemm.Run<MixedBf16Output, OneMatrix>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Float32 = new(HopperMixedGemm.Run<MixedFloat32Output, OneMatrix>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Bf16Grouped = new(HopperMixedGemm.Run<MixedBf16Output, ExpertMatrices>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Float32Grouped = new(HopperMixedGemm.Run<MixedFloat32Output, ExpertMatrices>, Traits);
 
     /// <summary>Whether experts' matrices run here.</summary>
     public static bool Exists(GpuDevice device, QuantizedMatrix weights) =>
@@ -26,7 +22,7 @@ internal static class HopperMixedLinear
 
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ.</summary>
     public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan) =>
-        Launch(stream, weights, CreateArgs(stream, weights, x, y, float32, size, plan), plan, float32 ? Float32 : FreeTurns ? Bf16Free : Bf16);
+        Launch(stream, weights, CreateArgs(stream, weights, x, y, float32, size, plan), plan, float32 ? Float32 : Bf16);
 
     /// <summary>
     /// y[row(i)] = W[e] · x[i] for the places i of each expert e in <paramref name="routing"/>'s order: x is sorted by expert (<see cref="GatherRows"/>), y either sorted, too, or

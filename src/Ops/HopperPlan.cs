@@ -7,22 +7,13 @@ internal enum HopperTileKind
 {
     Bf16N256,
     Bf16N192,
-    Bf16N128,
-    Bf16N64,
     Bf16N160,
+    Bf16N128,
     Bf16N80,
+    Bf16N64,
     Fp8N128,
-    Fp8N192,
-    Fp8N128Early,
-    Fp8N128Late,
     Fp8N160,
-    Fp8N160Early,
-    Fp8N160Late,
-    Fp8N176,
-    Fp8N176Early,
-    Fp8N176Late,
-    Fp8N192Early,
-    Fp8N192Late,
+    Fp8N192,
 }
 
 /// <summary>How a product is spread over a Hopper card: a pure function of shape and device.</summary>
@@ -39,18 +30,20 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
     private const int ScaleExtent = 128;
 
     /// <summary>Whether a tile is of FP8 codes on both sides.</summary>
-    public static bool IsFp8(HopperTileKind kind) => kind >= HopperTileKind.Fp8N128;
+    public static bool IsFp8(HopperTileKind kind) => kind is HopperTileKind.Fp8N128 or HopperTileKind.Fp8N160 or HopperTileKind.Fp8N192;
 
     /// <summary>Rows and columns of a tile.</summary>
     public static (int Rows, int Columns) Size(HopperTileKind kind) => kind switch
     {
         HopperTileKind.Bf16N256 => (HopperGemm.TileRows<HopperBf16N256>(), HopperGemm.TileColumns<HopperBf16N256>()),
         HopperTileKind.Bf16N192 => (HopperGemm.TileRows<HopperBf16N192>(), HopperGemm.TileColumns<HopperBf16N192>()),
-        HopperTileKind.Bf16N128 => (HopperGemm.TileRows<HopperBf16N128>(), HopperGemm.TileColumns<HopperBf16N128>()),
-        HopperTileKind.Bf16N64 => (HopperGemm.TileRows<HopperBf16N64>(), HopperGemm.TileColumns<HopperBf16N64>()),
         HopperTileKind.Bf16N160 => (HopperGemm.TileRows<HopperBf16N160>(), HopperGemm.TileColumns<HopperBf16N160>()),
+        HopperTileKind.Bf16N128 => (HopperGemm.TileRows<HopperBf16N128>(), HopperGemm.TileColumns<HopperBf16N128>()),
         HopperTileKind.Bf16N80 => (HopperGemm.TileRows<HopperBf16N80>(), HopperGemm.TileColumns<HopperBf16N80>()),
-        _ => (128, int.Parse(kind.ToString().Substring(4, 3))),
+        HopperTileKind.Bf16N64 => (HopperGemm.TileRows<HopperBf16N64>(), HopperGemm.TileColumns<HopperBf16N64>()),
+        HopperTileKind.Fp8N128 => (HopperGemm.TileRows<HopperFp8N128>(), HopperGemm.TileColumns<HopperFp8N128>()),
+        HopperTileKind.Fp8N160 => (HopperGemm.TileRows<HopperFp8N160>(), HopperGemm.TileColumns<HopperFp8N160>()),
+        _ => (HopperGemm.TileRows<HopperFp8N192>(), HopperGemm.TileColumns<HopperFp8N192>()),
     };
 
     // Relative time of one step along K of a tile on a multiprocessor that is one of many at work, from docs/results (nanoseconds on an H200).
@@ -61,11 +54,8 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
 
     private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Fp8Tiles =
     [
-        (HopperTileKind.Fp8N192, true, 781), (HopperTileKind.Fp8N128, false, 582),
+        (HopperTileKind.Fp8N192, false, 674), (HopperTileKind.Fp8N160, false, 631), (HopperTileKind.Fp8N128, false, 506),
     ];
-
-    private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Given =
-        Environment.GetEnvironmentVariable("GPUKIT_FP8_TILES") is { } text ? [.. text.Split(',').Select(t => t.Split(':')).Select(t => (Enum.Parse<HopperTileKind>(t[0]), t[1] == "p", int.Parse(t[2])))] : Fp8Tiles;
 
     // From here on a shared tile of W pays with the widest tile: the rows of x no longer stay in L2.
     private const int ClustersFromRows = 4096;
@@ -83,7 +73,7 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
             return null;
         HopperPlan best = default;
         long least = long.MaxValue;
-        foreach ((HopperTileKind kind, bool clusters, int cost) in fp8 ? Given : Bf16Tiles)
+        foreach ((HopperTileKind kind, bool clusters, int cost) in fp8 ? Fp8Tiles : Bf16Tiles)
         {
             HopperPlan plan = Of(kind, clusters || (kind == HopperTileKind.Bf16N256 && shape.M >= ClustersFromRows), shape.M, shape.N, device.Multiprocessors);
             // Tiles of the multiprocessor that has most of them.

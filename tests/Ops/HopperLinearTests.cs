@@ -110,7 +110,6 @@ public sealed class HopperLinearTests
     // The CPU has no clusters, and threads enough for the smaller tiles only.
     private static IEnumerable<(HopperTileKind Kind, bool Clusters)> Tiles(TestDevice which, bool fp8) =>
         from kind in Enum.GetValues<HopperTileKind>()
-        where Environment.GetEnvironmentVariable("GPUKIT_TEST_KINDS") is not { } k || k.Split(',').Contains(kind.ToString())
         where HopperPlan.IsFp8(kind) == fp8 && (which == TestDevice.Cuda || kind is HopperTileKind.Bf16N64 or HopperTileKind.Bf16N80 || HopperPlan.IsFp8(kind))
         from clusters in which == TestDevice.Cuda ? new[] { false, true } : [false]
         select (kind, clusters);

@@ -67,17 +67,9 @@ internal static unsafe class WgmmaStore
     [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+49), total(8#+48); cvt.rn.bf16x2.f32 q, total(8#+51), total(8#+50); cvt.rn.bf16x2.f32 r, total(8#+53), total(8#+52); cvt.rn.bf16x2.f32 s, total(8#+55), total(8#+54); " + Bf16End, ExactArch = Arch)]
     public static void Bf16From96(uint to) => EmulateBf16(48, to);
 
-    /// <summary>Columns 112 to 175 as BF16.</summary>
-    [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+57), total(8#+56); cvt.rn.bf16x2.f32 q, total(8#+59), total(8#+58); cvt.rn.bf16x2.f32 r, total(8#+61), total(8#+60); cvt.rn.bf16x2.f32 s, total(8#+63), total(8#+62); " + Bf16End, ExactArch = Arch)]
-    public static void Bf16From112(uint to) => EmulateBf16(56, to);
-
     /// <summary>Columns 48 to 79 as float32.</summary>
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+24), total(4#+25)}; st.shared.v2.f32 [to+1024], {total(4#+26), total(4#+27)};" + Float32End, ExactArch = Arch)]
     public static void Float32From48(uint to) => EmulateFloat32(24, to);
-
-    /// <summary>Columns 144 to 175 as float32.</summary>
-    [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+72), total(4#+73)}; st.shared.v2.f32 [to+1024], {total(4#+74), total(4#+75)};" + Float32End, ExactArch = Arch)]
-    public static void Float32From144(uint to) => EmulateFloat32(72, to);
 
     // The totals' columns as rows: 16 columns × 16 rows a store. Register number: 32 a slab, 8 a store.
     private const string TransposedBf16Begin = "{ .reg .b32 p, q, r, s; ";
