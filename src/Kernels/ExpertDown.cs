@@ -65,6 +65,7 @@ internal static class ExpertDown
             old = a.Residual[row];
         // All warps' sums are there before they are added.
         Group.Barrier();
+        RouterPosts.Clear(a.Router.Posts);
         if (Group.DimX >= TileStream.Sums)
         {
             // Eight lanes a row, in the first four warps.

@@ -83,18 +83,19 @@ internal static class ExpertGateUp
         return found[0];
     }
 
-    // The same for a row that is normed already.
+    // The same for a row that is normed already, from the logits that the launch before posts. It releases this one after having waited, so the row is older than it; what is written waits.
     private static int Route(ExpertArgs a, ArrayView<byte> shared, ArrayView<int> found)
     {
-        bool routes = Group.IdxX < 32;
-        GridDependency.Wait();
-        RouterChoice choice = default;
-        if (routes)
-            choice = RouterSums.Load(a.Router);
-        TileRow.Copy(a.Source.X.Cast<uint>(), Row(a, shared));
-        if (routes)
-            Choose(a, found, choice);
-        GridDependency.Release();
+        if (Group.IdxX >= 32)
+            TileRow.CopyBesideFirst(a.Source.X.Cast<uint>(), Row(a, shared));
+        else
+        {
+            RouterChoice choice = RouterSums.Select(RouterSums.AwaitPosts(a.Router, (Grid.IdxX + Grid.IdxY) & (RouterPosts.Copies - 1)), Grid.IdxY + 1);
+            if (StoresRouting(a))
+                RouterSums.Keep(Choice(found), choice);
+            if (Group.IdxX == 0)
+                found[0] = choice.LastExpert;
+        }
         Group.Barrier(); // the row and the expert are there before anyone uses them
         return found[0];
     }
@@ -139,6 +140,8 @@ internal static class ExpertGateUp
         // In the shadow of the first weights.
         if (TInputs.IsNormed)
             norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
+        else
+            Follow(a, found);
         if (StoresRouting(a))
             StoreRouting(a, RouterSums.Kept(Choice(found)), norm);
         ExpertSums sums = default;
@@ -156,6 +159,15 @@ internal static class ExpertGateUp
         if (c + step < count)
             Multiply<TFormat>(x, w1, c + step, ref sums);
         return sums;
+    }
+
+    // What may only be written, and who may only begin, when the launch before has ended.
+    private static void Follow(ExpertArgs a, ArrayView<int> found)
+    {
+        GridDependency.Wait();
+        GridDependency.Release();
+        if (StoresRouting(a))
+            RouterSums.Announce(a.Router, RouterSums.Kept(Choice(found)), a.TopK);
     }
 
     private static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)

@@ -38,9 +38,51 @@ internal static class Gemm
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int columns = GemmOutput.Columns<TTile, TEpilogue>(), width = TEpilogue.IsGated ? a.N >> 1 : a.N;
-        int across = (width + columns - 1) >> GemmSizes<TFormat, TTile, TStages, TWarp>.Log2(columns);
-        (int tile, int column) = Place(across);
-        GemmRows range = GemmRows.Find<TRows>(a, tile, GemmSizes<TFormat, TTile, TStages, TWarp>.Log2(TTile.M));
+        int across = (width + columns - 1) >> GemmSizes.Log2(columns);
+        (int tile, int column) = Place(Grid.IdxX, Grid.DimX / across, across);
+        Tile<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, tile, column * columns);
+    }
+
+    /// <summary>
+    /// The same of one matrix, where the last tiles, which are too few for all multiprocessors, are each taken apart: <see cref="LinearArgs.WholeTiles"/> blocks have a tile, those behind them a
+    /// part of one.
+    /// </summary>
+    public static void RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>(LinearArgs a)
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TPart : struct, IGemmTile
+        where TPartStages : struct, IGemmStages
+        where TPartWarp : struct, IGemmWarp<TPartWarp>
+    {
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        int rowShift = GemmSizes.Log2(TTile.M), columnShift = GemmSizes.Log2(TTile.N);
+        int down = (a.M + TTile.M - 1) >> rowShift, across = (a.N + TTile.N - 1) >> columnShift;
+        if (Grid.IdxX < a.WholeTiles)
+        {
+            (int tile, int column) = Place(Grid.IdxX, down, across);
+            Tile<TFormat, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>(a, shared, tile, column << columnShift);
+        }
+        else
+        {
+            int downShift = rowShift - GemmSizes.Log2(TPart.M), acrossShift = columnShift - GemmSizes.Log2(TPart.N);
+            int part = Grid.IdxX - a.WholeTiles, within = part & ((1 << (downShift + acrossShift)) - 1);
+            (int tile, int column) = Place(a.WholeTiles + (part >> (downShift + acrossShift)), down, across);
+            int firstColumn = (column << columnShift) + ((within & ((1 << acrossShift) - 1)) << GemmSizes.Log2(TPart.N));
+            Tile<TFormat, TPart, TPartStages, TPartWarp, OneMatrix, PlainEpilogue>(a, shared, (tile << downShift) + (within >> acrossShift), firstColumn);
+        }
+    }
+
+    private static void Tile<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, ArrayView<byte> shared, int tile, int firstColumn)
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TRows : struct, IRowMap
+        where TEpilogue : struct, IGemmEpilogue
+    {
+        GemmRows range = GemmRows.Find<TRows>(a, tile, GemmSizes.Log2(TTile.M));
         if (range.Slab < 0)
             return;
         ArrayView<int> rows = shared.SubView(GemmSizes<TFormat, TTile, TStages, TWarp>.RowsStart, TTile.M * 2 * sizeof(int)).Cast<int>();
@@ -54,7 +96,7 @@ internal static class Gemm
         Group.Barrier();
         GemmSource source;
         source.Slab = range.Slab * TFormat.Terms;
-        source.FirstColumn = column * columns;
+        source.FirstColumn = firstColumn;
         TWarp sums = default;
         if (a.K > 0)
             Multiply<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source, ref sums);
@@ -62,10 +104,10 @@ internal static class Gemm
     }
 
     // Blocks in the order of their numbers run down a group of tiles along M, then the next along N.
-    private static (int Tile, int Column) Place(int across)
+    private static (int Tile, int Column) Place(int block, int down, int across)
     {
-        int down = Grid.DimX / across, inGroup = Rasterisation * across;
-        int group = Grid.IdxX / inGroup, within = Grid.IdxX - (group * inGroup);
+        int inGroup = Rasterisation * across;
+        int group = block / inGroup, within = block - (group * inGroup);
         int first = group * Rasterisation, size = IntrinsicMath.Min(down - first, Rasterisation);
         int column = within / size;
         return (first + (within - (column * size)), column);

@@ -60,6 +60,9 @@ internal struct LinearArgs
     /// <summary>Whether every eight columns of a row of Y begin at a multiple of 16 bytes (GEMM); 0 or 1.</summary>
     public int WideStores;
 
+    /// <summary>Blocks that have a whole tile each, where the others have parts of one (<see cref="Gemm.RunInParts"/>).</summary>
+    public int WholeTiles;
+
     /// <inheritdoc cref="ScaleTable.Blocks"/>
     public readonly ArrayView<float> Scales => ScaleTable.Blocks;
 

@@ -13,13 +13,16 @@ internal struct RouterArgs
     /// <summary>[Experts] float32: the logits, for whoever looks at them.</summary>
     public ArrayView<float> Logits;
 
+    /// <summary>[copies, Experts] float32 in place of sums, as <see cref="RouterPosts"/> makes them: each says by itself whether it is there. Empty where there are sums.</summary>
+    public ArrayView<uint> Posts;
+
     /// <summary>[TopK] 1 + the chosen expert, as soon as that is known; zero before.</summary>
     public ArrayView<uint> Announced;
 
     public int Normalize;
 }
 
-/// <summary>One warp's choice. Lane j has the sum of the j-th chosen expert, and the sums of the experts 4j to 4j + 3.</summary>
+/// <summary>One warp's choice. Lane j has the sum of the j-th chosen expert, and the sums of the experts j, 32 + j, 64 + j and 96 + j.</summary>
 internal struct RouterChoice
 {
     public float Sum0, Sum1, Sum2, Sum3;
@@ -40,7 +43,7 @@ internal struct RouterRanks
 
 /// <summary>
 /// The k experts with the largest sums, ties to the lowest index: each lane sorts four sums, then in each round the warp takes the largest of the lanes' first. The norm's factor, which is
-/// positive, does not change who they are; their weights need it.
+/// positive, does not change who they are; their weights need it. Lanes read neighbours: all blocks ask for the same few lines at once, and each line is asked for once a block.
 /// </summary>
 internal static class RouterSums
 {
@@ -55,15 +58,15 @@ internal static class RouterSums
     /// <summary>Length of the sums of so many experts with what stands behind them.</summary>
     public static int Length(int experts) => experts + AnnouncedLongs;
 
-    /// <summary>The sums, four neighbours a lane. All lanes take part.</summary>
+    /// <summary>The sums, every 32nd a lane. All lanes take part.</summary>
     public static RouterChoice Load(RouterArgs a)
     {
-        int first = FirstExpert();
+        int lane = Group.IdxX & 31;
         RouterChoice choice = default;
-        choice.Sum0 = Sum(a, first);
-        choice.Sum1 = Sum(a, first + 1);
-        choice.Sum2 = Sum(a, first + 2);
-        choice.Sum3 = Sum(a, first + 3);
+        choice.Sum0 = Sum(a, lane);
+        choice.Sum1 = Sum(a, lane + 32);
+        choice.Sum2 = Sum(a, lane + 64);
+        choice.Sum3 = Sum(a, lane + 96);
         return choice;
     }
 
@@ -87,9 +90,11 @@ internal static class RouterSums
         for (int j = 0; j < rounds; j++)
         {
             uint largest = WarpOps.MaxUInt(ranks.Key0);
-            int winner = WarpOps.FirstEqual(ranks.Key0, largest);
-            int expert = (4 * winner) + (int)(WarpOps.Shuffle(ranks.Places, winner) & 3);
-            bool own = lane == winner;
+            // Counted from the last, so that of equal keys the lowest index wins.
+            uint place = (uint)(MostExperts - lane) - (32 * (ranks.Places & 3));
+            uint winner = WarpOps.MaxUInt(ranks.Key0 == largest ? place : 0);
+            int expert = MostExperts - (int)winner;
+            bool own = place == winner & ranks.Key0 == largest;
             ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
             ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
             ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
@@ -124,9 +129,6 @@ internal static class RouterSums
 
     private static float Value(uint key) => Interop.IntAsFloat(key ^ ((uint)((int)~key >> 31) | 0x80000000u));
 
-    /// <summary>The first of the lane's four experts.</summary>
-    private static int FirstExpert() => 4 * (Group.IdxX & 31);
-
     /// <summary>The weight of the lane's chosen expert: its softmax over all experts, or over the chosen ones. All lanes take part.</summary>
     public static float Weight(RouterArgs a, RouterChoice choice, int k, float factor)
     {
@@ -140,11 +142,11 @@ internal static class RouterSums
     /// <summary>The logits, written by one warp.</summary>
     public static void StoreLogits(RouterArgs a, RouterChoice choice, float factor)
     {
-        int first = FirstExpert();
-        Store(a.Logits, first, choice.Sum0 * factor);
-        Store(a.Logits, first + 1, choice.Sum1 * factor);
-        Store(a.Logits, first + 2, choice.Sum2 * factor);
-        Store(a.Logits, first + 3, choice.Sum3 * factor);
+        int lane = Group.IdxX & 31;
+        Store(a.Logits, lane, choice.Sum0 * factor);
+        Store(a.Logits, lane + 32, choice.Sum1 * factor);
+        Store(a.Logits, lane + 64, choice.Sum2 * factor);
+        Store(a.Logits, lane + 96, choice.Sum3 * factor);
     }
 
     /// <summary>Tells the launch after this one, which may have begun, who is chosen. By one warp of the grid.</summary>
@@ -165,8 +167,42 @@ internal static class RouterSums
             if (WarpOps.Any(found == 0 ? 1u : 0u) == 0)
                 return (int)found - 1;
         }
-        return Select(a, k).ChosenExpert;
+        if (a.Posts.Length == 0)
+            return Select(a, k).ChosenExpert;
+        // Who posted logits did so for the launch before only; that one announces in any case.
+        GridDependency.Wait();
+        return lane < k ? (int)Mem.LoadRelaxed(ref a.Announced[lane]) - 1 : 0;
     }
+
+    /// <summary>The logits that the launch before posts, as soon as all are there. All lanes of a warp take part.</summary>
+    public static RouterChoice AwaitPosts(RouterArgs a, int copy)
+    {
+        for (int i = 0; i < Patience; i++)
+        {
+            RouterChoice choice = LoadPosts(a, copy);
+            bool missing = Interop.FloatAsInt(choice.Sum0) == 0 | Interop.FloatAsInt(choice.Sum1) == 0 | Interop.FloatAsInt(choice.Sum2) == 0 | Interop.FloatAsInt(choice.Sum3) == 0;
+            if (WarpOps.Any(missing ? 1u : 0u) == 0)
+                return choice;
+        }
+        GridDependency.Wait();
+        return LoadPosts(a, copy);
+    }
+
+    private static RouterChoice LoadPosts(RouterArgs a, int copy)
+    {
+        int lane = Group.IdxX & 31, experts = (int)a.Logits.Length;
+        long start = (long)copy * experts;
+        RouterChoice choice = default;
+        choice.Sum0 = Post(a, start, lane, experts);
+        choice.Sum1 = Post(a, start, lane + 32, experts);
+        choice.Sum2 = Post(a, start, lane + 64, experts);
+        choice.Sum3 = Post(a, start, lane + 96, experts);
+        return choice;
+    }
+
+    // Beyond the last expert −∞, as among sums.
+    private static float Post(RouterArgs a, long start, int expert, int experts) =>
+        expert < experts ? Interop.IntAsFloat(Mem.LoadRelaxed(ref a.Posts[start + expert])) : float.NegativeInfinity;
 
     /// <summary>Words of shared memory that hold a warp's choice.</summary>
     public const int ChoiceWords = 7 * 32;
@@ -202,12 +238,8 @@ internal static class RouterSums
     /// <summary>Makes the sums zero that the lane has read.</summary>
     public static void Clear(RouterArgs a)
     {
-        for (int i = 0; i < 4; i++)
-        {
-            int expert = FirstExpert() + i;
-            if (expert < a.Sums.Length)
-                a.Sums[expert] = 0;
-        }
+        for (int expert = Group.IdxX & 31; expert < a.Sums.Length; expert += 32)
+            a.Sums[expert] = 0;
     }
 
     private static void Store(ArrayView<float> logits, int expert, float value)

@@ -138,15 +138,43 @@ internal static class SkinnyGemm
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         GridDependency.Release();
         GridDependency.Wait();
+        SkinnyInputPair x = default;
+        if (IsAhead<TFormat, TInput>())
+            x = Inputs<TFormat, TInput, TTiles>(a, place, c);
         for (; c + step < count; c += 2 * step)
         {
-            Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
+            x = MultiplyTurn<TFormat, TInput, TTiles>(a, place, first, x, (c, c + step), ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
+            x = MultiplyTurn<TFormat, TInput, TTiles>(a, place, second, x, (c + step, IntrinsicMath.Min(c + (2 * step), last)), ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
         }
-        if (c < count)
+        if (c >= count)
+            return;
+        if (IsAhead<TFormat, TInput>())
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
+        else
             Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
+    }
+
+    // Codes of four bits need so few registers that they, too, are a chunk ahead.
+    private static bool IsAhead<TFormat, TInput>()
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs => TInput.AreCodes && TFormat.CodesPerWordShift > 2;
+
+    // Multiplies a chunk; gives the inputs of the next one where they are ahead.
+    private static SkinnyInputPair MultiplyTurn<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputPair x, (int This, int Next) chunk, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        if (!IsAhead<TFormat, TInput>())
+        {
+            Multiply<TFormat, TInput, TTiles>(a, place, w, chunk.This, ref sums);
+            return x;
+        }
+        SkinnyInputPair next = Inputs<TFormat, TInput, TTiles>(a, place, chunk.Next);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x.Tile0, x.Tile1, ref sums);
+        return next;
     }
 
     /// <summary>Codes of a row that a warp multiplies at once.</summary>

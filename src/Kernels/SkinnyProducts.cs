@@ -66,20 +66,46 @@ internal static class SkinnyProducts
         if (TTiles.Count == 2)
             inputs1 = TInput.Decode<TFormat>(TInput.AreCodes ? x1.X0 : inputs1, step, x1.Operand);
         U4 row0 = TFormat.Decode(w.Row0, step, w.Operand0), row1 = TFormat.Decode(w.Row1, step, w.Operand1);
-        parts.Upper0 = Multiply<TFormat>(row0, row1, inputs0, parts.Upper0);
+        parts.Upper0 = Multiply<TFormat, TInput>(row0, row1, inputs0, parts.Upper0);
         if (TTiles.Count == 2)
-            parts.Upper1 = Multiply<TFormat>(row0, row1, inputs1, parts.Upper1);
+            parts.Upper1 = Multiply<TFormat, TInput>(row0, row1, inputs1, parts.Upper1);
         U4 row2 = TFormat.Decode(w.Row2, step, w.Operand2), row3 = TFormat.Decode(w.Row3, step, w.Operand3);
-        parts.Lower0 = Multiply<TFormat>(row2, row3, inputs0, parts.Lower0);
+        parts.Lower0 = Multiply<TFormat, TInput>(row2, row3, inputs0, parts.Lower0);
         if (TTiles.Count == 2)
-            parts.Lower1 = Multiply<TFormat>(row2, row3, inputs1, parts.Lower1);
+            parts.Lower1 = Multiply<TFormat, TInput>(row2, row3, inputs1, parts.Lower1);
     }
 
-    private static F4 Multiply<TFormat>(U4 upper, U4 lower, U4 x, F4 part)
+    private static F4 Multiply<TFormat, TInput>(U4 upper, U4 lower, U4 x, F4 part)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
     {
+        if (TInput.AreIntegers)
+            return MultiplyBytes(upper, lower, x, part);
         part = Multiply<TFormat>(upper.X, lower.X, upper.Y, lower.Y, x.X, x.Y, part);
         return Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, x.Z, x.W, part);
+    }
+
+    // Two registers of bytes a row and column; the sums are integers.
+    private static F4 MultiplyBytes(U4 upper, U4 lower, U4 x, F4 part)
+    {
+        U4 weights, sums;
+        weights.X = upper.X;
+        weights.Y = lower.X;
+        weights.Z = upper.Y;
+        weights.W = lower.Y;
+        U2 inputs;
+        inputs.X = x.X;
+        inputs.Y = x.Y;
+        sums.X = Interop.FloatAsInt(part.X);
+        sums.Y = Interop.FloatAsInt(part.Y);
+        sums.Z = Interop.FloatAsInt(part.Z);
+        sums.W = Interop.FloatAsInt(part.W);
+        sums = Mma.S8(weights, inputs, sums);
+        part.X = Interop.IntAsFloat(sums.X);
+        part.Y = Interop.IntAsFloat(sums.Y);
+        part.Z = Interop.IntAsFloat(sums.Z);
+        part.W = Interop.IntAsFloat(sums.W);
+        return part;
     }
 
     /// <summary>sum + one mma: the fragment of 16 rows of W and that of eight columns of x, in the format's 16-bit type.</summary>
@@ -141,6 +167,7 @@ internal static class SkinnyProducts
         return sum;
     }
 
-    // A chunk's sum of products of four-bit codes is a whole number below 2¹³, exact in float32; the running sum is an integer.
-    private static float AddInteger(float sum, float part) => Interop.IntAsFloat(Interop.FloatAsInt(sum) + (uint)(int)part);
+    // Both are the bits of integers. A chunk's is below 2²¹ and whole when divided.
+    private static float AddInteger(float sum, float part) =>
+        Interop.IntAsFloat(Interop.FloatAsInt(sum) + (uint)((int)Interop.FloatAsInt(part) >> StreamedInt4Bytes.ProductShift));
 }

@@ -16,7 +16,7 @@ internal struct TileLinearArgs
     /// <summary>[N] float32, where it is added.</summary>
     public ArrayView<float> Residual;
 
-    /// <summary>[Experts] sums of a router's logits, empty without a router; where they become zero or are stored, with what stands behind them.</summary>
+    /// <summary>[Experts] sums of a router's logits, empty without a router; where they become zero, with what stands behind them.</summary>
     public ArrayView<long> RouterSums;
 
     /// <summary>[Experts, N] BF16.</summary>
@@ -186,7 +186,7 @@ internal static class TileLinear
             TileRow.Copy(a.Source.X.Cast<uint>(), row);
         }
         if (!TSink.IsResidual && Grid.IdxX == 0)
-            Clear(TSink.IsRouter ? a.RouterSums.SubView(a.Weights.N, a.RouterSums.Length - a.Weights.N) : a.RouterSums);
+            Clear(a.RouterSums);
         Group.Barrier(); // the row is there before anyone multiplies by it
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
@@ -225,11 +225,6 @@ internal static class TileLinear
         float value = TileStream.CollectRow(partials, Group.DimX >> 5) * factor;
         if ((Group.IdxX & 7) > 0)
             return;
-        if (TSink.IsRouter)
-        {
-            a.RouterSums[n] = (long)(value * (1f / RouterUnit));
-            return;
-        }
         if (!TSink.IsResidual)
         {
             a.Y[n] = Bf16.FromFloat(value);

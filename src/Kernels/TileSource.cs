@@ -89,6 +89,20 @@ internal static class TileRow
         }
     }
 
+    /// <summary>The same by all warps but the first, three requests at a time.</summary>
+    public static void CopyBesideFirst(ArrayView<uint> x, ArrayView<uint> row)
+    {
+        int step = (Group.DimX - 32) * 4, last = (int)row.Length - 4;
+        for (int i = (Group.IdxX - 32) * 4; i < row.Length; i += 3 * step)
+        {
+            int i1 = IntrinsicMath.Min(i + step, last), i2 = IntrinsicMath.Min(i + (2 * step), last);
+            U4 first = Mem.LoadL2(ref x[i]), second = Mem.LoadL2(ref x[i1]), third = Mem.LoadL2(ref x[i2]);
+            Mem.StoreShared(ref row[i], first);
+            Mem.StoreShared(ref row[i1], second);
+            Mem.StoreShared(ref row[i2], third);
+        }
+    }
+
     /// <summary>Requests the gains of a thread's first four parts of the row. They are weights: a kernel may ask for them before it waits.</summary>
     public static TileRowGains LoadGains(TileSource source, int words)
     {

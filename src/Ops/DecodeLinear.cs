@@ -25,7 +25,7 @@ internal static class DecodeLinear
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
-    private static readonly KernelDefinition<TileLinearArgs> OfRouter = new(TileLinear.Run<StreamedBf16, RowCopied, TileFeed, AnyTurns>, Traits);
+    private static readonly KernelDefinition<RouterPostsArgs> OfRouter = new(Kernels.RouterPosts.Run, new KernelTraits(Kernels.RouterPosts.Threads, NeedsWarp32: true, Overlaps: true));
 
     // For the number of chunks that a warp has in the layers that this is made for.
     private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits);
@@ -96,13 +96,16 @@ internal static class DecodeLinear
         Launch<TileAdd>(stream, four ? AddFourFp8 : AddByFormat[matrix.Format], matrix, args);
     }
 
-    /// <summary>A router's own product with a state that is normed already: <c>sums[e] = Router[e] · x</c>, and the announcement behind them becomes zero.</summary>
+    /// <summary>Words of <see cref="Feed"/>'s logits, and of the announcement of the choice behind them.</summary>
+    public static int PostsLength(int experts) => Kernels.RouterPosts.Length(experts);
+
+    /// <summary>A router's own product with a state that is normed already, for <see cref="ExpertMlp.ApplyFed"/>, which must follow at once: it makes the logits zero again.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="router">BF16 <c>[experts, hidden]</c>, for which <see cref="CanFeed"/> and <see cref="Exists"/>.</param>
     /// <param name="x"><c>[hidden]</c> BF16.</param>
-    /// <param name="sums"><see cref="RouterLength"/> numbers, written.</param>
+    /// <param name="posts"><see cref="PostsLength"/> words, zero but for the announcement; written.</param>
     /// <exception cref="ArgumentException">A view is too short or lives on another device.</exception>
-    public static void Feed(GpuStream stream, QuantizedMatrix router, ArrayView<BFloat16> x, ArrayView<long> sums)
+    public static void Feed(GpuStream stream, QuantizedMatrix router, ArrayView<BFloat16> x, ArrayView<uint> posts)
     {
         Require(stream, router);
         if (!CanFeed(router))
@@ -110,9 +113,10 @@ internal static class DecodeLinear
         Shape.Require(stream, x, 1, router.K, nameof(x));
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
-        Shape.Require(stream, sums, 1, RouterLength(router.N), nameof(sums));
-        var args = new TileLinearArgs { Weights = ExpertMlp.Streamed(router), Source = new TileSource { X = x.Cast<ushort>() }, RouterSums = sums.SubView(0, RouterLength(router.N)) };
-        Launch<TileFeed>(stream, OfRouter, router, args);
+        Shape.Require(stream, posts, 1, PostsLength(router.N), nameof(posts));
+        int logits = Kernels.RouterPosts.Copies * router.N;
+        var args = new RouterPostsArgs { X = x.Cast<ushort>(), Weights = router.Codes.View.Cast<ushort>(), Posts = posts.SubView(0, logits), Announced = posts.SubView(logits, Kernels.Router.MaxTopK), K = router.K };
+        stream.Device.Launch(OfRouter, stream, (router.N, 1, 1), Kernels.RouterPosts.Threads, 0, args);
     }
 
     internal static void RequireFeed(GpuStream stream, QuantizedMatrix matrix, in RouterFeed router, int tokens)

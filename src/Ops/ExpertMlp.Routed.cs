@@ -32,24 +32,32 @@ public static partial class ExpertMlp
     /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
     internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
     {
-        ExpertArgs args = CreateRouted(stream, matrices, routing, router.Sums, activated, residual);
+        int experts = matrices.GateUp.Count, length = RouterSums.Length(experts);
+        Shape.Require(stream, router.Sums, 1, length, nameof(router));
+        ExpertArgs args = CreateRouted(stream, matrices, routing, activated, residual);
+        args.Router.Sums = router.Sums.SubView(0, experts);
+        args.Router.Announced = router.Sums.SubView(experts, length - experts).Cast<uint>();
         Shape.Require(stream, router.Norm.Gain, 1, matrices.GateUp.K, nameof(router));
         Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
         args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
         LaunchRouted(stream, matrices, args, norms: true);
     }
 
-    /// <summary><see cref="ApplyRouted"/> for a state that is normed already, from the sums that <see cref="DecodeLinear.Feed"/> leaves in the launch before.</summary>
+    /// <summary><see cref="ApplyRouted"/> for a state that is normed already, from the logits that <see cref="DecodeLinear.Feed"/> posts in the launch before.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="matrices">The experts.</param>
     /// <param name="routing">Written: the token's experts and weights, and the logits.</param>
-    /// <param name="sums">The router's, and the announcement behind them, zero.</param>
+    /// <param name="posts">The router's logits, zero afterwards, and the announcement behind them.</param>
     /// <param name="x"><c>[hidden]</c> BF16.</param>
     /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
     /// <param name="residual"><c>[hidden]</c> float32, added to.</param>
-    internal static void ApplyFed(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<long> sums, ArrayView<BFloat16> x, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    internal static void ApplyFed(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<uint> posts, ArrayView<BFloat16> x, ArrayView<BFloat16> activated, ArrayView<float> residual)
     {
-        ExpertArgs args = CreateRouted(stream, matrices, routing, sums, activated, residual);
+        int experts = matrices.GateUp.Count, logits = RouterPosts.Copies * experts;
+        Shape.Require(stream, posts, 1, RouterPosts.Length(experts), nameof(posts));
+        ExpertArgs args = CreateRouted(stream, matrices, routing, activated, residual);
+        args.Router.Posts = posts.SubView(0, logits);
+        args.Router.Announced = posts.SubView(logits, Kernels.Router.MaxTopK);
         Shape.Require(stream, x, 1, matrices.GateUp.K, nameof(x));
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
@@ -57,7 +65,7 @@ public static partial class ExpertMlp
         LaunchRouted(stream, matrices, args, norms: false);
     }
 
-    private static ExpertArgs CreateRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<long> sums, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    private static ExpertArgs CreateRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<BFloat16> activated, ArrayView<float> residual)
     {
         int tokens = Check(stream, matrices, routing.Routing, residual);
         Shape.Require(stream, activated, (long)tokens * routing.Routing.TopK, matrices.Down.K, nameof(activated));
@@ -65,10 +73,9 @@ public static partial class ExpertMlp
             throw new NotSupportedException($"{routing.Routing.TopK} experts of {matrices.Down.K} columns are too many for a block of {stream.Device.Name}.");
         if (tokens != 1)
             throw new ArgumentException($"One token is routed by the kernels, not {tokens}.", nameof(routing));
-        int experts = matrices.GateUp.Count, length = RouterSums.Length(experts);
+        int experts = matrices.GateUp.Count;
         Shape.RequireRange(routing.Routing.TopK, 1, Math.Min(experts, Kernels.Router.MaxTopK), nameof(routing));
         Shape.RequireRange(experts, 1, RouterSums.MostExperts, nameof(matrices));
-        Shape.Require(stream, sums, 1, length, nameof(sums));
         Shape.Require(stream, routing.Logits, 1, experts, nameof(routing));
         return new ExpertArgs
         {
@@ -81,8 +88,6 @@ public static partial class ExpertMlp
             Width = matrices.Down.K,
             Router = new RouterArgs
             {
-                Sums = sums.SubView(0, experts),
-                Announced = sums.SubView(experts, length - experts).Cast<uint>(),
                 Logits = routing.Logits.SubView(0, experts),
                 Normalize = routing.Normalize ? 1 : 0,
             },

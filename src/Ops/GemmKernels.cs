@@ -58,7 +58,7 @@ internal static class GemmKernels
         AddMain<TiledBf16, Tile64x128x64, FourStages, W32x64>(kernels, WeightFormat.Bf16, GemmTile.M64N128K64);
         AddMain<TiledBf16, Tile128x128x64, ThreeStages, W64x64>(kernels, WeightFormat.Bf16, GemmTile.M128N128K64);
         Add<TiledBf16, Tile128x256x64, FourStages, W64x64>(kernels, WeightFormat.Bf16, GemmTile.M128N256K64);
-        Add<TiledBf16, Tile256x128x64, FourStages, W64x64>(kernels, WeightFormat.Bf16, GemmTile.M256N128K64);
+        AddInParts<TiledBf16, Tile256x128x64, FourStages, W64x64, Tile128x128x64, FourStages, W64x32>(kernels, WeightFormat.Bf16, GemmTile.M256N128K64);
         Add<TiledBf16, Tile128x128x128, ThreeStages, W64x32>(kernels, WeightFormat.Bf16, GemmTile.M128N128K128);
     }
 
@@ -102,6 +102,22 @@ internal static class GemmKernels
         KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
         Infos.Add((format, tile), new GemmTileInfo(TTile.M, TTile.N, traits.MaxThreads, GemmSizes<TFormat, TTile, TStages, TWarp>.SharedBytes));
         kernels.Add(new Key(format, tile), new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits));
+    }
+
+    // A part has as many warps as a tile.
+    private static void AddInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format, GemmTile tile)
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TPart : struct, IGemmTile
+        where TPartStages : struct, IGemmStages
+        where TPartWarp : struct, IGemmWarp<TPartWarp>
+    {
+        KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
+        int shared = Math.Max(GemmSizes<TFormat, TTile, TStages, TWarp>.SharedBytes, GemmSizes<TFormat, TPart, TPartStages, TPartWarp>.SharedBytes);
+        Infos.Add((format, tile), new GemmTileInfo(TTile.M, TTile.N, traits.MaxThreads, shared, TTile.M * TTile.N / (TPart.M * TPart.N)));
+        kernels.Add(new Key(format, tile), new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>, traits));
     }
 
     private static KernelTraits Traits<TFormat, TTile, TStages, TWarp>()

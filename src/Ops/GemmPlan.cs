@@ -12,6 +12,9 @@ internal static class GemmPlan
         (GemmTile.M256N128K64, 100), (GemmTile.M128N256K64, 102), (GemmTile.M128N128K64, 108), (GemmTile.M64N128K64, 135), (GemmTile.M64N64K64, 165),
     ];
 
+    // The same of a part of a tile, in percent of the tile's.
+    private const int PartCost = 126;
+
     // The same where they are decoded.
     private static readonly (GemmTile Tile, int Cost)[] WideCodes =
     [
@@ -32,7 +35,8 @@ internal static class GemmPlan
     {
         GemmTile tile = force ?? ChooseTile(shape, device, gated);
         GemmTileInfo info = GemmKernels.Info(shape.Format, tile);
-        return new LinearPlan(LinearPath.Gemm, LinearPlan.TileDecoding(shape.Format), true, (int)Math.Min(Blocks(shape, info, gated), int.MaxValue), 1, info.Threads, tile, info.SharedBytes);
+        long blocks = Blocks(shape, info, gated), rest = Rest(blocks, info, device), grid = blocks + (rest * (info.Parts - 1));
+        return new LinearPlan(LinearPath.Gemm, LinearPlan.TileDecoding(shape.Format), true, (int)Math.Min(grid, int.MaxValue), 1, info.Threads, tile, info.SharedBytes, WholeTiles: (int)Math.Min(blocks - rest, int.MaxValue));
     }
 
     /// <summary>For codes on both sides.</summary>
@@ -64,6 +68,13 @@ internal static class GemmPlan
         return Least(shape.Format == WeightFormat.Bf16 ? Wide : WideCodes, shape, device, gated, GemmTile.M64N128K64);
     }
 
+    // The last tiles that are taken apart: those too few for all multiprocessors, if each has a part of them at most.
+    private static long Rest(long blocks, in GemmTileInfo info, in LinearDevice device)
+    {
+        long rest = blocks % device.Multiprocessors;
+        return rest * info.Parts <= device.Multiprocessors && info.Parts > 1 ? rest : 0;
+    }
+
     // The tile that leaves the busiest multiprocessor least to do: its tensor cores are what runs out.
     private static GemmTile Least((GemmTile Tile, int Cost)[] tiles, in LinearShape shape, in LinearDevice device, bool gated, GemmTile otherwise)
     {
@@ -76,8 +87,11 @@ internal static class GemmPlan
             GemmTileInfo info = codes ? CodeKernels.Info(tile) : GemmKernels.Info(shape.Format, tile);
             if (!info.Fits(device))
                 continue;
-            long turns = (Blocks(shape, info, gated) + device.Multiprocessors - 1) / device.Multiprocessors;
+            long blocks = Blocks(shape, info, gated), rest = Rest(blocks, info, device);
+            long turns = (blocks - rest + device.Multiprocessors - 1) / device.Multiprocessors;
             long total = turns * info.M * info.N * cost;
+            if (rest > 0)
+                total += info.M * info.N * cost * PartCost / (100 * info.Parts);
             if (total < least)
                 (least, best) = (total, tile);
         }

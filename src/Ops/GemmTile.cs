@@ -22,7 +22,8 @@ internal enum GemmTile
 /// <param name="N">Rows of W.</param>
 /// <param name="Threads">Threads of a block.</param>
 /// <param name="SharedBytes">Dynamic shared memory of a block.</param>
-internal readonly record struct GemmTileInfo(int M, int N, int Threads, int SharedBytes)
+/// <param name="Parts">Blocks that one of the last tiles is taken apart into; 1 if none is.</param>
+internal readonly record struct GemmTileInfo(int M, int N, int Threads, int SharedBytes, int Parts = 1)
 {
     /// <summary>Columns of y that a block has.</summary>
     public int Columns(bool gated) => gated ? N / 2 : N;

@@ -71,6 +71,7 @@ public static partial class Linear
         LinearArgs args = CreateArgs(weights, inputs.X, y.Cast<byte>(), size.M, size.YStride == 0 ? width : size.YStride);
         args.Bias = inputs.Bias.Cast<ushort>();
         args.Residual = inputs.Residual.Cast<ushort>();
+        args.WholeTiles = plan.WholeTiles;
         var kernel = plan.Tile is { } chosen ? GemmKernels.Get(weights.Format, chosen, gated: gated) : FusedKernels.Get(weights.Format, plan.Path, gated);
         stream.Device.Launch(kernel, stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args);
     }

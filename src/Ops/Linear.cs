@@ -87,6 +87,7 @@ public static partial class Linear
             return;
         }
         LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride, float32);
+        args.WholeTiles = plan.WholeTiles;
         int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : plan.SharedBytes;
         stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);
     }

@@ -104,7 +104,8 @@ internal readonly record struct LinearDevice(bool IsCuda, int Arch, int WarpSize
 /// <param name="Tile">What a block of the pipelined kernel computes.</param>
 /// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K.</param>
 /// <param name="Split">How K is split, by the kernel that does.</param>
-internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0, SplitPlan? Split = null)
+/// <param name="WholeTiles">Blocks of the pipelined kernel that have a whole tile, where the others have a part of one.</param>
+internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0, SplitPlan? Split = null, int WholeTiles = 0)
 {
     /// <summary>Rows from which tiles take what does not stream: about where they win (16 of a tile's 64 rows pay for it), and beyond the 1 to 16 rows among which a row keeps its bits.</summary>
     public const int GemmFromRows = 17;

@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Tests.Kernels;
 
 public sealed class RouterSumsTests
 {
-    private const int Experts = 37, TopK = 5;
+    private const int Experts = 37, TopK = 5, Copy = 3;
 
     internal struct Args
     {
@@ -15,6 +15,8 @@ public sealed class RouterSumsTests
         public ArrayView<int> Chosen;
     }
 
+    private static readonly KernelDefinition<Args> SelectKernel = new(Select, new KernelTraits(32, NeedsWarp32: true));
+    private static readonly KernelDefinition<Args> PostsKernel = new(AwaitPosts, new KernelTraits(32, NeedsWarp32: true));
     private static readonly KernelDefinition<Args> AwaitKernel = new(Await, new KernelTraits(32, NeedsWarp32: true));
 
     internal static void Await(Args a)
@@ -22,6 +24,55 @@ public sealed class RouterSumsTests
         int expert = RouterSums.Await(a.Router, TopK);
         if (Group.IdxX < TopK)
             a.Chosen[Group.IdxX] = expert;
+    }
+
+    internal static void Select(Args a) => Keep(a, RouterSums.Select(a.Router, (int)a.Chosen.Length));
+
+    internal static void AwaitPosts(Args a) => Keep(a, RouterSums.Select(RouterSums.AwaitPosts(a.Router, Copy), (int)a.Chosen.Length));
+
+    private static void Keep(Args a, RouterChoice choice)
+    {
+        if (Group.IdxX < a.Chosen.Length)
+            a.Chosen[Group.IdxX] = choice.ChosenExpert;
+    }
+
+    // Equal sums meet within a lane, which has every 32nd, and among lanes; the lowest index wins.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 128, 1)]
+    [InlineData(TestDevice.CpuWarp32, 128, 9)]
+    [InlineData(TestDevice.CpuWarp32, 77, 3)]
+    [InlineData(TestDevice.CpuWarp32, 20, 2)]
+    [InlineData(TestDevice.Cuda, 128, 1)]
+    [InlineData(TestDevice.Cuda, 128, 9)]
+    [InlineData(TestDevice.Cuda, 77, 3)]
+    [InlineData(TestDevice.Cuda, 20, 2)]
+    public void OfEqualSumsTheLowestIndexIsChosen(TestDevice which, int experts, int values)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        long[] units = [.. Enumerable.Range(0, experts).Select(e => (long)((e * 5 % values) - 1) << 31)];
+        int[] best = [.. Enumerable.Range(0, experts).OrderByDescending(e => units[e]).ThenBy(e => e).Take(16)];
+        using var sums = GuardedBuffer<long>.Input(device, units);
+        using var chosen = GuardedBuffer<int>.Output(device, best.Length);
+        device.Launch(SelectKernel, device.DefaultStream, (1, 1, 1), 32, 0, new Args { Router = new RouterArgs { Sums = sums.View }, Chosen = chosen.View });
+        Assert.Equal(best, chosen.ToArray());
+        Assert.Equal(best, RunPosts(device, [.. units.Select(u => BitConverter.SingleToUInt32Bits(u * TileLinear.RouterUnit) | 1)], best.Length));
+    }
+
+    // Without patience a logit that nobody posts would be waited for forever.
+    [Fact]
+    public void LogitsThatAreNeverPostedAreNotWaitedForForever()
+    {
+        uint[] logits = [.. Enumerable.Range(0, Experts).Select(e => e == 5 ? 0 : BitConverter.SingleToUInt32Bits(-1 - e) | 1)];
+        Assert.Equal([5, 0, 1], RunPosts(TestDevices.Get(TestDevice.Cuda), logits, 3));
+    }
+
+    private static int[] RunPosts(GpuDevice device, uint[] logits, int topK)
+    {
+        using var posts = GuardedBuffer<uint>.Input(device, [.. new uint[Copy * logits.Length], .. logits]);
+        using var scores = GuardedBuffer<float>.Input(device, new float[logits.Length]);
+        using var chosen = GuardedBuffer<int>.Output(device, topK);
+        device.Launch(PostsKernel, device.DefaultStream, (1, 1, 1), 32, 0, new Args { Router = new RouterArgs { Posts = posts.View, Logits = scores.View }, Chosen = chosen.View });
+        return chosen.ToArray();
     }
 
     // Whoever is told waits for nothing; whoever is told nothing, or not of all, chooses from the sums, and ends.

@@ -320,27 +320,34 @@ public sealed class ExpertMlpTests
             double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
             using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
             using var sums = GuardedBuffer<long>.Input(Device, [.. units, .. new long[DecodeLinear.RouterLength(0)]]);
-            return Routed(normalize, [.. units.Select(u => u / 4294967296.0 * factor)], sums, out logits, (routed, activated, residual) =>
+            float[] y = Routed(normalize, [.. units.Select(u => u / 4294967296.0 * factor)], out logits, (routed, activated, residual) =>
                 ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated, residual));
+            RequireAnnounced(MemoryMarshal.Cast<long, uint>(sums.ToArray().AsSpan(gateUp.Length)));
+            return y;
         }
 
-        /// <summary>The same behind a router's own product, whatever stood in its sums.</summary>
+        /// <summary>The same behind a router's own product, whatever was announced before.</summary>
         public float[] ApplyFed(bool normalize, out float[] logits)
         {
             HostMatrix host = Quantizer.Quantize(RandomData.Gaussian(gateUp.Length * hidden, 9, 1 / MathF.Sqrt(hidden)), gateUp.Length, hidden, WeightFormat.Bf16, null);
             double[] values = MatrixOracle.Values(host);
             using QuantizedMatrix router = QuantizedMatrix.Upload(Device, host);
             using var input = GuardedBuffer<BFloat16>.Input(Device, x);
-            using var sums = GuardedBuffer<long>.Input(Device, [.. Enumerable.Range(1, DecodeLinear.RouterLength(gateUp.Length)).Select(i => (long)i << 31)]);
+            int posted = DecodeLinear.PostsLength(gateUp.Length) - DecodeLinear.PostsLength(0);
+            using var posts = GuardedBuffer<uint>.Input(Device, [.. new uint[posted], .. Enumerable.Range(1, DecodeLinear.PostsLength(0)).Select(i => (uint)i)]);
             double[] expected = [.. Enumerable.Range(0, gateUp.Length).Select(e => Enumerable.Range(0, hidden).Sum(i => values[(e * hidden) + i] * (double)(float)x[i]))];
-            return Routed(normalize, expected, sums, out logits, (routed, activated, residual) =>
+            float[] y = Routed(normalize, expected, out logits, (routed, activated, residual) =>
             {
-                DecodeLinear.Feed(Device.DefaultStream, router, input.View, sums.View);
-                ExpertMlp.ApplyFed(Device.DefaultStream, Stack, routed, sums.View, input.View, activated, residual);
+                DecodeLinear.Feed(Device.DefaultStream, router, input.View, posts.View);
+                ExpertMlp.ApplyFed(Device.DefaultStream, Stack, routed, posts.View, input.View, activated, residual);
             });
+            uint[] words = posts.ToArray();
+            Assert.DoesNotContain(words.Take(posted), w => w != 0);
+            RequireAnnounced(words[posted..]);
+            return y;
         }
 
-        private float[] Routed(bool normalize, double[] expected, GuardedBuffer<long> sums, out float[] logits, Action<RoutedToken, ArrayView<BFloat16>, ArrayView<float>> apply)
+        private float[] Routed(bool normalize, double[] expected, out float[] logits, Action<RoutedToken, ArrayView<BFloat16>, ArrayView<float>> apply)
         {
             using var residual = GuardedBuffer<float>.Input(Device, Residual);
             using var experts = GuardedBuffer<int>.Output(Device, topK);
@@ -353,11 +360,11 @@ public sealed class ExpertMlpTests
             float[] y = residual.ToArray();
             Route(logits, normalize);
             Assert.Equal(Ids, experts.ToArray());
-            uint[] announced = MemoryMarshal.Cast<long, uint>(sums.ToArray().AsSpan(gateUp.Length)).ToArray();
-            Assert.Equal(Ids, announced.Take(topK).Select(e => (int)e - 1));
             Compare.Close(shares.ToArray(), [.. weights.Select(w => (double)w)], 1e-5);
             return y;
         }
+
+        private void RequireAnnounced(ReadOnlySpan<uint> words) => Assert.Equal(Ids, words[..topK].ToArray().Select(e => (int)e - 1));
 
         /// <summary>Replaces the routing by what logits call for.</summary>
         public void Route(float[] logits, bool normalize)

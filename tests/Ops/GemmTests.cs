@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Tests.Oracle;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
@@ -32,12 +33,35 @@ public sealed class GemmTests
             {
                 foreach ((int m, int n, int k) in new[] { (info.M, info.N, 64), (info.M + 1, info.N - 1, 608), (info.M - 1, info.N + 1, 1056), (3, 2 * info.N, 2080) })
                     Check(device, format, tile, (m, n, k));
+                // More tiles than multiprocessors, a few of them taken apart.
+                if (info.Parts > 1)
+                    Check(device, format, tile, ((device.MultiprocessorCount / 7 * info.M) + 3, (8 * info.N) - 5, 96));
             }
             else
             {
                 Check(device, format, tile, info.M <= 32 ? (info.M + 1, 9, 928) : (info.M - 31, info.N - 7, 96));
             }
         }
+    }
+
+    // Of four tiles three are whole and one is taken apart: rows end in its second part, columns in both. On a card EveryTileMatchesTheOracle has more tiles than multiprocessors.
+    [Fact]
+    public void OnTheCpuTheLastTilesAreTakenApart()
+    {
+        using GpuDevice device = TestDevices.Open(TestDevice.CpuWarp32, warps: 8);
+        const int M = 400, N = 150, K = 40;
+        var shape = new LinearShape(M, N, K, WeightFormat.Bf16, true, 0);
+        LinearPlan plan = GemmPlan.Choose(shape, LinearDevice.Of(device) with { Multiprocessors = 3 }, gated: false, GemmTile.M256N128K64);
+        Assert.Equal((5, 3, 256), (plan.GridX, plan.WholeTiles, plan.Threads));
+        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 8, 0.1f), N, K, WeightFormat.Bf16);
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 9);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var output = GuardedBuffer<float>.Output(device, M * N);
+        LinearArgs args = Linear.CreateArgs(weights, input.View, output.View.Cast<byte>(), M, 0, float32: true);
+        args.WholeTiles = plan.WholeTiles;
+        device.Launch(GemmKernels.Get(WeightFormat.Bf16, GemmTile.M256N128K64), device.DefaultStream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args);
+        Compare.Close(output.ToArray(), MatrixOracle.Multiply(x, MatrixOracle.Values(w), M, N, K), Float32Tolerance);
     }
 
     [Theory]

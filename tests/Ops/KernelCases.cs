@@ -248,12 +248,12 @@ internal static class KernelCases
                 const int All = 16;
                 var stack = new ExpertStack(t.Matrix(format, 2 * width, Hidden, All, block), t.Matrix(format, Hidden, width, All, block));
                 var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(All), true);
-                (QuantizedMatrix router, ArrayView<long> sums) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Output<long>(DecodeLinear.RouterLength(All)));
+                (QuantizedMatrix router, ArrayView<uint> posts) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Changed(new uint[DecodeLinear.PostsLength(All)]));
                 (ArrayView<BFloat16> x, ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Halves(Hidden), t.Output<BFloat16>(TopK * width), t.Changed(RandomData.Gaussian(Hidden, 4)));
                 return stream =>
                 {
-                    DecodeLinear.Feed(stream, router, x, sums);
-                    ExpertMlp.ApplyFed(stream, stack, routing, sums, x, inner, y);
+                    DecodeLinear.Feed(stream, router, x, posts);
+                    ExpertMlp.ApplyFed(stream, stack, routing, posts, x, inner, y);
                 };
             });
         }

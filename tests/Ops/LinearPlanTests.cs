@@ -33,6 +33,10 @@ public sealed class LinearPlanTests
     [InlineData("H200", 65, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
     [InlineData("H200", 128, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
     [InlineData("H200", 256, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 256 in M256N128K64")]
+    // The last tiles, 52 of 448 and 56 of 320, in halves; 28 of 160 would be no faster so.
+    [InlineData("H200", 1024, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 500×1 of 256 in M256N128K64")]
+    [InlineData("H200", 2048, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 376×1 of 256 in M256N128K64")]
+    [InlineData("H200", 1024, 5120, 2048, WeightFormat.Bf16, true, 0, "Gemm Table 320×1 of 128 in M128N128K64")]
     [InlineData("H200", 2048, 14336, 4096, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 1792×1 of 128 in M128N128K64")]
     [InlineData("H200", 8192, 5120, 2048, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 2560×1 of 128 in M128N128K64")]
     // A card with 99 KB of shared memory a block has the tiles that need no more.

@@ -24,18 +24,65 @@ internal static class FourBitPairs
 }
 
 /// <summary>
-/// INT4: below BF16's 128, whose last mantissa bit counts ones, a code with its sign bit turned over makes 136 + c; the 136 is
-/// subtracted exactly. Groups have at least 128 columns, a chunk.
+/// INT4: a nibble is a BF16 number as it stands. Below the upper exponent bits, BF16's lowest eight bits count units of 2⁻¹³³, subnormal or not, so that a nibble at bit 0 is
+/// worth its code times 2⁻¹³³ and one at bit 4 sixteen times as much: two pairs a shift. A code with its sign bit turned over is 8 + c; one multiply-add brings either to units of 2⁻⁷ and
+/// subtracts the 8, exactly. Groups have at least 128 columns, a chunk.
 /// </summary>
 internal readonly struct StreamedInt4 : IStreamedFormat
 {
-    private const uint Nibbles = 0x000F000F, Ones = 0x3F803F80;
+    // The nibbles of both halves at bit 0 and at bit 4, and their sign bits.
+    private const uint LowerNibbles = 0x000F000F, UpperNibbles = 0x00F000F0, LowerSigns = 0x00080008, UpperSigns = 0x00800080;
 
-    // 128 with the sign bit of a code, and −136, as BF16 pairs.
-    private const uint TurnedBase = 0x43084308, Minus136 = 0xC308C308;
+    // 2¹²⁶, 2¹²² and −8 · 2⁻⁷ as BF16 pairs.
+    private const uint LowerUnit = 0x7E807E80, UpperUnit = 0x7C807C80, Minus8 = 0xBD80BD80;
 
     // (a and b) xor c.
     private const int AndXor = 0x6A;
+
+    public static int CodesPerWordShift => 3;
+
+    public static bool IsF16 => false;
+
+    public static bool HasTileScales => false;
+
+    public static bool HasRowScales => true;
+
+    public static bool HasGroupScales => false;
+
+    public static bool HasZeroPoints => false;
+
+    public static float Correction => 128f;
+
+    public static uint PrepareOperand(uint stored) => 0;
+
+    public static U4 Decode(U4 word, int step, uint operand)
+    {
+        uint codes = FourBitPairs.Word(word, step), next = codes >> 8;
+        U4 pairs;
+        pairs.X = Lower(codes);
+        pairs.Y = Upper(codes);
+        pairs.Z = Lower(next);
+        pairs.W = Upper(next);
+        return pairs;
+    }
+
+    public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
+
+    private static uint Lower(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, LowerNibbles, LowerSigns, AndXor), LowerUnit, Minus8);
+
+    private static uint Upper(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, UpperNibbles, UpperSigns, AndXor), UpperUnit, Minus8);
+}
+
+/// <summary>
+/// INT4 for INT4 inputs: a code in the upper half of a byte is sixteen times its value as a signed number, so the bytes of a word are the codes of its odd columns, and those of the word
+/// shifted by four bits its even ones: the first two registers of what is decoded, for a product of 32 columns of bytes.
+/// </summary>
+internal readonly struct StreamedInt4Bytes : IStreamedFormat
+{
+    /// <summary>log2 of what a product of two codes is multiplied by.</summary>
+    public const int ProductShift = 8;
+
+    private const uint Codes = 0xF0F0F0F0;
 
     public static int CodesPerWordShift => 3;
 
@@ -56,17 +103,13 @@ internal readonly struct StreamedInt4 : IStreamedFormat
     public static U4 Decode(U4 word, int step, uint operand)
     {
         uint codes = FourBitPairs.Word(word, step);
-        U4 pairs;
-        pairs.X = Pair(codes);
-        pairs.Y = Pair(codes >> 4);
-        pairs.Z = Pair(codes >> 8);
-        pairs.W = Pair(codes >> 12);
-        return pairs;
+        U4 bytes = default;
+        bytes.X = (codes * 16) & Codes;
+        bytes.Y = codes & Codes;
+        return bytes;
     }
 
-    public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
-
-    private static uint Pair(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, Nibbles, TurnedBase, AndXor), Ones, Minus136);
+    public static U4 Arrange(U4 x) => x;
 }
 
 /// <summary>
@@ -116,20 +159,24 @@ internal readonly struct StreamedInt4Zero : IStreamedFormat
 }
 
 /// <summary>
-/// NVFP4: a code's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁶, subnormal ½ included. One integer
-/// multiplication moves the magnitude and the sign at once (the two copies of the code do not touch), and the group's scale
+/// NVFP4: a code's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁶, subnormal ½ included, and its sign stands six places too low. Signs or magnitudes of
+/// two nibbles of a half are moved apart at once, into places that nothing else needs; then each pair is one shift and one mask. The group's scale
 /// times 2¹¹⁹ brings the value into range: code · scale · 2⁻⁷, exactly, since two significant bits times four are at most six.
 /// </summary>
 internal readonly struct StreamedNvfp4 : IStreamedFormat
 {
-    private const uint Nibbles = 0x000F000F, NextNibbles = 0x00F000F0;
-
-    // Copies of a nibble whose magnitude begins at bit 6 and whose sign ends at bit 15.
-    private const uint FromBit0 = (1 << 6) | (1 << 12), FromBit4 = (1 << 2) | (1 << 8);
     private const uint SignAndMagnitude = 0x81C081C0;
+
+    // Where the signs of the lower two nibbles of a half go, six places up, and the magnitudes of the upper two, six places down.
+    private const uint MovedSigns = 0x22002200, MovedMagnitudes = 0x01DC01DC;
+
+    // Bit by bit: the third operand chooses the first where it is 1, else the second.
+    private const int Select = 0xE4;
 
     // BF16 pairs.
     private const uint TwoTo120 = 0x7B807B80, TwoTo119 = 0x7B007B00, MinusZero = 0x80008000;
+
+    private const uint ScaleMagnitude = 0x07F007F0;
 
     public static int CodesPerWordShift => 3;
 
@@ -145,29 +192,28 @@ internal readonly struct StreamedNvfp4 : IStreamedFormat
 
     public static float Correction => 128f;
 
+    // E4M3's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁰. Scales have no sign, or are zero.
     public static uint PrepareOperand(uint stored)
     {
-        // Byte 0 to bits 8–15, byte 1 to bits 24–31; E4M3's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁰.
-        uint spread = Bits.Prmt(stored, 0, 0x1404u);
-        uint moved = ((spread >> 4) & 0x07F007F0u) | (spread & MinusZero);
+        uint moved = (Bits.Prmt(stored, 0, 0x4140u) * 16) & ScaleMagnitude;
         return Cvt.FmaBf16x2(Cvt.FmaBf16x2(moved, TwoTo120, MinusZero), TwoTo119, MinusZero);
     }
 
     public static U4 Decode(U4 word, int step, uint operand)
     {
         uint codes = FourBitPairs.Word(word, step);
-        uint upper = codes >> 8;
+        uint lower = Bits.Lop3(codes * 64, codes, MovedSigns, Select), upper = Bits.Lop3(codes >> 6, codes, MovedMagnitudes, Select);
         uint scale = step < 2 ? Bits.Prmt(operand, 0, 0x1010u) : Bits.Prmt(operand, 0, 0x3232u);
         U4 pairs;
-        pairs.X = Pair(codes & Nibbles, FromBit0, scale);
-        pairs.Y = Pair(codes & NextNibbles, FromBit4, scale);
-        pairs.Z = Pair(upper & Nibbles, FromBit0, scale);
-        pairs.W = Pair(upper & NextNibbles, FromBit4, scale);
+        pairs.X = Scaled(lower * 64, scale);
+        pairs.Y = Scaled(lower * 4, scale);
+        pairs.Z = Scaled(upper * 16, scale);
+        pairs.W = Scaled(upper, scale);
         return pairs;
     }
 
     public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
 
     // −0 as the addend keeps the sign of a zero product.
-    private static uint Pair(uint nibbles, uint copies, uint scale) => Cvt.FmaBf16x2((nibbles * copies) & SignAndMagnitude, scale, MinusZero);
+    private static uint Scaled(uint pair, uint scale) => Cvt.FmaBf16x2(pair & SignAndMagnitude, scale, MinusZero);
 }

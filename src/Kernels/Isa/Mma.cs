@@ -25,6 +25,17 @@ internal static unsafe class Mma
     [IntrinsicImplementation, Ptx("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 %d, %0, %1, %2;", MinArch = 89, MinVersion = 84)]
     public static F4 E4M3(U4 a, U2 b, F4 c) => Multiply<E4M3Decoder>(a, b, c);
 
+    /// <summary>Signed bytes, 32 columns, 32-bit integer sums that wrap.</summary>
+    [IntrinsicImplementation, Ptx("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 %d, %0, %1, %2;")]
+    public static U4 S8(U4 a, U2 b, U4 c)
+    {
+        float* elements = stackalloc float[6 * S8Decoder.Elements];
+        Decode<S8Decoder>(a, b, elements);
+        double* sums = stackalloc double[4];
+        Multiply<S8Decoder>(elements, sums);
+        return new U4 { X = c.X + (uint)(int)sums[0], Y = c.Y + (uint)(int)sums[1], Z = c.Z + (uint)(int)sums[2], W = c.W + (uint)(int)sums[3] };
+    }
+
     /// <summary>
     /// E2M1 operands, 64 columns, float32 accumulators. Each 16 columns of a row of A and of a column of B have an E4M3 multiplier without a sign: four bytes
     /// a lane, the first columns' lowest, of the row and the column that <see cref="MmaFragment.AScaleRow"/> and <see cref="MmaFragment.BScaleColumn"/> say.
@@ -78,6 +89,15 @@ internal static unsafe class Mma
         public static float Decode(uint bits) => (float)BitConverter.UInt16BitsToHalf((ushort)bits);
     }
 
+    private readonly struct S8Decoder : IDecoder
+    {
+        public static string Instruction => "mma.sync (s8)";
+
+        public static int Elements => 4;
+
+        public static float Decode(uint bits) => (sbyte)bits;
+    }
+
     private readonly struct E2M1Decoder : IDecoder
     {
         public static string Instruction => "mma.sync (e2m1)";
@@ -99,18 +119,34 @@ internal static unsafe class Mma
     private static F4 Multiply<T>(U4 a, U2 b, F4 c)
         where T : struct, IDecoder
     {
-        uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
         float* elements = stackalloc float[6 * T.Elements];
-        for (int i = 0; i < 6 * T.Elements; i++)
-            elements[i] = T.Decode(registers[i / T.Elements] >> (32 / T.Elements * (i % T.Elements)));
+        Decode<T>(a, b, elements);
         return Multiply<T>(elements, c);
     }
 
-    // Of a lane's elements of A, a register behind the other, and of B.
+    // A lane's elements of A, a register behind the other, and of B.
+    private static void Decode<T>(U4 a, U2 b, float* elements)
+        where T : struct, IDecoder
+    {
+        uint* registers = stackalloc uint[] { a.X, a.Y, a.Z, a.W, b.X, b.Y };
+        for (int i = 0; i < 6 * T.Elements; i++)
+            elements[i] = T.Decode(registers[i / T.Elements] >> (32 / T.Elements * (i % T.Elements)));
+    }
+
     private static F4 Multiply<T>(float* elements, F4 c)
         where T : struct, IDecoder
     {
-        // Every lane scatters its elements into both matrices, both with k contiguous, then sums its four outputs.
+        double* sums = stackalloc double[4];
+        Multiply<T>(elements, sums);
+        return new F4 { X = Rounded(sums[0], c.X), Y = Rounded(sums[1], c.Y), Z = Rounded(sums[2], c.Z), W = Rounded(sums[3], c.W) };
+    }
+
+    private static float Rounded(double sum, float c) => Ieee.CanonicalNaN((float)(sum + c));
+
+    // Every lane scatters its elements into both matrices, both with k contiguous, then sums its four outputs.
+    private static void Multiply<T>(float* elements, double* sums)
+        where T : struct, IDecoder
+    {
         int k = 8 * T.Elements;
         float* matrixA = WarpEmulation.Begin<float>(T.Instruction, lanes: 32);
         float* matrixB = matrixA + Rows * k;
@@ -121,18 +157,14 @@ internal static unsafe class Mma
             Scatter<T>(elements + (4 + r) * T.Elements, matrixB + MmaFragment.BColumn(lane) * k + MmaFragment.BK(lane, r, T.Elements));
 
         WarpEmulation.Meet();
-        float* sums = stackalloc float[] { c.X, c.Y, c.Z, c.W };
         for (int i = 0; i < 4; i++)
         {
             float* row = matrixA + MmaFragment.CRow(lane, i) * k;
             float* column = matrixB + MmaFragment.CColumn(lane, i) * k;
-            double sum = 0;
+            sums[i] = 0;
             for (int at = 0; at < k; at++)
-                sum += (double)row[at] * column[at];
-            sums[i] = Ieee.CanonicalNaN((float)(sum + sums[i]));
+                sums[i] += (double)row[at] * column[at];
         }
-
-        return new F4 { X = sums[0], Y = sums[1], Z = sums[2], W = sums[3] };
     }
 
     private static void Scatter<T>(float* elements, float* target)

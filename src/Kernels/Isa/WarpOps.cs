@@ -140,18 +140,6 @@ internal static unsafe class WarpOps
         return max;
     }
 
-    /// <summary>The lowest lane whose <paramref name="x"/> equals <paramref name="y"/>; −1 where none does.</summary>
-    [IntrinsicImplementation]
-    [Ptx("{ .reg .pred p; .reg .b32 l; setp.eq.u32 p, %0, %1; vote.sync.ballot.b32 l, p, 0xffffffff; brev.b32 l, l; bfind.shiftamt.u32 %d, l; }")]
-    public static int FirstEqual(uint x, uint y)
-    {
-        uint* lanes = WarpEmulation.Gather("WarpOps.FirstEqual", x == y ? 1u : 0u);
-        for (int i = 0; i < Warp.WarpSize; i++)
-            if (lanes[i] != 0)
-                return i;
-        return -1;
-    }
-
     /// <summary>The value of lane <paramref name="lane"/> (modulo the warp size), which may differ from lane to lane.</summary>
     [IntrinsicImplementation, Ptx("shfl.sync.idx.b32 %d, %0, %1, 31, 0xffffffff;")]
     public static uint Shuffle(uint v, int lane) =>

@@ -142,8 +142,8 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
         if (count == 1 && RoutesItself(layer))
         {
-            DecodeLinear.Feed(stream, layer.Router!, workspace.Normed, workspace.RouterSums);
-            ExpertMlp.ApplyFed(stream, layer.Experts!.Value, new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb), workspace.RouterSums, workspace.Normed, workspace.Activated, workspace.Residual);
+            DecodeLinear.Feed(stream, layer.Router!, workspace.Normed, workspace.RouterPosts);
+            ExpertMlp.ApplyFed(stream, layer.Experts!.Value, new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb), workspace.RouterPosts, workspace.Normed, workspace.Activated, workspace.Residual);
             RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, config.Experts));
             return;
         }

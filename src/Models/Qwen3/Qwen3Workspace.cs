@@ -27,6 +27,8 @@ internal sealed class Qwen3Workspace : IDisposable
             GateUp = Own(device.Allocate<BFloat16>(2 * inner));
             Activated = Own(device.Allocate<BFloat16>(inner));
             RouterSums = Own(device.Allocate<long>(DecodeLinear.RouterLength(config.Experts)));
+            RouterPosts = Own(device.Allocate<uint>(DecodeLinear.PostsLength(config.Experts)));
+            RouterPosts.Fill(device.DefaultStream, 0);
             BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
             BatchRouterSums.Fill(device.DefaultStream, 0);
             RouterCounters = Own(device.Allocate<int>(RouterLinear.Counters));
@@ -77,6 +79,9 @@ internal sealed class Qwen3Workspace : IDisposable
 
     /// <summary>Fixed-point logits of one token, [experts], and the announcement of its choice.</summary>
     public DeviceBuffer<long> RouterSums { get; }
+
+    /// <summary>Logits of one token whose state is normed already, zero but between two launches, and the announcement of its choice.</summary>
+    public DeviceBuffer<uint> RouterPosts { get; }
 
     /// <summary>[sequences, experts] the same of a batch: zero but between two launches.</summary>
     public DeviceBuffer<long> BatchRouterSums { get; }

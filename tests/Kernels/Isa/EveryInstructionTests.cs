@@ -88,6 +88,13 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 12] = further.X ^ (further.Y << 1);
         a.Output[at + 13] = further.Z ^ (further.W << 1);
         a.Output[at + 14] = Interop.FloatAsInt(Fast.Max(bf16.X, f16.X));
+        U4 whole = default;
+        whole.Y = (uint)lane << 28; // sums wrap
+        whole = Mma.S8(a0, b1, whole);
+        a.Output[at + 15] = whole.X;
+        a.Output[at + 16] = whole.Y;
+        a.Output[at + 17] = whole.Z;
+        a.Output[at + 18] = whole.W;
     }
 
     /// <summary>Products of codes, of small whole numbers, too.</summary>
@@ -147,7 +154,7 @@ public sealed partial class EveryInstructionTests
         ArgMaxResult best = WarpOps.ArgMax(z, lane ^ 7);
         a.Output[at + 20] = Interop.FloatAsInt(best.Value);
         a.Output[at + 21] = (uint)best.Index;
-        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u) ^ WarpOps.MaxUInt(v * 2654435761u) ^ ((uint)WarpOps.FirstEqual(u & 3, 2) << 8) ^ ((uint)WarpOps.FirstEqual(u & 3, 7) << 16);
+        a.Output[at + 22] = (uint)WarpOps.SumInt((int)u) ^ WarpOps.MaxUInt(v * 2654435761u);
         a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
         a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
         a.Output[at + 25] = WarpOps.LaneId() ^ (WarpOps.Any(u & 7) << 8) ^ (WarpOps.Any(u & 0) << 9);

@@ -86,6 +86,51 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
             Assert.Equal(i / N == 3 || i % N == 6 ? float.NaN : 32, d[i]);
     }
 
+    /// <summary>Ten words a lane: A, B and C.</summary>
+    internal static void MultiplyS8(ArrayView<uint> input, ArrayView<uint> output)
+    {
+        int lane = Group.IdxX, at = lane * LaneWords;
+        var a = new U4 { X = input[at], Y = input[at + 1], Z = input[at + 2], W = input[at + 3] };
+        var b = new U2 { X = input[at + 4], Y = input[at + 5] };
+        var c = new U4 { X = input[at + 6], Y = input[at + 7], Z = input[at + 8], W = input[at + 9] };
+        U4 d = Mma.S8(a, b, c);
+        output[lane * 4] = d.X;
+        output[lane * 4 + 1] = d.Y;
+        output[lane * 4 + 2] = d.Z;
+        output[lane * 4 + 3] = d.W;
+    }
+
+    // Bytes of every kind; sums from anywhere, so that some wrap.
+    [Fact]
+    public void Multiplies_signed_bytes_exactly()
+    {
+        var random = new Random(5);
+        sbyte[] a = [.. Enumerable.Range(0, M * K).Select(i => (sbyte)(byte)(i * 37))], b = [.. Enumerable.Range(0, N * K).Select(_ => (sbyte)random.Next(-128, 128))];
+        int[] c = [.. Enumerable.Range(0, M * N).Select(_ => random.Next(2) == 0 ? random.Next(int.MinValue, int.MaxValue) : int.MaxValue)];
+        var input = new uint[Lanes * LaneWords];
+        for (int lane = 0; lane < Lanes; lane++)
+        {
+            for (int i = 0; i < 16; i++)
+                input[lane * LaneWords + i / 4] |= (uint)(byte)a[DocumentedA(lane, i).Row * K + DocumentedA(lane, i).Column] << (i % 4 * 8);
+            for (int i = 0; i < 8; i++)
+                input[lane * LaneWords + 4 + i / 4] |= (uint)(byte)b[DocumentedB(lane, i).Column * K + DocumentedB(lane, i).K] << (i % 4 * 8);
+            for (int i = 0; i < 4; i++)
+                input[lane * LaneWords + 6 + i] = (uint)c[DocumentedC(lane, i).Row * N + DocumentedC(lane, i).Column];
+        }
+        uint[] output = warp.Launch(MultiplyS8, input, M * N);
+        for (int lane = 0; lane < Lanes; lane++)
+        {
+            for (int i = 0; i < 4; i++)
+            {
+                (int row, int column) = DocumentedC(lane, i);
+                long sum = c[row * N + column];
+                for (int k = 0; k < K; k++)
+                    sum += a[row * K + k] * b[column * K + k];
+                Assert.Equal((int)sum, (int)output[lane * 4 + i]);
+            }
+        }
+    }
+
     // .m16n8k64 of 4-bit codes, eight elements a register: a0..a31, b0..b15.
     private static (int Row, int Column) DocumentedA4(int lane, int i) =>
         (i is >= 0 and < 8 or >= 16 and < 24 ? lane / 4 : lane / 4 + 8, lane % 4 * 8 + i % 8 + (i < 16 ? 0 : 32));
