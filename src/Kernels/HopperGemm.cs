@@ -134,6 +134,8 @@ internal static class HopperGemm
         uint rows = TProduct.SharesRows ? 0 : (uint)(warpgroup * WarpgroupRows * StepBytes);
         uint columns = (uint)((TileRows<TProduct>() + (TProduct.SharesRows ? warpgroup * TProduct.Columns : 0)) * StepBytes);
         uint slabs = shared + (uint)(Slabs<TProduct>() + (warpgroup * HopperStore.Bytes));
+        if (TProduct.IsScaled && warpgroup == 1)
+            Warpgroup.GiveTurn(HopperSums.FirstTurn);
         for (int tile = first; tile < a.RowTiles * a.ColumnTiles; tile += stride)
         {
             HopperTile place = HopperTile.Locate<TProduct, TCluster>(a, tile, rank);
@@ -147,6 +149,9 @@ internal static class HopperGemm
                 HopperSums.Plain<TProduct, TCluster>(a, (shared + rows, shared + columns), full, empty, ref ring);
             HopperStore.Tile<TOutput>(a, place, slabs, warpgroup, TProduct.Columns);
         }
+        // The other's last turn is given to nobody.
+        if (TProduct.IsScaled && warpgroup == 0)
+            Warpgroup.AwaitTurn(HopperSums.FirstTurn);
         // Shared memory stays until the last stores have read it.
         if ((Group.IdxX & (Warpgroup.Threads - 1)) == 0)
             Tma.WaitRead(0);

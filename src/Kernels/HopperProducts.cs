@@ -20,7 +20,10 @@ internal interface IHopperProduct
     /// <summary>Whether the sums of 128 columns of K are scaled and added to totals (block-scaled FP8).</summary>
     static abstract bool IsScaled { get; }
 
-    /// <summary>One step along K: 128 bytes of each row.</summary>
+    /// <summary>With scales: whether a warpgroup lets the other one multiply as soon as its own products have begun, or when half of them are done. What is faster differs.</summary>
+    static abstract bool YieldsAtOnce { get; }
+
+    /// <summary>One step along K, 128 bytes of each row; with scales half of one.</summary>
     static abstract void Multiply(ulong a, ulong b, uint adds);
 }
 
@@ -36,6 +39,8 @@ internal readonly struct HopperBf16N256 : IHopperProduct
     public static int ElementShift => 1;
 
     public static bool IsScaled => false;
+
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N256(a, b, adds);
 }
@@ -53,7 +58,27 @@ internal readonly struct HopperBf16N192 : IHopperProduct
 
     public static bool IsScaled => false;
 
+    public static bool YieldsAtOnce => false;
+
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N192(a, b, adds);
+}
+
+/// <summary>BF16, 128 × 160 a block: likewise.</summary>
+internal readonly struct HopperBf16N160 : IHopperProduct
+{
+    public static int Columns => 160;
+
+    public static bool SharesRows => false;
+
+    public static int Stages => 5;
+
+    public static int ElementShift => 1;
+
+    public static bool IsScaled => false;
+
+    public static bool YieldsAtOnce => false;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N160(a, b, adds);
 }
 
 /// <summary>BF16, 128 × 128 a block.</summary>
@@ -69,7 +94,27 @@ internal readonly struct HopperBf16N128 : IHopperProduct
 
     public static bool IsScaled => false;
 
+    public static bool YieldsAtOnce => false;
+
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N128(a, b, adds);
+}
+
+/// <summary>BF16, 64 × 160 a block: likewise, for few rows.</summary>
+internal readonly struct HopperBf16N80 : IHopperProduct
+{
+    public static int Columns => 80;
+
+    public static bool SharesRows => true;
+
+    public static int Stages => 6;
+
+    public static int ElementShift => 1;
+
+    public static bool IsScaled => false;
+
+    public static bool YieldsAtOnce => false;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N80(a, b, adds);
 }
 
 /// <summary>BF16, 64 × 128 a block: for few rows or few columns.</summary>
@@ -84,6 +129,8 @@ internal readonly struct HopperBf16N64 : IHopperProduct
     public static int ElementShift => 1;
 
     public static bool IsScaled => false;
+
+    public static bool YieldsAtOnce => false;
 
     public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyBf16N64(a, b, adds);
 }
@@ -101,7 +148,27 @@ internal readonly struct HopperFp8N128 : IHopperProduct
 
     public static bool IsScaled => true;
 
-    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyFp8N128(a, b, adds);
+    public static bool YieldsAtOnce => true;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN128(a, b, adds);
+}
+
+/// <summary>The same, 128 × 160 a block: where that divides the work among the multiprocessors better.</summary>
+internal readonly struct HopperFp8N160 : IHopperProduct
+{
+    public static int Columns => 160;
+
+    public static bool SharesRows => false;
+
+    public static int Stages => 5;
+
+    public static int ElementShift => 0;
+
+    public static bool IsScaled => true;
+
+    public static bool YieldsAtOnce => false;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN160(a, b, adds);
 }
 
 /// <summary>The same, 128 × 192 a block: a fifth less traffic a product.</summary>
@@ -117,7 +184,9 @@ internal readonly struct HopperFp8N192 : IHopperProduct
 
     public static bool IsScaled => true;
 
-    public static void Multiply(ulong a, ulong b, uint adds) => Wgmma.MultiplyFp8N192(a, b, adds);
+    public static bool YieldsAtOnce => true;
+
+    public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN192(a, b, adds);
 }
 
 /// <summary>How many blocks work on neighbouring rows and share the tile of W.</summary>
@@ -144,8 +213,8 @@ internal interface IHopperOutput
     /// <summary>Columns of a slab: 128 bytes.</summary>
     static abstract int SlabColumns { get; }
 
-    /// <summary>Writes slab <paramref name="slab"/> of the totals to shared memory.</summary>
-    static abstract void Store(int slab, uint to);
+    /// <summary>Writes the slab of the totals that begins with a column to shared memory.</summary>
+    static abstract void Store(int column, uint to);
 }
 
 /// <summary>BF16, rounded to nearest even.</summary>
@@ -153,16 +222,20 @@ internal readonly struct HopperBf16Output : IHopperOutput
 {
     public static int SlabColumns => 64;
 
-    public static void Store(int slab, uint to)
+    public static void Store(int column, uint to)
     {
-        if (slab == 0)
+        if (column == 0)
             WgmmaStore.Bf16Slab0(to);
-        else if (slab == 1)
+        else if (column == 64)
             WgmmaStore.Bf16Slab1(to);
-        else if (slab == 2)
+        else if (column == 128)
             WgmmaStore.Bf16Slab2(to);
-        else
+        else if (column == 192)
             WgmmaStore.Bf16Slab3(to);
+        else if (column == 16)
+            WgmmaStore.Bf16From16(to);
+        else
+            WgmmaStore.Bf16From96(to);
     }
 }
 
@@ -171,23 +244,25 @@ internal readonly struct HopperFloat32Output : IHopperOutput
 {
     public static int SlabColumns => 32;
 
-    public static void Store(int slab, uint to)
+    public static void Store(int column, uint to)
     {
-        if (slab == 0)
+        if (column == 0)
             WgmmaStore.Float32Slab0(to);
-        else if (slab == 1)
+        else if (column == 32)
             WgmmaStore.Float32Slab1(to);
-        else if (slab == 2)
+        else if (column == 64)
             WgmmaStore.Float32Slab2(to);
-        else if (slab == 3)
+        else if (column == 96)
             WgmmaStore.Float32Slab3(to);
-        else if (slab == 4)
+        else if (column == 128)
             WgmmaStore.Float32Slab4(to);
-        else if (slab == 5)
+        else if (column == 160)
             WgmmaStore.Float32Slab5(to);
-        else if (slab == 6)
+        else if (column == 192)
             WgmmaStore.Float32Slab6(to);
-        else
+        else if (column == 224)
             WgmmaStore.Float32Slab7(to);
+        else
+            WgmmaStore.Float32From48(to);
     }
 }

@@ -19,18 +19,19 @@ internal static class HopperStore
         uint meeting = (uint)(warpgroup + 1), part = LanePart<TOutput>();
         for (int slab = 0; slab * TOutput.SlabColumns < columns; slab++)
         {
+            // The last slab of a width that is no multiple of one begins earlier, and what it has in common with the one before is stored twice.
+            int within = IntrinsicMath.Min(slab * TOutput.SlabColumns, columns - TOutput.SlabColumns), column = place.Column + within;
             uint buffer = slabs + (uint)((slab & 1) * SlabBytes);
             if (leads)
                 Tma.WaitRead(1);
             // The store before the last has read this slab's buffer.
             Warpgroup.Meet(meeting);
-            TOutput.Store(slab, buffer + part);
+            TOutput.Store(within, buffer + part);
             Tma.FenceShared();
             // All of the slab is written before it is copied.
             Warpgroup.Meet(meeting);
             if (leads)
             {
-                int column = place.Column + (slab * TOutput.SlabColumns);
                 if (place.Row < a.M && column < a.N)
                     Tma.Store(a.Output, HopperArgs.OutputMap, buffer, column, place.Row);
                 Tma.Commit();

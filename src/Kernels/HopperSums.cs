@@ -6,7 +6,11 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The sum along K of one warpgroup's tile of <see cref="HopperGemm"/>, left in the totals of <see cref="Wgmma"/>.</summary>
 internal static class HopperSums
 {
-    private const int ScaleColumnsShift = 7;
+    /// <summary>Meeting points at which the warpgroups wait for their turns: this one and the next.</summary>
+    public const uint FirstTurn = 3;
+
+    // Half of a step's bytes; a descriptor counts 16.
+    private const ulong HalfStep = HopperGemm.StepBytes / 2 / 16;
 
     /// <summary>One sum over all of K. While a step is multiplied, the step before it is given back.</summary>
     public static void Plain<TProduct, TCluster>(HopperArgs a, (uint A, uint B) operands, uint full, uint empty, ref HopperRing ring)
@@ -32,36 +36,43 @@ internal static class HopperSums
         Release<TCluster>(empty, before);
     }
 
-    /// <summary>A sum a step, scaled and added to the totals. The other warpgroup multiplies meanwhile.</summary>
+    /// <summary>
+    /// A sum a step, scaled and added to the totals, while the other warpgroup multiplies: products of the two begin in turns, or both would multiply at half the speed and then
+    /// both add.
+    /// </summary>
     public static void Scaled<TProduct, TCluster>(HopperArgs a, HopperTile place, (uint A, uint B) operands, uint full, uint empty, ref HopperRing ring)
         where TProduct : struct, IHopperProduct
         where TCluster : struct, IClusterSize
     {
-        int row = place.Row + (((Group.IdxX >> 5) & 3) * 16) + (Warp.LaneIdx >> 2);
-        long upper = Row(a, row), lower = Row(a, row + 8);
+        uint turn = FirstTurn + (uint)(Group.IdxX >> 7) - 1, others = (2 * FirstTurn) + 1 - turn;
+        HopperScales scales = HopperScales.At(a, place);
         Wgmma.Clear();
-        // Scales are fetched a step ahead of the products that they belong to.
-        float upperScale = Mem.LoadReadOnlyFloat(upper), lowerScale = Mem.LoadReadOnlyFloat(lower);
-        HopperWeightScales weights = WeightScales<TProduct>(a, place.Column, 0);
+        scales.Load(0);
         for (int step = 0; step < a.Steps; step++)
         {
             uint stage = (uint)(ring.Stage * HopperGemm.StageBytes<TProduct>());
+            ulong x = Wgmma.Descriptor(operands.A + stage), w = Wgmma.Descriptor(operands.B + stage);
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+            Warpgroup.AwaitTurn(turn);
             Wgmma.Fence();
-            TProduct.Multiply(Wgmma.Descriptor(operands.A + stage), Wgmma.Descriptor(operands.B + stage), 0);
+            TProduct.Multiply(x, w, 0);
+            if (!TProduct.YieldsAtOnce)
+                Wgmma.Commit();
+            TProduct.Multiply(x + HalfStep, w + HalfStep, 1);
             Wgmma.Commit();
-            int next = IntrinsicMath.Min(step + 1, a.Steps - 1);
-            float nextUpper = Mem.LoadReadOnlyFloat(upper + (next * sizeof(float))), nextLower = Mem.LoadReadOnlyFloat(lower + (next * sizeof(float)));
-            HopperWeightScales nextWeights = WeightScales<TProduct>(a, place.Column, next);
+            if (TProduct.YieldsAtOnce)
+                Warpgroup.GiveTurn(others);
+            // Scales are fetched a step ahead of the products that they belong to.
+            HopperScales current = scales;
+            scales.Load(IntrinsicMath.Min(step + 1, a.Steps - 1));
+            if (!TProduct.YieldsAtOnce)
+            {
+                Wgmma.Wait(1);
+                Warpgroup.GiveTurn(others);
+            }
             Wgmma.Wait(0);
             Release<TCluster>(empty, ring.Stage);
-            Wgmma.Promote0(upperScale * weights.First, lowerScale * weights.First);
-            Wgmma.Promote1(upperScale * weights.Second, lowerScale * weights.Second);
-            if (TProduct.Columns > 128)
-                Wgmma.Promote2(upperScale * weights.Third, lowerScale * weights.Third);
-            upperScale = nextUpper;
-            lowerScale = nextLower;
-            weights = nextWeights;
+            current.Promote<TProduct>();
             ring.Advance<TProduct>();
         }
     }
@@ -80,30 +91,5 @@ internal static class HopperSums
         {
             Mbarrier.Arrive(barrier);
         }
-    }
-
-    // Rows beyond x have zeros as operands and the last row's scales.
-    private static long Row(HopperArgs a, int row) =>
-        a.InputScales + ((long)IntrinsicMath.Min(row, a.M - 1) * a.InputScaleColumns * sizeof(float));
-
-    // A tile's first columns may lie in one block of W and its last in another; a block's edge is never within 64 columns. What lies
-    // beyond W is not stored and takes the scales of the last block.
-    private static HopperWeightScales WeightScales<TProduct>(HopperArgs a, int column, int step)
-        where TProduct : struct, IHopperProduct
-    {
-        HopperWeightScales scales;
-        scales.First = WeightScale(a, column, step);
-        scales.Second = TProduct.Columns > 128 ? WeightScale(a, column + 64, step) : scales.First;
-        scales.Third = TProduct.Columns > 128 ? WeightScale(a, column + 128, step) : 0;
-        return scales;
-    }
-
-    private static float WeightScale(HopperArgs a, int column, int step) =>
-        Mem.LoadReadOnlyFloat(a.WeightScales + ((((long)(IntrinsicMath.Min(column, a.N - 1) >> a.WeightRowShift) * a.WeightScaleColumns) + ((step << ScaleColumnsShift) >> a.WeightColumnShift)) * sizeof(float)));
-
-    // The multipliers of 64 columns of y each.
-    private struct HopperWeightScales
-    {
-        public float First, Second, Third;
     }
 }

@@ -22,9 +22,12 @@ internal static class HopperKernels
         var kernels = new Dictionary<Key, (KernelDefinition<HopperArgs> Kernel, int SharedBytes)>();
         Add<HopperBf16N256>(kernels, HopperTileKind.Bf16N256);
         Add<HopperBf16N192>(kernels, HopperTileKind.Bf16N192);
+        Add<HopperBf16N160>(kernels, HopperTileKind.Bf16N160);
         Add<HopperBf16N128>(kernels, HopperTileKind.Bf16N128);
+        Add<HopperBf16N80>(kernels, HopperTileKind.Bf16N80);
         Add<HopperBf16N64>(kernels, HopperTileKind.Bf16N64);
         Add<HopperFp8N128>(kernels, HopperTileKind.Fp8N128);
+        Add<HopperFp8N160>(kernels, HopperTileKind.Fp8N160);
         Add<HopperFp8N192>(kernels, HopperTileKind.Fp8N192);
         return kernels;
     }

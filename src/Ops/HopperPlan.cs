@@ -7,9 +7,12 @@ internal enum HopperTileKind
 {
     Bf16N256,
     Bf16N192,
+    Bf16N160,
     Bf16N128,
+    Bf16N80,
     Bf16N64,
     Fp8N128,
+    Fp8N160,
     Fp8N192,
 }
 
@@ -27,28 +30,31 @@ internal readonly record struct HopperPlan(HopperTileKind Kind, bool Clusters, i
     private const int ScaleExtent = 128;
 
     /// <summary>Whether a tile is of FP8 codes on both sides.</summary>
-    public static bool IsFp8(HopperTileKind kind) => kind is HopperTileKind.Fp8N128 or HopperTileKind.Fp8N192;
+    public static bool IsFp8(HopperTileKind kind) => kind is HopperTileKind.Fp8N128 or HopperTileKind.Fp8N160 or HopperTileKind.Fp8N192;
 
     /// <summary>Rows and columns of a tile.</summary>
     public static (int Rows, int Columns) Size(HopperTileKind kind) => kind switch
     {
         HopperTileKind.Bf16N256 => (HopperGemm.TileRows<HopperBf16N256>(), HopperGemm.TileColumns<HopperBf16N256>()),
         HopperTileKind.Bf16N192 => (HopperGemm.TileRows<HopperBf16N192>(), HopperGemm.TileColumns<HopperBf16N192>()),
+        HopperTileKind.Bf16N160 => (HopperGemm.TileRows<HopperBf16N160>(), HopperGemm.TileColumns<HopperBf16N160>()),
         HopperTileKind.Bf16N128 => (HopperGemm.TileRows<HopperBf16N128>(), HopperGemm.TileColumns<HopperBf16N128>()),
+        HopperTileKind.Bf16N80 => (HopperGemm.TileRows<HopperBf16N80>(), HopperGemm.TileColumns<HopperBf16N80>()),
         HopperTileKind.Bf16N64 => (HopperGemm.TileRows<HopperBf16N64>(), HopperGemm.TileColumns<HopperBf16N64>()),
         HopperTileKind.Fp8N128 => (HopperGemm.TileRows<HopperFp8N128>(), HopperGemm.TileColumns<HopperFp8N128>()),
+        HopperTileKind.Fp8N160 => (HopperGemm.TileRows<HopperFp8N160>(), HopperGemm.TileColumns<HopperFp8N160>()),
         _ => (HopperGemm.TileRows<HopperFp8N192>(), HopperGemm.TileColumns<HopperFp8N192>()),
     };
 
     // Relative time of one step along K of a tile on a multiprocessor that is one of many at work, from docs/results (nanoseconds on an H200).
     private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Bf16Tiles =
     [
-        (HopperTileKind.Bf16N256, false, 776), (HopperTileKind.Bf16N192, false, 595), (HopperTileKind.Bf16N128, false, 410), (HopperTileKind.Bf16N64, false, 232),
+        (HopperTileKind.Bf16N256, false, 776), (HopperTileKind.Bf16N192, false, 595), (HopperTileKind.Bf16N160, false, 505), (HopperTileKind.Bf16N128, false, 410), (HopperTileKind.Bf16N80, false, 275), (HopperTileKind.Bf16N64, false, 232),
     ];
 
     private static readonly (HopperTileKind Kind, bool Clusters, int Cost)[] Fp8Tiles =
     [
-        (HopperTileKind.Fp8N192, true, 781), (HopperTileKind.Fp8N128, false, 582),
+        (HopperTileKind.Fp8N192, false, 674), (HopperTileKind.Fp8N160, false, 631), (HopperTileKind.Fp8N128, false, 506),
     ];
 
     // From here on a shared tile of W pays with the widest tile: the rows of x no longer stay in L2.

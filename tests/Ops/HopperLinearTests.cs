@@ -20,7 +20,7 @@ public sealed class HopperLinearTests
         (257, 200, 528), (300, 264, 1040), (17, 520, 4112), (1000, 1032, 656), (4096, 256, 128), (70, 40_000, 64),
     ];
 
-    private static readonly (int M, int N, int K)[] CpuShapes = [(3, 8, 16), (66, 264, 144)];
+    private static readonly (int M, int N, int K)[] CpuShapes = [(3, 8, 16), (66, 264, 144), (2, 528, 272)];
 
     public static TheoryData<TestDevice, bool> Cases()
     {
@@ -110,7 +110,7 @@ public sealed class HopperLinearTests
     // The CPU has no clusters, and threads enough for the smaller tiles only.
     private static IEnumerable<(HopperTileKind Kind, bool Clusters)> Tiles(TestDevice which, bool fp8) =>
         from kind in Enum.GetValues<HopperTileKind>()
-        where HopperPlan.IsFp8(kind) == fp8 && (which == TestDevice.Cuda || kind is HopperTileKind.Bf16N64 or HopperTileKind.Fp8N128 or HopperTileKind.Fp8N192)
+        where HopperPlan.IsFp8(kind) == fp8 && (which == TestDevice.Cuda || kind is HopperTileKind.Bf16N64 or HopperTileKind.Bf16N80 || HopperPlan.IsFp8(kind))
         from clusters in which == TestDevice.Cuda ? new[] { false, true } : [false]
         select (kind, clusters);
 

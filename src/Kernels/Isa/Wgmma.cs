@@ -24,19 +24,17 @@ internal static unsafe class Wgmma
     private const string Arch = "90a";
 
     // Operands of one product: the first may overwrite D (argument 2 is 0), the others add. A step along K is 32 bytes: 2 in a descriptor.
-    private const string Begin = "{ .reg .pred adds, always; .reg .b64 a, b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %2, 0; mov.b64 a, %0; mov.b64 b, %1; ";
-    private const string Step = "add.s64 a, a, 2; add.s64 b, b, 2; ";
+    internal const string Begin = "{ .reg .pred adds, always; .reg .b64 a, b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %2, 0; mov.b64 a, %0; mov.b64 b, %1; ";
+    internal const string Step = "add.s64 a, a, 2; add.s64 b, b, 2; ";
     private const string Bf16End = "1, 1, 0, 0; ";
-    private const string Fp8End = "1, 1; ";
 
     private const string Bf16N256 = "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {[[128, total(#)]]}, a, b, ";
     private const string Bf16N192 = "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {[[96, total(#)]]}, a, b, ";
+    private const string Bf16N160 = "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {[[80, total(#)]]}, a, b, ";
     private const string Bf16N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, total(#)]]}, a, b, ";
+    private const string Bf16N80 = "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {[[40, total(#)]]}, a, b, ";
     private const string Bf16N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, total(#)]]}, a, b, ";
     private const string PartBf16N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, part(#)]]}, a, b, ";
-    private const string Fp8N128 = "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {[[64, part(#)]]}, a, b, ";
-
-    private const string Fp8N192 = "wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 {[[96, part(#)]]}, a, b, ";
 
     [ThreadStatic]
     private static float[]? totals;
@@ -82,9 +80,17 @@ internal static unsafe class Wgmma
     [IntrinsicImplementation, Ptx(Begin + Bf16N192 + "adds, " + Bf16End + Step + Bf16N192 + "always, " + Bf16End + Step + Bf16N192 + "always, " + Bf16End + Step + Bf16N192 + "always, " + Bf16End + "}", ExactArch = Arch)]
     public static void MultiplyBf16N192(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 192, a, b, adds);
 
+    /// <summary>total[64, 160] (+)= A[64, 64] · B[160, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Bf16N160 + "adds, " + Bf16End + Step + Bf16N160 + "always, " + Bf16End + Step + Bf16N160 + "always, " + Bf16End + Step + Bf16N160 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyBf16N160(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 160, a, b, adds);
+
     /// <summary>total[64, 128] (+)= A[64, 64] · B[128, 64]ᵀ in BF16.</summary>
     [IntrinsicImplementation, Ptx(Begin + Bf16N128 + "adds, " + Bf16End + Step + Bf16N128 + "always, " + Bf16End + Step + Bf16N128 + "always, " + Bf16End + Step + Bf16N128 + "always, " + Bf16End + "}", ExactArch = Arch)]
     public static void MultiplyBf16N128(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 128, a, b, adds);
+
+    /// <summary>total[64, 80] (+)= A[64, 64] · B[80, 64]ᵀ in BF16.</summary>
+    [IntrinsicImplementation, Ptx(Begin + Bf16N80 + "adds, " + Bf16End + Step + Bf16N80 + "always, " + Bf16End + Step + Bf16N80 + "always, " + Bf16End + Step + Bf16N80 + "always, " + Bf16End + "}", ExactArch = Arch)]
+    public static void MultiplyBf16N80(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Totals, 80, a, b, adds);
 
     /// <summary>total[64, 64] (+)= A[64, 64] · B[64, 64]ᵀ in BF16.</summary>
     [IntrinsicImplementation, Ptx(Begin + Bf16N64 + "adds, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + Step + Bf16N64 + "always, " + Bf16End + "}", ExactArch = Arch)]
@@ -93,14 +99,6 @@ internal static unsafe class Wgmma
     /// <summary>part[64, 128] (+)= A[64, 64] · B[128, 64]ᵀ in BF16.</summary>
     [IntrinsicImplementation, Ptx(Begin + PartBf16N128 + "adds, " + Bf16End + Step + PartBf16N128 + "always, " + Bf16End + Step + PartBf16N128 + "always, " + Bf16End + Step + PartBf16N128 + "always, " + Bf16End + "}", ExactArch = Arch)]
     public static void MultiplyPartBf16N128(ulong a, ulong b, uint adds) => Multiply<Bf16Operand>(Parts, 128, a, b, adds);
-
-    /// <summary>part[64, 128] (+)= A[64, 128] · B[128, 128]ᵀ in E4M3.</summary>
-    [IntrinsicImplementation, Ptx(Begin + Fp8N128 + "adds, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + Step + Fp8N128 + "always, " + Fp8End + "}", ExactArch = Arch)]
-    public static void MultiplyFp8N128(ulong a, ulong b, uint adds) => Multiply<Fp8Operand>(Parts, 128, a, b, adds);
-
-    /// <summary>part[64, 192] (+)= A[64, 128] · B[192, 128]ᵀ in E4M3.</summary>
-    [IntrinsicImplementation, Ptx(Begin + Fp8N192 + "adds, " + Fp8End + Step + Fp8N192 + "always, " + Fp8End + Step + Fp8N192 + "always, " + Fp8End + Step + Fp8N192 + "always, " + Fp8End + "}", ExactArch = Arch)]
-    public static void MultiplyFp8N192(ulong a, ulong b, uint adds) => Multiply<Fp8Operand>(Parts, 192, a, b, adds);
 
     /// <summary>total = 0, for up to 192 columns.</summary>
     [IntrinsicImplementation, Ptx("[[96: mov.b32 total(#), 0f00000000; ]]", ExactArch = Arch)]
@@ -118,9 +116,12 @@ internal static unsafe class Wgmma
     [IntrinsicImplementation, Ptx("[[8: fma.rn.f32 total(4#+64), part(4#+64), %0, total(4#+64); fma.rn.f32 total(4#+65), part(4#+65), %0, total(4#+65); fma.rn.f32 total(4#+66), part(4#+66), %1, total(4#+66); fma.rn.f32 total(4#+67), part(4#+67), %1, total(4#+67); ]]", ExactArch = Arch)]
     public static void Promote2(float upper, float lower) => Promote(64, upper, lower);
 
-    private static void Promote(int first, float upper, float lower)
+    private static void Promote(int first, float upper, float lower) => Promote(first, 32, upper, lower);
+
+    /// <summary>total += part · multiplier for some registers (emulation only).</summary>
+    internal static void Promote(int first, int count, float upper, float lower)
     {
-        for (int i = first; i < first + 32; i++)
+        for (int i = first; i < first + count; i++)
             Totals[i] = Fast.Fma(Parts[i], (i & 2) == 0 ? upper : lower, Totals[i]);
     }
 
@@ -140,7 +141,7 @@ internal static unsafe class Wgmma
     internal static byte* Element(ulong descriptor, int row, int k) =>
         SharedWindow.Pointer(SharedWindow.Swizzle128(((uint)(descriptor & 0x3fff) << 4) + (uint)((row * 128) + k)));
 
-    private interface IOperand
+    internal interface IOperand
     {
         static abstract int Bytes { get; }
 
@@ -154,25 +155,34 @@ internal static unsafe class Wgmma
         public static float Load(byte* element) => Cvt.FromBf16(*(ushort*)element);
     }
 
-    private readonly struct Fp8Operand : IOperand
+    internal readonly struct Fp8Operand : IOperand
     {
         public static int Bytes => 1;
 
         public static float Load(byte* element) => (float)BitConverter.UInt16BitsToHalf((ushort)Cvt.F16x2FromE4M3x2(*element));
     }
 
-    // Each thread sums its own elements in float64 and rounds once; the hardware's order and rounding are unspecified.
     private static void Multiply<T>(float[] sums, int columns, ulong a, ulong b, uint adds)
+        where T : struct, IOperand =>
+        Multiply<T>((sums, 0), columns, (a, b, 128), adds);
+
+    /// <summary>part[64, columns] from a register on (+)= A · Bᵀ over some bytes of K (emulation only).</summary>
+    internal static void MultiplyParts<T>(int first, int columns, (ulong A, ulong B, int Bytes) operands, uint adds)
+        where T : struct, IOperand =>
+        Multiply<T>((Parts, first), columns, operands, adds);
+
+    // Each thread sums its own elements in float64 and rounds once; the hardware's order and rounding are unspecified.
+    private static void Multiply<T>((float[] Registers, int First) sums, int columns, (ulong A, ulong B, int Bytes) operands, uint adds)
         where T : struct, IOperand
     {
         int warp = (Group.IdxX >> 5) & 3, lane = Warp.LaneIdx;
         for (int i = 0; i < columns / 2; i++)
         {
             int row = (16 * warp) + MmaFragment.CRow(lane, i & 3), column = (8 * (i >> 2)) + MmaFragment.CColumn(lane, i & 3);
-            double sum = adds == 0 ? 0 : sums[i];
-            for (int k = 0; k < 128; k += T.Bytes)
-                sum += (double)T.Load(Element(a, row, k)) * T.Load(Element(b, column, k));
-            sums[i] = Ieee.CanonicalNaN((float)sum);
+            double sum = adds == 0 ? 0 : sums.Registers[sums.First + i];
+            for (int k = 0; k < operands.Bytes; k += T.Bytes)
+                sum += (double)T.Load(Element(operands.A, row, k)) * T.Load(Element(operands.B, column, k));
+            sums.Registers[sums.First + i] = Ieee.CanonicalNaN((float)sum);
         }
     }
 }

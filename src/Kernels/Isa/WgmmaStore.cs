@@ -27,37 +27,49 @@ internal static unsafe class WgmmaStore
     public static void Bf16Slab0(uint to) => EmulateBf16(0, to);
 
     [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+33), total(8#+32); cvt.rn.bf16x2.f32 q, total(8#+35), total(8#+34); cvt.rn.bf16x2.f32 r, total(8#+37), total(8#+36); cvt.rn.bf16x2.f32 s, total(8#+39), total(8#+38); " + Bf16End, ExactArch = Arch)]
-    public static void Bf16Slab1(uint to) => EmulateBf16(1, to);
+    public static void Bf16Slab1(uint to) => EmulateBf16(32, to);
 
     [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+65), total(8#+64); cvt.rn.bf16x2.f32 q, total(8#+67), total(8#+66); cvt.rn.bf16x2.f32 r, total(8#+69), total(8#+68); cvt.rn.bf16x2.f32 s, total(8#+71), total(8#+70); " + Bf16End, ExactArch = Arch)]
-    public static void Bf16Slab2(uint to) => EmulateBf16(2, to);
+    public static void Bf16Slab2(uint to) => EmulateBf16(64, to);
 
     [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+97), total(8#+96); cvt.rn.bf16x2.f32 q, total(8#+99), total(8#+98); cvt.rn.bf16x2.f32 r, total(8#+101), total(8#+100); cvt.rn.bf16x2.f32 s, total(8#+103), total(8#+102); " + Bf16End, ExactArch = Arch)]
-    public static void Bf16Slab3(uint to) => EmulateBf16(3, to);
+    public static void Bf16Slab3(uint to) => EmulateBf16(96, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+0), total(4#+1)}; st.shared.v2.f32 [to+1024], {total(4#+2), total(4#+3)};" + Float32End, ExactArch = Arch)]
     public static void Float32Slab0(uint to) => EmulateFloat32(0, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+16), total(4#+17)}; st.shared.v2.f32 [to+1024], {total(4#+18), total(4#+19)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab1(uint to) => EmulateFloat32(1, to);
+    public static void Float32Slab1(uint to) => EmulateFloat32(16, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+32), total(4#+33)}; st.shared.v2.f32 [to+1024], {total(4#+34), total(4#+35)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab2(uint to) => EmulateFloat32(2, to);
+    public static void Float32Slab2(uint to) => EmulateFloat32(32, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+48), total(4#+49)}; st.shared.v2.f32 [to+1024], {total(4#+50), total(4#+51)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab3(uint to) => EmulateFloat32(3, to);
+    public static void Float32Slab3(uint to) => EmulateFloat32(48, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+64), total(4#+65)}; st.shared.v2.f32 [to+1024], {total(4#+66), total(4#+67)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab4(uint to) => EmulateFloat32(4, to);
+    public static void Float32Slab4(uint to) => EmulateFloat32(64, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+80), total(4#+81)}; st.shared.v2.f32 [to+1024], {total(4#+82), total(4#+83)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab5(uint to) => EmulateFloat32(5, to);
+    public static void Float32Slab5(uint to) => EmulateFloat32(80, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+96), total(4#+97)}; st.shared.v2.f32 [to+1024], {total(4#+98), total(4#+99)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab6(uint to) => EmulateFloat32(6, to);
+    public static void Float32Slab6(uint to) => EmulateFloat32(96, to);
 
     [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+112), total(4#+113)}; st.shared.v2.f32 [to+1024], {total(4#+114), total(4#+115)};" + Float32End, ExactArch = Arch)]
-    public static void Float32Slab7(uint to) => EmulateFloat32(7, to);
+    public static void Float32Slab7(uint to) => EmulateFloat32(112, to);
+
+    /// <summary>Columns 16 to 79 as BF16.</summary>
+    [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+9), total(8#+8); cvt.rn.bf16x2.f32 q, total(8#+11), total(8#+10); cvt.rn.bf16x2.f32 r, total(8#+13), total(8#+12); cvt.rn.bf16x2.f32 s, total(8#+15), total(8#+14); " + Bf16End, ExactArch = Arch)]
+    public static void Bf16From16(uint to) => EmulateBf16(8, to);
+
+    /// <summary>Columns 96 to 159 as BF16.</summary>
+    [IntrinsicImplementation, Ptx(Bf16Begin + "[[4: xor.b32 to, %0, (32#); cvt.rn.bf16x2.f32 p, total(8#+49), total(8#+48); cvt.rn.bf16x2.f32 q, total(8#+51), total(8#+50); cvt.rn.bf16x2.f32 r, total(8#+53), total(8#+52); cvt.rn.bf16x2.f32 s, total(8#+55), total(8#+54); " + Bf16End, ExactArch = Arch)]
+    public static void Bf16From96(uint to) => EmulateBf16(48, to);
+
+    /// <summary>Columns 48 to 79 as float32.</summary>
+    [IntrinsicImplementation, Ptx(Float32Begin + "[[4: xor.b32 to, %0, (32#); st.shared.v2.f32 [to], {total(4#+24), total(4#+25)}; st.shared.v2.f32 [to+1024], {total(4#+26), total(4#+27)};" + Float32End, ExactArch = Arch)]
+    public static void Float32From48(uint to) => EmulateFloat32(24, to);
 
     // The totals' columns as rows: 16 columns × 16 rows a store. Register number: 32 a slab, 8 a store.
     private const string TransposedBf16Begin = "{ .reg .b32 p, q, r, s; ";
@@ -126,7 +138,7 @@ internal static unsafe class WgmmaStore
                 *(float*)SharedWindow.Pointer((to ^ (uint)(32 * (j >> 1))) + (uint)((2048 * i) + (256 * (j & 1)))) = Wgmma.Total((16 * slab) + (4 * i) + j);
     }
 
-    private static void EmulateBf16(int slab, uint to)
+    private static void EmulateBf16(int first, uint to)
     {
         for (int i = 0; i < 4; i++)
         {
@@ -134,20 +146,20 @@ internal static unsafe class WgmmaStore
             uint* rows = WarpEmulation.Gather("stmatrix.sync", to ^ (uint)(32 * i));
             for (int matrix = 0; matrix < 4; matrix++)
             {
-                int lane = Warp.LaneIdx, register = (32 * slab) + (8 * i) + (2 * matrix);
+                int lane = Warp.LaneIdx, register = first + (8 * i) + (2 * matrix);
                 uint pair = Bf16.Pack(Wgmma.Total(register), Wgmma.Total(register + 1));
                 *(uint*)SharedWindow.Pointer(rows[(8 * matrix) + (lane >> 2)] + (uint)(4 * (lane & 3))) = pair;
             }
         }
     }
 
-    private static void EmulateFloat32(int slab, uint to)
+    private static void EmulateFloat32(int first, uint to)
     {
         for (int i = 0; i < 4; i++)
         {
             uint row = to ^ (uint)(32 * i);
             for (int j = 0; j < 4; j++)
-                *(float*)SharedWindow.Pointer(row + (uint)((1024 * (j >> 1)) + (4 * (j & 1)))) = Wgmma.Total((16 * slab) + (4 * i) + j);
+                *(float*)SharedWindow.Pointer(row + (uint)((1024 * (j >> 1)) + (4 * (j & 1)))) = Wgmma.Total(first + (4 * i) + j);
         }
     }
 }
