@@ -96,7 +96,7 @@ public sealed class ExpertMlpTests
     [InlineData(TestDevice.Cuda, 1088, 16, 3)]
     [InlineData(TestDevice.Cuda, 2048, 128, 8)]
     [InlineData(TestDevice.Cuda, 2304, 16, 3)]
-    [InlineData(TestDevice.Cuda, 4224, 40, 8)]
+    [InlineData(TestDevice.Cuda, 4224, 48, 8)]
     public void OneNormedTokenOfALongRowIsRoutedByItsRouter(TestDevice which, int hidden, int experts, int topK)
     {
         using var run = new Case(TestDevices.Get(which), WeightFormat.Bf16, 1, topK, (hidden, 64, experts));
