@@ -39,10 +39,9 @@ public sealed partial class GpuDevice
         return OpenCpu(new CPUDevice(32, warps, 1), "the CPU with 32-lane warps, for checking");
     }
 
-    // Two lanes are the smallest warp that ILGPU emulates: collectives stay cheap and each core runs its own blocks. Two at least, since DOTNET_PROCESSOR_COUNT=1
-    // is how emulated warps sleep at their barriers instead of spinning.
+    // Two lanes are the smallest warp that ILGPU emulates: collectives stay cheap and each core runs its own blocks.
     private static GpuDevice OpenCpu(string choice) =>
-        OpenCpu(new CPUDevice(2, 1, Math.Clamp(Environment.ProcessorCount, 2, 64)), choice);
+        OpenCpu(new CPUDevice(2, 1, Math.Clamp(Environment.ProcessorCount, 1, 64)), choice);
 
     private static GpuDevice OpenCpu(CPUDevice device, string choice)
     {
