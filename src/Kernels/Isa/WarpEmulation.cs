@@ -8,11 +8,16 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// A collective writes (<see cref="Begin{T}"/>), meets (<see cref="Meet"/>) and reads. There are two buffers, used in
 /// turn, so one barrier is enough: a lane that overwrites a buffer has passed the barrier of the collective in between,
 /// which every lane enters only after it has read the older buffer. ILGPU's own shuffle takes four barriers.
+/// The barrier is one for more lanes than processors: a lane that waits leaves its processor to the next one at once. .NET's, which
+/// ILGPU's own stands on, spins first, and then has all of them woken one after the other.
 /// </remarks>
 internal sealed unsafe class WarpEmulation
 {
     /// <summary>Bytes of one buffer: enough for the operands of an m16n8k64 in float32.</summary>
     private const int Capacity = 6144;
+
+    // How often a lane gives way before it sleeps: others may compute for long.
+    private const int Yields = 64;
 
     // Entries live as long as ILGPU's warp object: thousands of accelerators leave nothing behind.
     private static readonly ConditionalWeakTable<object, WarpEmulation> Warps = new();
@@ -24,12 +29,18 @@ internal sealed unsafe class WarpEmulation
     private readonly object identity;
     private readonly byte[][] buffers;
     private readonly string[][] instructions;
+    private readonly int warpSize;
+    private readonly object bed = new();
+    private int arrived;
+    private int phase;
+    private int sleepers;
 
     private WarpEmulation(object warp, int warpSize)
     {
         identity = warp;
         buffers = [GC.AllocateArray<byte>(Capacity, pinned: true), GC.AllocateArray<byte>(Capacity, pinned: true)];
         instructions = [new string[warpSize], new string[warpSize]];
+        this.warpSize = warpSize;
     }
 
     /// <summary>Enters a collective and returns the memory that its lanes write before they <see cref="Meet"/>.</summary>
@@ -46,8 +57,9 @@ internal sealed unsafe class WarpEmulation
     /// <summary>Orders every lane's writes since <see cref="Begin{T}"/> before every lane's reads after it.</summary>
     public static void Meet()
     {
-        Warp.Barrier();
-        threadLane!.CheckNeighbour();
+        Lane lane = threadLane!;
+        lane.Owner.ArriveAndWait();
+        lane.CheckNeighbour();
     }
 
     /// <summary>Publishes one value a lane and returns all of them, in lane order.</summary>
@@ -58,6 +70,39 @@ internal sealed unsafe class WarpEmulation
         slots[Warp.LaneIdx] = value;
         Meet();
         return slots;
+    }
+
+    private void ArriveAndWait()
+    {
+        // It cannot change before this lane has arrived.
+        int current = Volatile.Read(ref phase);
+        if (Interlocked.Increment(ref arrived) == warpSize)
+        {
+            arrived = 0;
+            Interlocked.Increment(ref phase);
+            if (Volatile.Read(ref sleepers) != 0)
+            {
+                lock (bed)
+                    Monitor.PulseAll(bed);
+            }
+            return;
+        }
+
+        for (int i = 0; i < Yields; i++)
+        {
+            Thread.Yield();
+            if (Volatile.Read(ref phase) != current)
+                return;
+        }
+
+        lock (bed)
+        {
+            // Either the last lane sees that somebody sleeps, or this one sees the next phase.
+            Interlocked.Increment(ref sleepers);
+            while (Volatile.Read(ref phase) == current)
+                Monitor.Wait(bed);
+            Interlocked.Decrement(ref sleepers);
+        }
     }
 
     private sealed class Lane(WarpEmulation warp)

@@ -80,7 +80,8 @@ internal static unsafe class WarpOps
     {
         float* lanes = WarpEmulation.Gather("WarpOps.Max", x);
         float max = lanes[0];
-        for (int i = 1; i < Warp.WarpSize; i++)
+        int size = Warp.WarpSize;
+        for (int i = 1; i < size; i++)
             max = MathF.Max(max, lanes[i]);
         return Ieee.CanonicalNaN(max);
     }
@@ -106,7 +107,8 @@ internal static unsafe class WarpOps
         // x + 0 is +0 for −0.
         var best = new ArgMaxResult { Value = Ieee.CanonicalNaN(value + 0f), Index = index };
         ArgMaxResult* lanes = WarpEmulation.Gather("WarpOps.ArgMax", best);
-        for (int i = 0; i < Warp.WarpSize; i++)
+        int size = Warp.WarpSize;
+        for (int i = 0; i < size; i++)
         {
             ArgMaxResult other = lanes[i];
             bool larger = other.Value > best.Value || (float.IsNaN(other.Value) && !float.IsNaN(best.Value));
@@ -123,8 +125,8 @@ internal static unsafe class WarpOps
     public static int SumInt(int x)
     {
         int* lanes = WarpEmulation.Gather("WarpOps.SumInt", x);
-        int sum = 0;
-        for (int i = 0; i < Warp.WarpSize; i++)
+        int sum = 0, size = Warp.WarpSize;
+        for (int i = 0; i < size; i++)
             sum = unchecked(sum + lanes[i]);
         return sum;
     }
@@ -135,7 +137,8 @@ internal static unsafe class WarpOps
     {
         uint* lanes = WarpEmulation.Gather("WarpOps.MaxUInt", x);
         uint max = lanes[0];
-        for (int i = 1; i < Warp.WarpSize; i++)
+        int size = Warp.WarpSize;
+        for (int i = 1; i < size; i++)
             max = Math.Max(max, lanes[i]);
         return max;
     }
@@ -159,7 +162,8 @@ internal static unsafe class WarpOps
     public static unsafe uint Any(uint x)
     {
         uint* all = WarpEmulation.Gather("vote.sync", x);
-        for (int i = 0; i < Warp.WarpSize; i++)
+        int size = Warp.WarpSize;
+        for (int i = 0; i < size; i++)
             if (all[i] != 0)
                 return 1;
         return 0;

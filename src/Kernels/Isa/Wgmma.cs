@@ -70,7 +70,7 @@ internal static unsafe class Wgmma
 
     /// <summary>Waits until at most <paramref name="groups"/> (a constant) of the latest groups are unfinished, in all lanes of the warp.</summary>
     [IntrinsicImplementation, Ptx("wgmma.wait_group.sync.aligned %c0;", ExactArch = Arch)]
-    public static void Wait(int groups) => Warp.Barrier();
+    public static void Wait(int groups) => WarpOps.Barrier();
 
     /// <summary>total[64, 256] (+)= A[64, 64] · B[256, 64]ᵀ in BF16.</summary>
     [IntrinsicImplementation, Ptx(Begin + Bf16N256 + "adds, " + Bf16End + Step + Bf16N256 + "always, " + Bf16End + Step + Bf16N256 + "always, " + Bf16End + Step + Bf16N256 + "always, " + Bf16End + "}", ExactArch = Arch)]
