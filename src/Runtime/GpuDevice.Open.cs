@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Ptx;
 using ILGPU;
 using ILGPU.Runtime;
@@ -45,6 +46,7 @@ public sealed partial class GpuDevice
 
     private static GpuDevice OpenCpu(CPUDevice device, string choice)
     {
+        IlgpuMessages.Keep();
         Context context = PtxCompiler.CreateContext(builder => builder.CPU(device));
         return new GpuDevice(context, device.CreateCPUAccelerator(context, CPUAcceleratorMode.Parallel), 0, choice);
     }
