@@ -29,23 +29,29 @@ internal static class ExpertDown
 
     private static int RowStart(int pairs) => ExpertStart(pairs) + (((pairs * sizeof(int)) + 15) & ~15);
 
-    private static int PartialStart(int pairs, int k) => RowStart(pairs) + (2 * pairs * k);
+    private static int PartialStart(int pairs, int columns) => RowStart(pairs) + (2 * pairs * columns);
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes(int warps, int pairs, int k) => PartialStart(pairs, k) + (warps * TileStream.Sums * sizeof(float));
+    /// <param name="warps">That share a tile, in all its blocks.</param>
+    /// <param name="pairs">Experts of the token.</param>
+    /// <param name="columns">Of them that a block multiplies.</param>
+    public static int SharedBytes(int warps, int pairs, int columns) => PartialStart(pairs, columns) + (warps * TileStream.Sums * sizeof(float));
 
     public static void Run<TFormat, TTurns>(ExpertArgs a)
         where TFormat : struct, IStreamedFormat
         where TTurns : struct, ITileTurns
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        int k = a.Weights.K, partialStart = PartialStart(a.TopK, k);
+        int k = a.Weights.K / TTurns.Blocks, partialStart = PartialStart(a.TopK, k), tile = Grid.IdxX / TTurns.Blocks, part = Grid.IdxX - (tile * TTurns.Blocks);
         ArrayView<float> partials = shared.SubView(partialStart, shared.Length - partialStart).Cast<float>();
         ExpertTable table = default;
         table.Experts = shared.SubView(ExpertStart(a.TopK), a.TopK * sizeof(int)).Cast<int>();
         table.Weights = shared.SubView(WeightStart, a.TopK * sizeof(int)).Cast<float>();
         ArrayView<uint> rows = shared.SubView(RowStart(a.TopK), 2 * a.TopK * k).Cast<uint>();
         uint window = 0;
+        // Nobody writes to a block's memory before it has begun.
+        if (TTurns.Blocks > 1)
+            Cluster.Begin();
         if (TTurns.Count == 8)
         {
             window = SharedWindow.Open(ref shared[0]);
@@ -56,10 +62,22 @@ internal static class ExpertDown
             }
         }
         table.Await(a);
-        int row = (Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3);
-        bool owns = Group.IdxX < TileStream.Sums && row < a.Weights.N;
+        int row = (tile * TileStream.Rows) + (Group.IdxX >> 3);
+        bool owns = Group.IdxX < TileStream.Sums && row < a.Weights.N && part == 0;
         float old = 0;
-        F4 sum = TTurns.Count == 8 ? StreamEight<TFormat>(a, table, rows, window, owns, ref old) : StreamAny<TFormat>(a, table, rows);
+        F4 sum = TTurns.Count == 8 ? StreamEight<TFormat, TTurns>(a, table, rows, window, owns, ref old) : StreamAny<TFormat>(a, table, rows);
+        if (TTurns.Blocks > 1)
+        {
+            PublishToFirst(window + (uint)partialStart, (part * (Group.DimX >> 5)) + (Group.IdxX >> 5), sum);
+            RouterPosts.Clear(a.Router.Posts);
+            if (part > 0)
+                return;
+            Cluster.Wait();
+            float total = old + TileStream.CollectRow(partials, TTurns.Blocks * (Group.DimX >> 5));
+            if (owns && (Group.IdxX & 7) == 0)
+                a.Residual[row] = total;
+            return;
+        }
         TileStream.Publish(partials, (Group.IdxX >> 5) * TileStream.Sums, Group.IdxX & 31, sum);
         if (TTurns.Count != 8 && owns)
             old = a.Residual[row];
@@ -85,43 +103,62 @@ internal static class ExpertDown
         }
     }
 
+    // The first column's sums of a warp, to the tile's first block. What that block waits for is complete when all have arrived here; who has may leave.
+    private static void PublishToFirst(uint partials, int warp, F4 sum)
+    {
+        int lane = Group.IdxX & 31;
+        uint target = Cluster.AddressIn(partials, 0) + (uint)(((warp * TileStream.Sums) + (MmaFragment.CRow(lane, 0) * TileStream.Columns)) * sizeof(float));
+        Cluster.Wait();
+        if (MmaFragment.CColumn(lane, 0) == 0)
+        {
+            Cluster.Store(target, sum.X);
+            Cluster.Store(target + (8 * TileStream.Columns * sizeof(float)), sum.Z);
+        }
+        Cluster.Arrive();
+    }
+
     // Eight experts, a chunk of each a warp: all are on their way before the launch before has ended, and no branch stands between them. A thread's loads return in the order of their requests, so what is known
     // only after waiting comes through the copy engine: the chunks that have arrived are multiplied while others are on their way.
-    private static F4 StreamEight<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, uint window, bool owns, ref float old)
+    private static F4 StreamEight<TFormat, TTurns>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, uint window, bool owns, ref float old)
         where TFormat : struct, IStreamedFormat
+        where TTurns : struct, ITileTurns
     {
-        TilePlace place = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, Group.IdxX & 31);
-        TileChunk w0 = LoadOf<TFormat>(a, table, place, 0), w1 = LoadOf<TFormat>(a, table, place, 1), w2 = LoadOf<TFormat>(a, table, place, 2), w3 = LoadOf<TFormat>(a, table, place, 3);
-        TileChunk w4 = LoadOf<TFormat>(a, table, place, 4), w5 = LoadOf<TFormat>(a, table, place, 5), w6 = LoadOf<TFormat>(a, table, place, 6), w7 = LoadOf<TFormat>(a, table, place, 7);
+        int tile = Grid.IdxX / TTurns.Blocks, part = Grid.IdxX - (tile * TTurns.Blocks), columns = a.Weights.K / TTurns.Blocks, chunk = (part * (Group.DimX >> 5)) + (Group.IdxX >> 5);
+        TilePlace place = TileStream.Locate<TFormat>(a.Weights, tile * TileStream.Rows, Group.IdxX & 31);
+        TileChunk w0 = LoadOf<TFormat>(a, table, place, chunk, 0), w1 = LoadOf<TFormat>(a, table, place, chunk, 1), w2 = LoadOf<TFormat>(a, table, place, chunk, 2), w3 = LoadOf<TFormat>(a, table, place, chunk, 3);
+        TileChunk w4 = LoadOf<TFormat>(a, table, place, chunk, 4), w5 = LoadOf<TFormat>(a, table, place, chunk, 5), w6 = LoadOf<TFormat>(a, table, place, chunk, 6), w7 = LoadOf<TFormat>(a, table, place, chunk, 7);
         GridDependency.Release();
         GridDependency.Wait();
         if (Group.IdxX == 0)
         {
-            int rowBytes = 2 * a.TopK * a.Weights.K, weightBytes = a.TopK * sizeof(float);
+            int rowBytes = 2 * a.TopK * columns, weightBytes = a.TopK * sizeof(float);
             Mbarrier.ArriveExpecting(window, rowBytes + weightBytes);
-            BulkCopy.Load(window + (uint)RowStart(a.TopK), ref a.Activated.Cast<uint>()[0], rowBytes, window);
+            if (TTurns.Blocks == 1)
+                BulkCopy.Load(window + (uint)RowStart(a.TopK), ref a.Activated.Cast<uint>()[0], rowBytes, window);
             BulkCopy.Load(window + WeightStart, ref a.PairWeights.Cast<uint>()[0], weightBytes, window);
         }
+        if (TTurns.Blocks > 1 && Group.IdxX < a.TopK)
+            BulkCopy.Load(window + (uint)(RowStart(a.TopK) + (Group.IdxX * 2 * columns)), ref a.Activated.Cast<uint>()[((Group.IdxX * a.Weights.K) + (part * columns)) >> 1], 2 * columns, window);
         if (owns)
-            old = a.Residual[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)];
+            old = a.Residual[(tile * TileStream.Rows) + (Group.IdxX >> 3)];
         Mbarrier.Wait(window, 0);
-        F4 sum = MultiplyOf<TFormat>(a, table, rows, w0, 0, default);
-        sum = MultiplyOf<TFormat>(a, table, rows, w1, 1, sum);
-        sum = MultiplyOf<TFormat>(a, table, rows, w2, 2, sum);
-        sum = MultiplyOf<TFormat>(a, table, rows, w3, 3, sum);
-        sum = MultiplyOf<TFormat>(a, table, rows, w4, 4, sum);
-        sum = MultiplyOf<TFormat>(a, table, rows, w5, 5, sum);
-        sum = MultiplyOf<TFormat>(a, table, rows, w6, 6, sum);
-        return MultiplyOf<TFormat>(a, table, rows, w7, 7, sum);
+        F4 sum = MultiplyOf<TFormat>(a, table, rows, columns, w0, 0, default);
+        sum = MultiplyOf<TFormat>(a, table, rows, columns, w1, 1, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, columns, w2, 2, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, columns, w3, 3, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, columns, w4, 4, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, columns, w5, 5, sum);
+        sum = MultiplyOf<TFormat>(a, table, rows, columns, w6, 6, sum);
+        return MultiplyOf<TFormat>(a, table, rows, columns, w7, 7, sum);
     }
 
-    private static TileChunk LoadOf<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, int pair)
-        where TFormat : struct, IStreamedFormat => TileStream.Load<TFormat>(a.Weights, place, table.Experts[pair], Group.IdxX >> 5);
+    private static TileChunk LoadOf<TFormat>(ExpertArgs a, ExpertTable table, TilePlace place, int chunk, int pair)
+        where TFormat : struct, IStreamedFormat => TileStream.Load<TFormat>(a.Weights, place, table.Experts[pair], chunk);
 
-    private static F4 MultiplyOf<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, TileChunk w, int pair, F4 sum)
+    private static F4 MultiplyOf<TFormat>(ExpertArgs a, ExpertTable table, ArrayView<uint> rows, int columns, TileChunk w, int pair, F4 sum)
         where TFormat : struct, IStreamedFormat
     {
-        TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, (pair * (a.Weights.K >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), Group.IdxX >> 5);
+        TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(rows, (pair * (columns >> 1)) + TileStream.InputWord<TFormat>(Group.IdxX & 31), Group.IdxX >> 5);
         float weight = table.Weights[pair] * TileStream.MatrixScale<TFormat>(a.Weights, table.Experts[pair]);
         return TileStream.Multiply<TFormat>(w, x, weight, weight, sum);
     }

@@ -34,10 +34,10 @@ internal struct ExpertRows
 internal static class ExpertGateUp
 {
     /// <summary>Sums of one warp: gate and up.</summary>
-    private const int WarpSums = 2 * TileStream.Sums;
+    public const int WarpSums = 2 * TileStream.Sums;
 
     /// <summary>Bytes of the row of inputs, with what goes before it.</summary>
-    private static int RowBytes(int k) => TileRow.ScratchBytes + (2 * k);
+    public static int RowBytes(int k) => TileRow.ScratchBytes + (2 * k);
 
     /// <summary>Shared memory of a block besides: the expert, and one warp's choice.</summary>
     public const int StaticBytes = (1 + RouterSums.ChoiceWords) * sizeof(int);
@@ -61,6 +61,40 @@ internal static class ExpertGateUp
         // All warps' sums are there before they are added.
         Group.Barrier();
         Store(a, partials, factor * norm);
+    }
+
+    // EXPERIMENT
+    public static void RunEight<TFormat, TInputs>(ExpertArgs a)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+    {
+        ArrayView<int> found = SharedMemory.Allocate<int>(1 + RouterSums.ChoiceWords);
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        int expert = Route(a, shared, found), row = RowBytes(a.Weights.K);
+        ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
+        float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
+        ExpertRows rows = default;
+        rows.Expert = expert;
+        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums;
+        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
+        int step = Group.DimX >> 5, c = Group.IdxX >> 5, count = a.Weights.K / TileStream.ChunkCodes<TFormat>(), last = count - 1;
+        ExpertChunk w0 = Load<TFormat>(a, rows, IntrinsicMath.Min(c, last)), w1 = Load<TFormat>(a, rows, IntrinsicMath.Min(c + step, last));
+        ArrayView<uint> x = Row(a, shared);
+        Follow(a, found);
+        if (StoresRouting(a))
+            StoreRouting(a, RouterSums.Kept(Choice(found)), 1);
+        ExpertSums sums = default;
+        Multiply<TFormat>(x, w0, c, ref sums);
+        w0 = Load<TFormat>(a, rows, c + (2 * step));
+        Multiply<TFormat>(x, w1, c + step, ref sums);
+        w1 = Load<TFormat>(a, rows, c + (3 * step));
+        Multiply<TFormat>(x, w0, c + (2 * step), ref sums);
+        Multiply<TFormat>(x, w1, c + (3 * step), ref sums);
+        TileStream.Publish(partials, start, lane, sums.Gate);
+        TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up);
+        Group.Barrier();
+        Store(a, partials, factor);
     }
 
     // The row is normed by all while one warp finds the expert of the block's pair: of many blocks asking for the same lines at once, each waits for the others. The launch after this
@@ -113,7 +147,7 @@ internal static class ExpertGateUp
             found[0] = choice.LastExpert;
     }
 
-    private static ArrayView<uint> Choice(ArrayView<int> found) => found.SubView(1, RouterSums.ChoiceWords).Cast<uint>();
+    public static ArrayView<uint> Choice(ArrayView<int> found) => found.SubView(1, RouterSums.ChoiceWords).Cast<uint>();
 
     private static ExpertSums Stream<TFormat, TInputs>(ExpertArgs a, ArrayView<byte> shared, int expert, ArrayView<int> found, ref float norm)
         where TFormat : struct, IStreamedFormat
@@ -162,7 +196,7 @@ internal static class ExpertGateUp
     }
 
     // What may only be written, and who may only begin, when the launch before has ended.
-    private static void Follow(ExpertArgs a, ArrayView<int> found)
+    public static void Follow(ExpertArgs a, ArrayView<int> found)
     {
         GridDependency.Wait();
         GridDependency.Release();
@@ -170,7 +204,7 @@ internal static class ExpertGateUp
             RouterSums.Announce(a.Router, RouterSums.Kept(Choice(found)), a.TopK);
     }
 
-    private static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)
+    public static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)
         where TFormat : struct, IStreamedFormat
     {
         ExpertChunk loaded = default;
@@ -179,9 +213,9 @@ internal static class ExpertGateUp
         return loaded;
     }
 
-    private static ArrayView<uint> Row(ExpertArgs a, ArrayView<byte> shared) => shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
+    public static ArrayView<uint> Row(ExpertArgs a, ArrayView<byte> shared) => shared.SubView(TileRow.ScratchBytes, 2 * a.Weights.K).Cast<uint>();
 
-    private static void Multiply<TFormat>(ArrayView<uint> row, ExpertChunk w, int chunk, ref ExpertSums sums)
+    public static void Multiply<TFormat>(ArrayView<uint> row, ExpertChunk w, int chunk, ref ExpertSums sums)
         where TFormat : struct, IStreamedFormat
     {
         TileInputs x = TileStream.Inputs<TFormat, SharedTileMemory>(row, TileStream.InputWord<TFormat>(Group.IdxX & 31), chunk);
@@ -189,10 +223,13 @@ internal static class ExpertGateUp
         sums.Up = TileStream.Multiply<TFormat>(w.Up, x, 1f, 1f, sums.Up);
     }
 
-    // One warp of the whole grid, of a block that has chosen all: its choice is everybody's.
-    private static bool StoresRouting(ExpertArgs a) => Grid.IdxX == 0 & Grid.IdxY == a.TopK - 1 & Group.IdxX < 32;
+    /// <summary>One warp of the whole grid, of a block that has chosen all: its choice is everybody's.</summary>
+    public static bool StoresRouting(ExpertArgs a) => StoresRoutingBlock(a) & Group.IdxX < 32;
 
-    private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
+    /// <summary>That warp's block.</summary>
+    public static bool StoresRoutingBlock(ExpertArgs a) => Grid.IdxX == 0 & Grid.IdxY == a.TopK - 1;
+
+    public static float StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
         float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);
@@ -201,6 +238,7 @@ internal static class ExpertGateUp
             a.Experts[Group.IdxX] = choice.ChosenExpert;
             a.PairWeights[Group.IdxX] = weight;
         }
+        return weight;
     }
 
     // The first column of each row.

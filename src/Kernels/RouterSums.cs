@@ -53,7 +53,7 @@ internal static class RouterSums
     private const int AnnouncedLongs = Router.MaxTopK / 2;
 
     // The announcing block runs or has ended when anyone asks, so a few round trips are enough; whoever finds nothing after so many chooses by itself.
-    private const int Patience = 100_000;
+    public const int Patience = 100_000;
 
     /// <summary>Length of the sums of so many experts with what stands behind them.</summary>
     public static int Length(int experts) => experts + AnnouncedLongs;
@@ -180,11 +180,23 @@ internal static class RouterSums
         for (int i = 0; i < Patience; i++)
         {
             RouterChoice choice = LoadPosts(a, copy);
-            bool missing = Interop.FloatAsInt(choice.Sum0) == 0 | Interop.FloatAsInt(choice.Sum1) == 0 | Interop.FloatAsInt(choice.Sum2) == 0 | Interop.FloatAsInt(choice.Sum3) == 0;
-            if (WarpOps.Any(missing ? 1u : 0u) == 0)
+            if (AreThere(choice))
                 return choice;
         }
         GridDependency.Wait();
+        return LastPosts(a, copy);
+    }
+
+    /// <summary>Whether all logits of <see cref="LoadPosts"/> are there. All lanes of a warp take part.</summary>
+    public static bool AreThere(RouterChoice choice)
+    {
+        bool missing = Interop.FloatAsInt(choice.Sum0) == 0 | Interop.FloatAsInt(choice.Sum1) == 0 | Interop.FloatAsInt(choice.Sum2) == 0 | Interop.FloatAsInt(choice.Sum3) == 0;
+        return WarpOps.Any(missing ? 1u : 0u) == 0;
+    }
+
+    /// <summary>The logits when the launch before has ended, least those that never came.</summary>
+    public static RouterChoice LastPosts(RouterArgs a, int copy)
+    {
         RouterChoice last = LoadPosts(a, copy);
         last.Sum0 = Posted(last.Sum0);
         last.Sum1 = Posted(last.Sum1);
@@ -196,7 +208,8 @@ internal static class RouterSums
     // What was not posted by the end of the launch is not chosen before anything that was.
     private static float Posted(float logit) => Interop.FloatAsInt(logit) == 0 ? float.NegativeInfinity : logit;
 
-    private static RouterChoice LoadPosts(RouterArgs a, int copy)
+    /// <summary>The logits as far as they are posted.</summary>
+    public static RouterChoice LoadPosts(RouterArgs a, int copy)
     {
         int lane = Group.IdxX & 31, experts = (int)a.Logits.Length;
         long start = (long)copy * experts;

@@ -25,7 +25,7 @@ internal static class DecodeLinear
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
-    private static readonly KernelDefinition<RouterPostsArgs> OfRouter = new(Kernels.RouterPosts.Run, new KernelTraits(Kernels.RouterPosts.Threads, NeedsWarp32: true, Overlaps: true));
+    private static readonly KernelDefinition<RouterPostsArgs> OfRouter = new(Kernels.RouterPosts.Run, new KernelTraits(Kernels.RouterPosts.Threads, NeedsWarp32: true, Overlaps: true, HopperSharedPercent: Environment.GetEnvironmentVariable("X_ROUTER") == "1" ? 42 : -1));
 
     // For the number of chunks that a warp has in the layers that this is made for.
     private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits);
@@ -97,7 +97,7 @@ internal static class DecodeLinear
     }
 
     /// <summary>Words of <see cref="Feed"/>'s logits, and of the announcement of the choice behind them.</summary>
-    public static int PostsLength(int experts) => Kernels.RouterPosts.Length(experts);
+    public static int PostsLength(int experts, int layerRows = 0) => Kernels.RouterPosts.Length(experts) + (layerRows > 0 ? ExpertLayer.PostedLength(layerRows) : 0);
 
     /// <summary>A router's own product with a state that is normed already, for <see cref="ExpertMlp.ApplyFed"/>, which must follow at once: it makes the logits zero again.</summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -115,7 +115,7 @@ internal static class DecodeLinear
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         Shape.Require(stream, posts, 1, PostsLength(router.N), nameof(posts));
         int logits = Kernels.RouterPosts.Copies * router.N;
-        var args = new RouterPostsArgs { X = x.Cast<ushort>(), Weights = router.Codes.View.Cast<ushort>(), Posts = posts.SubView(0, logits), Announced = posts.SubView(logits, Kernels.Router.MaxTopK), K = router.K };
+        var args = new RouterPostsArgs { X = x.Cast<ushort>(), Weights = router.Codes.View.Cast<ushort>(), Posts = posts.SubView(0, logits), Announced = posts.SubView(logits, posts.Length - logits), K = router.K };
         stream.Device.Launch(OfRouter, stream, (router.N, 1, 1), Kernels.RouterPosts.Threads, 0, args);
     }
 

@@ -15,11 +15,24 @@ internal static class ExpertKernels
     // One token's launches need little shared memory; what the driver leaves to the cache by itself is too little for the loads on their way (docs/kernels/moe.md).
     private const int RoutedSharedPercent = 42;
 
+    // Warps of a block of those that share a tile.
+    private const int SharedWarps = 4;
+
     private static readonly KernelTraits Traits = new(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
     private static readonly KernelTraits RoutedTraits = Traits with { HopperSharedPercent = RoutedSharedPercent };
 
     // Eight experts of one token with a chunk each a warp, as the layers have that this is made for.
     private static readonly KernelDefinition<ExpertArgs> RoutedDownEight = new(ExpertDown.Run<StreamedFp8, EightTurns>, RoutedTraits with { MinArch = 90 });
+
+    // The same by three blocks of four warps: no larger than those of gate and up, each takes the place of one that leaves.
+    private static readonly KernelDefinition<ExpertArgs> RoutedDownOfThree = new(
+        ExpertDown.Run<StreamedFp8, EightTurnsOfThree>, RoutedTraits with { MaxThreads = 32 * SharedWarps, BlocksPerMultiprocessor = 4, MinArch = 90, ClusterBlocks = EightTurnsOfThree.Blocks });
+
+    // All of a token's layer in one launch, where clusters share the columns of down.
+    private static readonly KernelDefinition<ExpertLayerArgs> Layer = new(
+        ExpertLayer.Run<StreamedFp8>, RoutedTraits with { MaxThreads = 32 * ExpertLayer.Warps, BlocksPerMultiprocessor = 3, MinArch = 90 });
+
+    internal static readonly KernelDefinition<ExpertArgs> GateUpEight = new(ExpertGateUp.RunEight<StreamedFp8, RowCopied>, RoutedTraits with { MaxThreads = 256, BlocksPerMultiprocessor = Environment.GetEnvironmentVariable("X_GATE") == "2" ? 2 : 3 });
 
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
@@ -27,12 +40,23 @@ internal static class ExpertKernels
     /// <summary>Gate and up of one token that they route, and if need be norm, themselves.</summary>
     public static KernelDefinition<ExpertArgs> RoutedGateUp(WeightFormat format, bool norms) => RoutedGateUpByKey[(format, norms)];
 
-    /// <summary>Down and the weighted sum of that token.</summary>
+    /// <summary>Down and the weighted sum of that token, and how many blocks share a tile.</summary>
     /// <param name="format">Of the weights.</param>
     /// <param name="turns">Experts, where a warp has a chunk of each.</param>
-    /// <param name="device">With a copy engine or without.</param>
-    public static KernelDefinition<ExpertArgs> RoutedDown(WeightFormat format, int turns, GpuDevice device) =>
-        format == WeightFormat.Fp8Block && turns == EightTurns.Count && HasCopyEngine(device) ? RoutedDownEight : RoutedDownByFormat[format];
+    /// <param name="warps">Of a tile.</param>
+    /// <param name="device">With a copy engine or without, with clusters or without.</param>
+    /// <param name="clusters">Whether several blocks may share a tile; not given, they do where the device has clusters.</param>
+    public static (KernelDefinition<ExpertArgs> Kernel, int Blocks) RoutedDown(WeightFormat format, int turns, int warps, GpuDevice device, bool? clusters)
+    {
+        if (format != WeightFormat.Fp8Block || turns != EightTurns.Count || !HasCopyEngine(device))
+            return (RoutedDownByFormat[format], 1);
+        return (clusters ?? (device.Target is not null && Environment.GetEnvironmentVariable("X_DOWN") != "1")) && warps == SharedWarps * EightTurnsOfThree.Blocks ? (RoutedDownOfThree, EightTurnsOfThree.Blocks) : (RoutedDownEight, 1);
+    }
+
+    /// <summary>The whole layer of a token, or null where this shape or device has none.</summary>
+    public static KernelDefinition<ExpertLayerArgs>? OneLaunch(in ExpertStack matrices, int topK, bool hasClusters) =>
+        hasClusters && matrices.GateUp.Format == WeightFormat.Fp8Block && matrices.Down.Format == WeightFormat.Fp8Block && topK == ExpertLayer.TopK && matrices.Down.K == ExpertLayer.Width
+        && topK * matrices.Down.K == ExpertLayer.Blocks * matrices.Down.N && matrices.Down.N % TileStream.Rows == 0 ? Layer : null;
 
     /// <summary>Gate and up of a list.</summary>
     public static KernelDefinition<ListedArgs> GateUp(WeightFormat format) => GateUpByFormat[format];

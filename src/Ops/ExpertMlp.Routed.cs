@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Runtime;
 using ILGPU;
 
 namespace GpuKit.Ilgpu;
@@ -30,7 +31,8 @@ public static partial class ExpertMlp
     /// <param name="router">Sums and the norm.</param>
     /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
     /// <param name="residual"><c>[hidden]</c> float32, read and added to.</param>
-    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    /// <param name="clusters">Whether several blocks may share a tile of down; not given, they do where the device has clusters. The result is the same.</param>
+    internal static void ApplyRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, in RouterFeed router, ArrayView<BFloat16> activated, ArrayView<float> residual, bool? clusters = null)
     {
         int experts = matrices.GateUp.Count, length = RouterSums.Length(experts);
         Shape.Require(stream, router.Sums, 1, length, nameof(router));
@@ -40,7 +42,7 @@ public static partial class ExpertMlp
         Shape.Require(stream, router.Norm.Gain, 1, matrices.GateUp.K, nameof(router));
         Shape.RequireEpsilon(router.Norm.Epsilon, nameof(router));
         args.Source = new TileSource { Residual = residual, Gain = router.Norm.Gain.Cast<ushort>(), Epsilon = router.Norm.Epsilon };
-        LaunchRouted(stream, matrices, args, norms: true);
+        LaunchRouted(stream, matrices, args, norms: true, clusters);
     }
 
     /// <summary><see cref="ApplyRouted"/> for a state that is normed already, from the logits that <see cref="DecodeLinear.Feed"/> posts in the launch before.</summary>
@@ -51,7 +53,9 @@ public static partial class ExpertMlp
     /// <param name="x"><c>[hidden]</c> BF16.</param>
     /// <param name="activated"><c>[topK, width]</c> BF16, workspace.</param>
     /// <param name="residual"><c>[hidden]</c> float32, added to.</param>
-    internal static void ApplyFed(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<uint> posts, ArrayView<BFloat16> x, ArrayView<BFloat16> activated, ArrayView<float> residual)
+    /// <param name="extraShared">Bytes of shared memory that each block of one launch asks for without need, so that fewer run at a time.</param>
+    /// <param name="clusters">Whether the device has clusters of blocks; not given, whether it is a card.</param>
+    internal static void ApplyFed(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<uint> posts, ArrayView<BFloat16> x, ArrayView<BFloat16> activated, ArrayView<float> residual, int extraShared = 0, bool? clusters = null)
     {
         int experts = matrices.GateUp.Count, logits = RouterPosts.Copies * experts;
         Shape.Require(stream, posts, 1, RouterPosts.Length(experts), nameof(posts));
@@ -62,7 +66,14 @@ public static partial class ExpertMlp
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         args.Source = new TileSource { X = x.Cast<ushort>().SubView(0, matrices.GateUp.K) };
-        LaunchRouted(stream, matrices, args, norms: false);
+        if (posts.Length >= RouterPosts.Length(experts) + ExpertLayer.PostedLength(matrices.Down.N) && ExpertKernels.OneLaunch(matrices, args.TopK, clusters ?? stream.Device.Target is not null) is { } kernel)
+        {
+            args.Weights = Streamed(matrices.GateUp);
+            var layer = new ExpertLayerArgs { Experts = args, Down = Streamed(matrices.Down), Posted = posts.SubView(RouterPosts.Length(experts), ExpertLayer.PostedLength(matrices.Down.N)) };
+            stream.Device.Launch(kernel, stream, (matrices.Down.K / TileStream.Rows, args.TopK, 1), 32 * ExpertLayer.Warps, ExpertLayer.SharedBytes(matrices.GateUp.K) + extraShared, layer);
+            return;
+        }
+        LaunchRouted(stream, matrices, args, norms: false, null);
     }
 
     private static ExpertArgs CreateRouted(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<BFloat16> activated, ArrayView<float> residual)
@@ -95,19 +106,23 @@ public static partial class ExpertMlp
     }
 
     // The two launches belong together: the second reads the announced routing before it waits for the first.
-    private static void LaunchRouted(GpuStream stream, in ExpertStack matrices, ExpertArgs args, bool norms)
+    private static void LaunchRouted(GpuStream stream, in ExpertStack matrices, ExpertArgs args, bool norms, bool? clusters)
     {
         (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
         int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32);
         args.Weights = Streamed(gateUp);
         int warps = Math.Min(RoutedGateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedGateUp(gateUp.Format, norms), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
+        bool eight = !norms && gateUp.Format == WeightFormat.Fp8Block && Environment.GetEnvironmentVariable("X_GATE") is not null;
+        if (eight)
+            warps = 8;
+        stream.Device.Launch(eight ? ExpertKernels.GateUpEight : ExpertKernels.RoutedGateUp(gateUp.Format, norms), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
         args.Weights = Streamed(down);
         int chunks = (int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes);
         warps = ExpertDown.Warps(chunks, most);
         // Bulk copies of inputs and weights lie on 16-byte boundaries.
         int turns = chunks == warps && Shape.IsVectorAligned(args.Activated, 16) && Shape.IsVectorAligned(args.PairWeights, 16) ? args.TopK : 0;
         tiles = (down.N + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedDown(down.Format, turns, stream.Device), stream, (tiles, 1, 1), 32 * warps, ExpertDown.SharedBytes(warps, args.TopK, down.K), args);
+        (KernelDefinition<ExpertArgs> kernel, int blocks) = ExpertKernels.RoutedDown(down.Format, turns, warps, stream.Device, clusters);
+        stream.Device.Launch(kernel, stream, (blocks * tiles, 1, 1), 32 * warps / blocks, ExpertDown.SharedBytes(warps, args.TopK, down.K / blocks), args);
     }
 }

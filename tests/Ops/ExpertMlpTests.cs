@@ -72,10 +72,13 @@ public sealed class ExpertMlpTests
     [InlineData(TestDevice.Cuda, 64, 256, 11)]
     [InlineData(TestDevice.Cuda, 128, 64, 8)]
     [InlineData(TestDevice.Cuda, 2048, 768, 128)]
+    [InlineData(TestDevice.Cuda, 1096, 768, 9)]
     public void EightExpertsOfOneTokenAreRight(TestDevice which, int hidden, int width, int experts)
     {
         using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 8, (hidden, width, experts), new ScaleBlock(64, 64));
         Assert.Equal(AppliedRouted(run), AppliedRouted(run));
+        // A tile of one block, and of several where the device has clusters and the width is theirs: the same bits, warps are added in the same order.
+        Assert.Equal(run.ApplyRouted(true, out _, clusters: false), run.ApplyRouted(true, out _));
     }
 
     // A state that is normed already, in all formats: the router's product, then the kernels choose from it.
@@ -104,6 +107,25 @@ public sealed class ExpertMlpTests
         run.Route(logits, true);
         Compare.Close(fed, run.Oracle(normed: false), 3e-3);
         Assert.Equal(fed, run.ApplyFed(true, out _));
+    }
+
+    // Also where most blocks find no room before others have ended, which then wait in vain and help themselves.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, true, 0)]
+    [InlineData(TestDevice.Cuda, true, 0)]
+    [InlineData(TestDevice.Cuda, false, 0)]
+    [InlineData(TestDevice.Cuda, true, 150_000)]
+    public void ALayerInOneLaunchIsRight(TestDevice which, bool normalize, int extraShared)
+    {
+        using var run = new Case(TestDevices.Get(which), WeightFormat.Fp8Block, 1, 8, (2048, 768, 16), new ScaleBlock(64, 64));
+        float[] first = run.ApplyFed(normalize, out float[] logits, 2048);
+        run.Route(logits, normalize);
+        Compare.Close(first, run.Oracle(normed: false), 3e-3);
+        for (int i = 0; i < (which == TestDevice.Cuda ? 20 : 0); i++)
+        {
+            Assert.Equal(first, run.ApplyFed(normalize, out float[] again, 2048, extraShared));
+            Assert.Equal(logits, again);
+        }
     }
 
     public static TheoryData<TestDevice, WeightFormat, bool> FedCases
@@ -330,32 +352,32 @@ public sealed class ExpertMlpTests
         public void Poison(int token) => x.AsSpan(token * hidden, hidden).Fill((BFloat16)float.NaN);
 
         /// <summary>The one token's residual stream after routing by sums that stand for known logits.</summary>
-        public float[] ApplyRouted(bool normalize, out float[] logits)
+        public float[] ApplyRouted(bool normalize, out float[] logits, bool? clusters = null)
         {
             long[] units = [.. Enumerable.Range(0, gateUp.Length).Select(e => (long)((((e * 7) % gateUp.Length) - 2.25) * 4294967296.0))];
             double factor = 1 / Math.Sqrt(Residual.Average(r => (double)r * r) + Epsilon);
             using var gains = GuardedBuffer<BFloat16>.Input(Device, gain);
             using var sums = GuardedBuffer<long>.Input(Device, [.. units, .. new long[DecodeLinear.RouterLength(0)]]);
             float[] y = Routed(normalize, [.. units.Select(u => u / 4294967296.0 * factor)], out logits, (routed, activated, residual) =>
-                ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated, residual));
+                ExpertMlp.ApplyRouted(Device.DefaultStream, Stack, routed, new RouterFeed(Stack.Down, new InputNorm(gains.View, Epsilon), sums.View), activated, residual, clusters));
             RequireAnnounced(MemoryMarshal.Cast<long, uint>(sums.ToArray().AsSpan(gateUp.Length)));
             return y;
         }
 
         /// <summary>The same behind a router's own product, whatever was announced before.</summary>
-        public float[] ApplyFed(bool normalize, out float[] logits)
+        public float[] ApplyFed(bool normalize, out float[] logits, int layerRows = 0, int extraShared = 0)
         {
             HostMatrix host = Quantizer.Quantize(RandomData.Gaussian(gateUp.Length * hidden, 9, 1 / MathF.Sqrt(hidden)), gateUp.Length, hidden, WeightFormat.Bf16, null);
             double[] values = MatrixOracle.Values(host);
             using QuantizedMatrix router = QuantizedMatrix.Upload(Device, host);
             using var input = GuardedBuffer<BFloat16>.Input(Device, x);
             int posted = DecodeLinear.PostsLength(gateUp.Length) - DecodeLinear.PostsLength(0);
-            using var posts = GuardedBuffer<uint>.Input(Device, [.. new uint[posted], .. Enumerable.Range(1, DecodeLinear.PostsLength(0)).Select(i => (uint)i)]);
+            using var posts = GuardedBuffer<uint>.Input(Device, [.. new uint[posted], .. Enumerable.Range(1, DecodeLinear.PostsLength(0, layerRows)).Select(i => (uint)i)]);
             double[] expected = [.. Enumerable.Range(0, gateUp.Length).Select(e => Enumerable.Range(0, hidden).Sum(i => values[(e * hidden) + i] * (double)(float)x[i]))];
             float[] y = Routed(normalize, expected, out logits, (routed, activated, residual) =>
             {
                 DecodeLinear.Feed(Device.DefaultStream, router, input.View, posts.View);
-                ExpertMlp.ApplyFed(Device.DefaultStream, Stack, routed, posts.View, input.View, activated, residual);
+                ExpertMlp.ApplyFed(Device.DefaultStream, Stack, routed, posts.View, input.View, activated, residual, extraShared, layerRows > 0);
             });
             uint[] words = posts.ToArray();
             Assert.DoesNotContain(words.Take(posted), w => w != 0);

@@ -5,17 +5,21 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>Layers of experts whose launches overlap in a graph: logits and choices that the launch before posts are its own, never those of the layer or the token before.</summary>
 public sealed class FedGraphTests
 {
-    private const int Hidden = 256, Width = 128, Experts = 32, TopK = 8, Layers = 20, Kinds = 3, Replays = 20;
+    private const int TopK = 8, Layers = 20, Kinds = 3, Replays = 20;
 
+    // Experts of one size in two launches, of the other in one.
     [Theory]
-    [InlineData(true, true)]
-    [InlineData(true, false)]
-    [InlineData(false, true)]
-    [InlineData(false, false)]
-    public void ReplayedLayersAreTheSameLaunches(bool norms, bool overlap)
+    [InlineData(256, 128, 32, true, true)]
+    [InlineData(256, 128, 32, true, false)]
+    [InlineData(256, 128, 32, false, true)]
+    [InlineData(256, 128, 32, false, false)]
+    [InlineData(2048, 768, 16, true, true)]
+    [InlineData(2048, 768, 16, true, false)]
+    [InlineData(2048, 768, 16, false, true)]
+    public void ReplayedLayersAreTheSameLaunches(int hidden, int width, int experts, bool norms, bool overlap)
     {
         GpuDevice device = TestDevices.Get(TestDevice.Cuda);
-        using var chain = new Chain(device, norms);
+        using var chain = new Chain(device, (hidden, width, experts), norms);
         using GpuStream stream = device.CreateStream();
         chain.Begin(stream, 0);
         chain.Run(stream);
@@ -40,14 +44,16 @@ public sealed class FedGraphTests
     private sealed class Chain : IDisposable
     {
         private readonly bool norms;
+        private readonly int hidden, experts;
         private readonly QuantizedMatrix[] routers, gateUps, downs;
         private readonly DeviceBuffer<BFloat16> gain, x, activated;
         private readonly DeviceBuffer<float> residual, shares, logits;
         private readonly DeviceBuffer<int> chosen;
         private readonly DeviceBuffer<uint> posts;
 
-        public Chain(GpuDevice device, bool norms)
+        public Chain(GpuDevice device, (int Hidden, int Width, int Experts) size, bool norms)
         {
+            (hidden, int width, experts) = size;
             this.norms = norms;
             QuantizedMatrix Matrix(int n, int k, int count, WeightFormat format, int seed)
             {
@@ -57,23 +63,23 @@ public sealed class FedGraphTests
                     matrix.Write(e, 0, Quantizer.Quantize(RandomData.Gaussian(n * k, seed + e, 1 / MathF.Sqrt(k)), n, k, format, block));
                 return matrix;
             }
-            routers = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(Experts, Hidden, 1, WeightFormat.Bf16, 10_000 * i))];
-            gateUps = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(2 * Width, Hidden, Experts, WeightFormat.Fp8Block, (10_000 * i) + 1000))];
-            downs = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(Hidden, Width, Experts, WeightFormat.Fp8Block, (10_000 * i) + 2000))];
-            gain = device.Upload<BFloat16>(RandomData.GaussianBf16(Hidden, 1));
-            x = device.Upload<BFloat16>(new BFloat16[Hidden]);
-            activated = device.Allocate<BFloat16>(TopK * Width);
-            residual = device.Allocate<float>(Hidden);
+            routers = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(experts, hidden, 1, WeightFormat.Bf16, 10_000 * i))];
+            gateUps = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(2 * width, hidden, experts, WeightFormat.Fp8Block, (10_000 * i) + 1000))];
+            downs = [.. Enumerable.Range(0, Kinds).Select(i => Matrix(hidden, width, experts, WeightFormat.Fp8Block, (10_000 * i) + 2000))];
+            gain = device.Upload<BFloat16>(RandomData.GaussianBf16(hidden, 1));
+            x = device.Upload<BFloat16>(new BFloat16[hidden]);
+            activated = device.Allocate<BFloat16>(TopK * width);
+            residual = device.Allocate<float>(hidden);
             shares = device.Allocate<float>(Layers * TopK);
-            logits = device.Allocate<float>(Layers * Experts);
+            logits = device.Allocate<float>(Layers * experts);
             chosen = device.Allocate<int>(Layers * TopK);
-            posts = device.Upload<uint>(new uint[DecodeLinear.PostsLength(Experts)]);
+            posts = device.Upload<uint>(new uint[DecodeLinear.PostsLength(experts, hidden)]);
         }
 
         public void Begin(GpuStream stream, int token)
         {
-            residual.CopyFrom(stream, RandomData.Gaussian(Hidden, 100 + token));
-            x.CopyFrom(stream, RandomData.GaussianBf16(Hidden, 200 + token));
+            residual.CopyFrom(stream, RandomData.Gaussian(hidden, 100 + token));
+            x.CopyFrom(stream, RandomData.GaussianBf16(hidden, 200 + token));
             logits.Fill(stream, 0xFF);
             chosen.Fill(stream, 0xFF);
         }
@@ -83,17 +89,17 @@ public sealed class FedGraphTests
             for (int i = 0; i < Layers; i++)
             {
                 if (norms)
-                    RmsNorm.Apply(stream, residual, gain, x, new(1, Hidden, 1e-6f));
+                    RmsNorm.Apply(stream, residual, gain, x, new(1, hidden, 1e-6f));
                 DecodeLinear.Feed(stream, routers[i % Kinds], x, posts);
                 var routing = new TokenRouting(chosen.View.SubView(i * TopK, TopK), shares.View.SubView(i * TopK, TopK), TopK);
-                var token = new RoutedToken(routing, logits.View.SubView(i * Experts, Experts), true);
+                var token = new RoutedToken(routing, logits.View.SubView(i * experts, experts), true);
                 ExpertMlp.ApplyFed(stream, new ExpertStack(gateUps[i % Kinds], downs[i % Kinds]), token, posts, x, activated, residual);
             }
         }
 
         public (float[] Residual, int[] Chosen, float[] Logits) End(GpuStream stream)
         {
-            Assert.DoesNotContain(posts.ToArray(stream).Take(DecodeLinear.PostsLength(Experts) - DecodeLinear.PostsLength(0)), word => word != 0);
+            Assert.DoesNotContain(posts.ToArray(stream).Take(DecodeLinear.PostsLength(experts) - DecodeLinear.PostsLength(0)), word => word != 0);
             return (residual.ToArray(stream), chosen.ToArray(stream), logits.ToArray(stream));
         }
 

@@ -259,8 +259,28 @@ internal static class KernelCases
         }
     }
 
+    // The whole layer of a token in one launch: one shape has it.
+    private static SmallCase OneLaunch()
+    {
+        return new("ExpertLayer", t =>
+        {
+            const int Experts = 16, TopK = 8, Width = 768, Hidden = 2048;
+            var block = new ScaleBlock(128, 128);
+            var stack = new ExpertStack(t.Matrix(WeightFormat.Fp8Block, 2 * Width, Hidden, Experts, block), t.Matrix(WeightFormat.Fp8Block, Hidden, Width, Experts, block));
+            var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(Experts), true);
+            (QuantizedMatrix router, ArrayView<uint> posts) = (t.Matrix(WeightFormat.Bf16, Experts, Hidden), t.Changed(new uint[DecodeLinear.PostsLength(Experts, Hidden)]));
+            (ArrayView<BFloat16> x, ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Halves(Hidden), t.Output<BFloat16>(TopK * Width), t.Changed(RandomData.Gaussian(Hidden, 4)));
+            return stream =>
+            {
+                DecodeLinear.Feed(stream, router, x, posts);
+                ExpertMlp.ApplyFed(stream, stack, routing, posts, x, inner, y, clusters: true);
+            };
+        });
+    }
+
     private static IEnumerable<SmallCase> Decoding()
     {
+        yield return OneLaunch();
         yield return new("RouterLinear", t =>
         {
             const int Tokens = 9, Hidden = 96;

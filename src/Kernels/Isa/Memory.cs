@@ -52,6 +52,14 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.u32 %d, [%g0];")]
     public static uint LoadRelaxed(ref uint p) => Volatile.Read(ref p);
 
+    /// <summary>Four neighbouring words, a constant number of bytes further on, of which each is as <see cref="LoadRelaxed"/> would find it; a 16-byte boundary.</summary>
+    [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.v4.u32 %d, [%g0+%c1];")]
+    public static unsafe U4 LoadRelaxedFour(ref uint p, int bytes)
+    {
+        fixed (uint* words = &Unsafe.AddByteOffset(ref p, bytes))
+            return new U4 { X = Volatile.Read(ref words[0]), Y = Volatile.Read(ref words[1]), Z = Volatile.Read(ref words[2]), W = Volatile.Read(ref words[3]) };
+    }
+
     /// <summary>Stores 4 bytes that another block may be waiting for. Nothing else is ordered by it.</summary>
     [IntrinsicImplementation, Ptx("st.relaxed.gpu.global.u32 [%g0], %1;")]
     public static void StoreRelaxed(ref uint p, uint v) => Volatile.Write(ref p, v);

@@ -27,7 +27,7 @@ internal sealed class Qwen3Workspace : IDisposable
             GateUp = Own(device.Allocate<BFloat16>(2 * inner));
             Activated = Own(device.Allocate<BFloat16>(inner));
             RouterSums = Own(device.Allocate<long>(DecodeLinear.RouterLength(config.Experts)));
-            RouterPosts = Own(device.Allocate<uint>(DecodeLinear.PostsLength(config.Experts)));
+            RouterPosts = Own(device.Allocate<uint>(DecodeLinear.PostsLength(config.Experts, Environment.GetEnvironmentVariable("X_FUSED") == "0" ? 0 : config.HiddenSize)));
             RouterPosts.Fill(device.DefaultStream, 0);
             BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
             BatchRouterSums.Fill(device.DefaultStream, 0);
