@@ -39,8 +39,8 @@ internal static class ExpertGateUp
     /// <summary>Bytes of the row of inputs, with what goes before it.</summary>
     private static int RowBytes(int k) => TileRow.ScratchBytes + (2 * k);
 
-    /// <summary>Shared memory of a block besides: the expert, and one warp's choice.</summary>
-    public const int StaticBytes = (1 + RouterSums.ChoiceWords) * sizeof(int);
+    /// <summary>Shared memory of a block besides: the expert, and the sums of one warp that chooses all.</summary>
+    public const int StaticBytes = (1 + RouterSums.SumWords) * sizeof(int);
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public static int SharedBytes(int warps, int k) => RowBytes(k) + (warps * WarpSums * sizeof(float));
@@ -49,7 +49,7 @@ internal static class ExpertGateUp
         where TFormat : struct, IStreamedFormat
         where TInputs : struct, ITileInputs
     {
-        ArrayView<int> found = SharedMemory.Allocate<int>(1 + RouterSums.ChoiceWords);
+        ArrayView<int> found = SharedMemory.Allocate<int>(1 + RouterSums.SumWords);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int expert = TInputs.IsNormed ? NormAndRoute(a, shared, found) : Route(a, shared, found), row = RowBytes(a.Weights.K);
         ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
@@ -63,8 +63,43 @@ internal static class ExpertGateUp
         Store(a, partials, factor * norm);
     }
 
+    // EXPERIMENT
+    public static void RunEight<TFormat, TInputs>(ExpertArgs a)
+        where TFormat : struct, IStreamedFormat
+        where TInputs : struct, ITileInputs
+    {
+        ArrayView<int> found = SharedMemory.Allocate<int>(1 + RouterSums.SumWords);
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        int expert = Route(a, shared, found), row = RowBytes(a.Weights.K);
+        ArrayView<float> partials = shared.SubView(row, shared.Length - row).Cast<float>();
+        float factor = TileStream.MatrixScale<TFormat>(a.Weights, expert);
+        ExpertRows rows = default;
+        rows.Expert = expert;
+        int lane = Group.IdxX & 31, start = (Group.IdxX >> 5) * WarpSums;
+        rows.Gate = TileStream.Locate<TFormat>(a.Weights, Grid.IdxX * TileStream.Rows, lane);
+        rows.Up = TileStream.Locate<TFormat>(a.Weights, (Grid.IdxX * TileStream.Rows) + a.Width, lane);
+        int step = Group.DimX >> 5, c = Group.IdxX >> 5;
+        ExpertChunk w0 = Load<TFormat>(a, rows, c), w1 = Load<TFormat>(a, rows, c + step);
+        ArrayView<uint> x = Row(a, shared);
+        GridDependency.Wait();
+        GridDependency.Release();
+        if (StoresRouting(a))
+            StoreRouting(a, RouterSums.Select(RouterSums.Kept(Sums(found)), a.TopK), 1);
+        ExpertSums sums = default;
+        Multiply<TFormat>(x, w0, c, ref sums);
+        w0 = Load<TFormat>(a, rows, c + (2 * step));
+        Multiply<TFormat>(x, w1, c + step, ref sums);
+        w1 = Load<TFormat>(a, rows, c + (3 * step));
+        Multiply<TFormat>(x, w0, c + (2 * step), ref sums);
+        Multiply<TFormat>(x, w1, c + (3 * step), ref sums);
+        TileStream.Publish(partials, start, lane, sums.Gate);
+        TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up);
+        Group.Barrier();
+        Store(a, partials, factor);
+    }
+
     // The row is normed by all while one warp finds the expert of the block's pair: of many blocks asking for the same lines at once, each waits for the others. The launch after this
-    // one may begin before all is chosen, and is told as soon as it is.
+    // one may begin before all is chosen, and is told when it is.
     private static int NormAndRoute(ExpertArgs a, ArrayView<byte> shared, ArrayView<int> found)
     {
         TileRowGains gains = TileRow.LoadGains(a.Source, a.Weights.K / 2);
@@ -90,30 +125,23 @@ internal static class ExpertGateUp
             TileRow.CopyBesideFirst(a.Source.X.Cast<uint>(), Row(a, shared));
         else
         {
-            RouterChoice choice = RouterSums.Select(RouterSums.AwaitPosts(a.Router, (Grid.IdxX + Grid.IdxY) & (RouterPosts.Copies - 1)), Grid.IdxY + 1);
-            if (StoresRouting(a))
-                RouterSums.Keep(Choice(found), choice);
-            if (Group.IdxX == 0)
-                found[0] = choice.LastExpert;
+            Choose(a, found, RouterSums.AwaitPosts(a.Router, (Grid.IdxX + Grid.IdxY) & (RouterPosts.Copies - 1)));
         }
         Group.Barrier(); // the row and the expert are there before anyone uses them
         return found[0];
     }
 
-    // One warp: the expert of the block's pair; one of the grid announces all.
+    // One warp: the expert of the block's pair. The one of the grid that announces all does so when its first weights are on their way.
     private static void Choose(ExpertArgs a, ArrayView<int> found, RouterChoice choice)
     {
-        choice = RouterSums.Select(choice, Grid.IdxY + 1);
+        int expert = RouterSums.Ranked(choice, Grid.IdxY);
         if (StoresRouting(a))
-        {
-            RouterSums.Announce(a.Router, choice, a.TopK);
-            RouterSums.Keep(Choice(found), choice);
-        }
+            RouterSums.Keep(Sums(found), choice);
         if (Group.IdxX == 0)
-            found[0] = choice.LastExpert;
+            found[0] = expert;
     }
 
-    private static ArrayView<uint> Choice(ArrayView<int> found) => found.SubView(1, RouterSums.ChoiceWords).Cast<uint>();
+    private static ArrayView<uint> Sums(ArrayView<int> found) => found.SubView(1, RouterSums.SumWords).Cast<uint>();
 
     private static ExpertSums Stream<TFormat, TInputs>(ExpertArgs a, ArrayView<byte> shared, int expert, ArrayView<int> found, ref float norm)
         where TFormat : struct, IStreamedFormat
@@ -141,9 +169,13 @@ internal static class ExpertGateUp
         if (TInputs.IsNormed)
             norm = TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
         else
-            Follow(a, found);
+        {
+            // What may only be written, and who may only begin, when the launch before has ended.
+            GridDependency.Wait();
+            GridDependency.Release();
+        }
         if (StoresRouting(a))
-            StoreRouting(a, RouterSums.Kept(Choice(found)), norm);
+            StoreRouting(a, RouterSums.Select(RouterSums.Kept(Sums(found)), a.TopK), norm);
         ExpertSums sums = default;
         for (; c + (2 * step) < count; c += 3 * step)
         {
@@ -159,15 +191,6 @@ internal static class ExpertGateUp
         if (c + step < count)
             Multiply<TFormat>(x, w1, c + step, ref sums);
         return sums;
-    }
-
-    // What may only be written, and who may only begin, when the launch before has ended.
-    private static void Follow(ExpertArgs a, ArrayView<int> found)
-    {
-        GridDependency.Wait();
-        GridDependency.Release();
-        if (StoresRouting(a))
-            RouterSums.Announce(a.Router, RouterSums.Kept(Choice(found)), a.TopK);
     }
 
     private static ExpertChunk Load<TFormat>(ExpertArgs a, ExpertRows rows, int chunk)
@@ -194,6 +217,7 @@ internal static class ExpertGateUp
 
     private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
+        RouterSums.Announce(a.Router, choice, a.TopK);
         float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);
         if (Group.IdxX < a.TopK)

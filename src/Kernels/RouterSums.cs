@@ -77,6 +77,50 @@ internal static class RouterSums
     public static RouterChoice Select(RouterChoice choice, int rounds)
     {
         int lane = Group.IdxX & 31;
+        RouterRanks ranks = Sorted(choice);
+        for (int j = 0; j < rounds; j++)
+        {
+            uint largest = WarpOps.MaxUInt(ranks.Key0);
+            // Counted from the last, so that of equal keys the lowest index wins.
+            uint place = (uint)(MostExperts - lane) - (32 * (ranks.Places & 3));
+            uint winner = WarpOps.MaxUInt(ranks.Key0 == largest ? place : 0);
+            int expert = MostExperts - (int)winner;
+            bool own = place == winner & ranks.Key0 == largest;
+            Take(ref ranks, own);
+            float value = Value(largest);
+            choice.Largest = j == 0 ? value : choice.Largest;
+            choice.Chosen = lane == j ? value : choice.Chosen;
+            choice.ChosenExpert = lane == j ? expert : choice.ChosenExpert;
+            choice.LastExpert = expert;
+        }
+        return choice;
+    }
+
+    /// <summary>
+    /// The expert of one rank, 0 for the largest sum: the last of <see cref="Select(RouterChoice, int)"/> with one round more, sooner. A round waits for one maximum only: where it was of one lane, nobody need know whose. All lanes take part.
+    /// </summary>
+    public static int Ranked(RouterChoice choice, int rank)
+    {
+        RouterRanks ranks = Sorted(choice);
+        uint owners = 0, shared = 0, places = 0;
+        for (int j = 0; j <= rank; j++)
+        {
+            uint largest = WarpOps.MaxUInt(ranks.Key0);
+            bool own = ranks.Key0 == largest;
+            owners = WarpOps.Ballot(own ? 1u : 0u);
+            shared |= owners & (owners - 1);
+            places = ranks.Places;
+            Take(ref ranks, own);
+        }
+        // Equal sums of different lanes: the lowest index, round by round.
+        if (shared != 0)
+            return Select(choice, rank + 1).LastExpert;
+        uint expert = (uint)(Group.IdxX & 31) + (32 * (places & 3));
+        return (int)WarpOps.Shuffle(expert, 31 - Bits.LeadingZeros(owners));
+    }
+
+    private static RouterRanks Sorted(RouterChoice choice)
+    {
         RouterRanks ranks = default;
         (ranks.Key0, ranks.Key1, ranks.Key2, ranks.Key3) = (Key(choice.Sum0), Key(choice.Sum1), Key(choice.Sum2), Key(choice.Sum3));
         uint p0 = 0, p1 = 1, p2 = 2, p3 = 3;
@@ -87,26 +131,17 @@ internal static class RouterSums
         Sort(ref ranks.Key1, ref p1, ref ranks.Key3, ref p3);
         Sort(ref ranks.Key1, ref p1, ref ranks.Key2, ref p2);
         ranks.Places = p0 | (p1 << 2) | (p2 << 4) | (p3 << 6);
-        for (int j = 0; j < rounds; j++)
-        {
-            uint largest = WarpOps.MaxUInt(ranks.Key0);
-            // Counted from the last, so that of equal keys the lowest index wins.
-            uint place = (uint)(MostExperts - lane) - (32 * (ranks.Places & 3));
-            uint winner = WarpOps.MaxUInt(ranks.Key0 == largest ? place : 0);
-            int expert = MostExperts - (int)winner;
-            bool own = place == winner & ranks.Key0 == largest;
-            ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
-            ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
-            ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
-            ranks.Key3 = own ? 0 : ranks.Key3;
-            ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
-            float value = Value(largest);
-            choice.Largest = j == 0 ? value : choice.Largest;
-            choice.Chosen = lane == j ? value : choice.Chosen;
-            choice.ChosenExpert = lane == j ? expert : choice.ChosenExpert;
-            choice.LastExpert = expert;
-        }
-        return choice;
+        return ranks;
+    }
+
+    // The lane that owns the largest goes on to its next.
+    private static void Take(ref RouterRanks ranks, bool own)
+    {
+        ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
+        ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
+        ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
+        ranks.Key3 = own ? 0 : ranks.Key3;
+        ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
     }
 
     // The larger first; of equal keys the one with the lower place.
@@ -212,10 +247,10 @@ internal static class RouterSums
     private static float Post(RouterArgs a, long start, int expert, int experts) =>
         expert < experts ? Interop.IntAsFloat(Mem.LoadRelaxed(ref a.Posts[start + expert])) : float.NegativeInfinity;
 
-    /// <summary>Words of shared memory that hold a warp's choice.</summary>
-    public const int ChoiceWords = 7 * 32;
+    /// <summary>Words of shared memory that hold a warp's sums.</summary>
+    public const int SumWords = 4 * 32;
 
-    /// <summary>Puts one warp's choice into shared memory, so that it does not take registers meanwhile.</summary>
+    /// <summary>Puts one warp's sums into shared memory, so that they do not take registers meanwhile.</summary>
     public static void Keep(ArrayView<uint> words, RouterChoice choice)
     {
         int lane = Group.IdxX & 31;
@@ -223,9 +258,6 @@ internal static class RouterSums
         words[32 + lane] = Interop.FloatAsInt(choice.Sum1);
         words[64 + lane] = Interop.FloatAsInt(choice.Sum2);
         words[96 + lane] = Interop.FloatAsInt(choice.Sum3);
-        words[128 + lane] = Interop.FloatAsInt(choice.Chosen);
-        words[160 + lane] = Interop.FloatAsInt(choice.Largest);
-        words[192 + lane] = (uint)choice.ChosenExpert;
     }
 
     /// <summary>What <see cref="Keep"/> put there, read by the same lanes.</summary>
@@ -237,9 +269,6 @@ internal static class RouterSums
         choice.Sum1 = Interop.IntAsFloat(words[32 + lane]);
         choice.Sum2 = Interop.IntAsFloat(words[64 + lane]);
         choice.Sum3 = Interop.IntAsFloat(words[96 + lane]);
-        choice.Chosen = Interop.IntAsFloat(words[128 + lane]);
-        choice.Largest = Interop.IntAsFloat(words[160 + lane]);
-        choice.ChosenExpert = (int)words[192 + lane];
         return choice;
     }
 

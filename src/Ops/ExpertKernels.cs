@@ -21,6 +21,8 @@ internal static class ExpertKernels
     // Eight experts of one token with a chunk each a warp, as the layers have that this is made for.
     private static readonly KernelDefinition<ExpertArgs> RoutedDownEight = new(ExpertDown.Run<StreamedFp8, EightTurns>, RoutedTraits with { MinArch = 90 });
 
+    internal static readonly KernelDefinition<ExpertArgs> GateUpEight = new(ExpertGateUp.RunEight<StreamedFp8, RowCopied>, RoutedTraits with { MaxThreads = 256, BlocksPerMultiprocessor = 3 });
+
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = Create();
 

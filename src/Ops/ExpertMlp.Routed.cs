@@ -101,7 +101,10 @@ public static partial class ExpertMlp
         int most = Math.Min(SkinnyGemm.MostWarps, stream.Device.MaxThreadsPerBlock / 32);
         args.Weights = Streamed(gateUp);
         int warps = Math.Min(RoutedGateUpWarps, most), tiles = (down.K + TileStream.Rows - 1) / TileStream.Rows;
-        stream.Device.Launch(ExpertKernels.RoutedGateUp(gateUp.Format, norms), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
+        bool eight = !norms && gateUp.Format == WeightFormat.Fp8Block && Environment.GetEnvironmentVariable("X_GATE") is not null;
+        if (eight)
+            warps = 8;
+        stream.Device.Launch(eight ? ExpertKernels.GateUpEight : ExpertKernels.RoutedGateUp(gateUp.Format, norms), stream, (tiles, args.TopK, 1), 32 * warps, ExpertGateUp.SharedBytes(warps, gateUp.K), args);
         args.Weights = Streamed(down);
         int chunks = (int)(down.Format.RowBytes(down.K) / SkinnyGemm.ChunkBytes);
         warps = ExpertDown.Warps(chunks, most);

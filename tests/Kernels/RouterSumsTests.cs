@@ -16,6 +16,7 @@ public sealed class RouterSumsTests
     }
 
     private static readonly KernelDefinition<Args> SelectKernel = new(Select, new KernelTraits(32, NeedsWarp32: true));
+    private static readonly KernelDefinition<Args> RankedKernel = new(Ranked, new KernelTraits(32, NeedsWarp32: true));
     private static readonly KernelDefinition<Args> PostsKernel = new(AwaitPosts, new KernelTraits(32, NeedsWarp32: true));
     private static readonly KernelDefinition<Args> AwaitKernel = new(Await, new KernelTraits(32, NeedsWarp32: true));
 
@@ -27,6 +28,16 @@ public sealed class RouterSumsTests
     }
 
     internal static void Select(Args a) => Keep(a, RouterSums.Select(a.Router, (int)a.Chosen.Length));
+
+    internal static void Ranked(Args a)
+    {
+        for (int rank = 0; rank < a.Chosen.Length; rank++)
+        {
+            int expert = RouterSums.Ranked(RouterSums.Load(a.Router), rank);
+            if (Group.IdxX == (rank & 31))
+                a.Chosen[rank] = expert;
+        }
+    }
 
     internal static void AwaitPosts(Args a) => Keep(a, RouterSums.Select(RouterSums.AwaitPosts(a.Router, Copy), (int)a.Chosen.Length));
 
@@ -42,12 +53,14 @@ public sealed class RouterSumsTests
     [InlineData(TestDevice.CpuWarp32, 128, 4)]
     [InlineData(TestDevice.CpuWarp32, 128, 9)]
     [InlineData(TestDevice.CpuWarp32, 128, 64)]
+    [InlineData(TestDevice.CpuWarp32, 128, 128)]
     [InlineData(TestDevice.CpuWarp32, 77, 3)]
     [InlineData(TestDevice.CpuWarp32, 20, 2)]
     [InlineData(TestDevice.Cuda, 128, 1)]
     [InlineData(TestDevice.Cuda, 128, 4)]
     [InlineData(TestDevice.Cuda, 128, 9)]
     [InlineData(TestDevice.Cuda, 128, 64)]
+    [InlineData(TestDevice.Cuda, 128, 128)]
     [InlineData(TestDevice.Cuda, 77, 3)]
     [InlineData(TestDevice.Cuda, 20, 2)]
     public void OfEqualSumsTheLowestIndexIsChosen(TestDevice which, int experts, int values)
@@ -59,6 +72,9 @@ public sealed class RouterSumsTests
         using var chosen = GuardedBuffer<int>.Output(device, best.Length);
         device.Launch(SelectKernel, device.DefaultStream, (1, 1, 1), 32, 0, new Args { Router = new RouterArgs { Sums = sums.View }, Chosen = chosen.View });
         Assert.Equal(best, chosen.ToArray());
+        using var ranked = GuardedBuffer<int>.Output(device, best.Length);
+        device.Launch(RankedKernel, device.DefaultStream, (1, 1, 1), 32, 0, new Args { Router = new RouterArgs { Sums = sums.View }, Chosen = ranked.View });
+        Assert.Equal(best, ranked.ToArray());
         Assert.Equal(best, RunPosts(device, [.. units.Select(u => BitConverter.SingleToUInt32Bits(u * TileLinear.RouterUnit) | 1)], best.Length));
     }
 

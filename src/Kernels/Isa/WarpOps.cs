@@ -140,6 +140,17 @@ internal static unsafe class WarpOps
         return max;
     }
 
+    /// <summary>The lanes whose number is not zero, a bit each.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .pred set; setp.ne.u32 set, %0, 0; vote.sync.ballot.b32 %d, set, 0xffffffff; }")]
+    public static uint Ballot(uint x)
+    {
+        uint* lanes = WarpEmulation.Gather("WarpOps.Ballot", x);
+        uint set = 0;
+        for (int i = 0; i < Warp.WarpSize; i++)
+            set |= lanes[i] != 0 ? 1u << i : 0;
+        return set;
+    }
+
     /// <summary>The value of lane <paramref name="lane"/> (modulo the warp size), which may differ from lane to lane.</summary>
     [IntrinsicImplementation, Ptx("shfl.sync.idx.b32 %d, %0, %1, 31, 0xffffffff;")]
     public static uint Shuffle(uint v, int lane) =>
