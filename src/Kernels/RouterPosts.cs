@@ -42,6 +42,12 @@ internal static class RouterPosts
     /// <summary>Words of the logits with the announcement behind them.</summary>
     public static int Length(int experts) => (Copies * experts) + Router.MaxTopK;
 
+    /// <summary>The logits' place in so many words.</summary>
+    public static ArrayView<uint> Logits(ArrayView<uint> posts, int experts) => posts.SubView(0, Copies * experts);
+
+    /// <summary>The announcement's, behind them.</summary>
+    public static ArrayView<uint> Announced(ArrayView<uint> posts, int experts) => posts.SubView(Copies * experts, Router.MaxTopK);
+
     public static void Run(RouterPostsArgs a)
     {
         ArrayView<float> partials = SharedMemory.Allocate<float>(Warps);

@@ -114,8 +114,14 @@ internal static class DecodeLinear
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         Shape.Require(stream, posts, 1, PostsLength(router.N), nameof(posts));
-        int logits = Kernels.RouterPosts.Copies * router.N;
-        var args = new RouterPostsArgs { X = x.Cast<ushort>(), Weights = router.Codes.View.Cast<ushort>(), Posts = posts.SubView(0, logits), Announced = posts.SubView(logits, Kernels.Router.MaxTopK), K = router.K };
+        var args = new RouterPostsArgs
+        {
+            X = x.Cast<ushort>(),
+            Weights = router.Codes.View.Cast<ushort>(),
+            Posts = Kernels.RouterPosts.Logits(posts, router.N),
+            Announced = Kernels.RouterPosts.Announced(posts, router.N),
+            K = router.K,
+        };
         stream.Device.Launch(OfRouter, stream, (router.N, 1, 1), Kernels.RouterPosts.Threads, 0, args);
     }
 

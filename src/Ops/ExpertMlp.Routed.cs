@@ -53,11 +53,11 @@ public static partial class ExpertMlp
     /// <param name="residual"><c>[hidden]</c> float32, added to.</param>
     internal static void ApplyFed(GpuStream stream, in ExpertStack matrices, in RoutedToken routing, ArrayView<uint> posts, ArrayView<BFloat16> x, ArrayView<BFloat16> activated, ArrayView<float> residual)
     {
-        int experts = matrices.GateUp.Count, logits = RouterPosts.Copies * experts;
+        int experts = matrices.GateUp.Count;
         Shape.Require(stream, posts, 1, RouterPosts.Length(experts), nameof(posts));
         ExpertArgs args = CreateRouted(stream, matrices, routing, activated, residual);
-        args.Router.Posts = posts.SubView(0, logits);
-        args.Router.Announced = posts.SubView(logits, Kernels.Router.MaxTopK);
+        args.Router.Posts = RouterPosts.Logits(posts, experts);
+        args.Router.Announced = RouterPosts.Announced(posts, experts);
         Shape.Require(stream, x, 1, matrices.GateUp.K, nameof(x));
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
