@@ -46,7 +46,7 @@ public sealed partial class GpuDevice
 
     private static GpuDevice OpenCpu(CPUDevice device, string choice)
     {
-        IlgpuMessages.Keep();
+        _ = IlgpuMessages.Keep();
         // ILGPU runs .NET's own code of a kernel: what it makes of the kernel besides is thrown away, so none of it is optimised.
         Context context = PtxCompiler.CreateContext(builder => builder.Optimize(OptimizationLevel.O0).Inlining(InliningMode.Disabled).CPU(device));
         return new GpuDevice(context, device.CreateCPUAccelerator(context, CPUAcceleratorMode.Parallel), 0, choice);

@@ -13,13 +13,21 @@ namespace GpuKit.Ilgpu.Runtime;
 /// </remarks>
 internal static class IlgpuMessages
 {
-    /// <summary>Puts the kept messages into the place of ILGPU's resources; again, it does nothing.</summary>
-    public static void Keep()
+    /// <summary>Puts the kept messages into the place of ILGPU's resources; again, it does nothing. Whether they are there: an ILGPU that keeps its texts elsewhere is left as it is.</summary>
+    public static bool Keep()
     {
-        if (Errors(null) is not Messages)
-            Errors(null) = new Messages("ILGPU.Resources.ErrorMessages");
-        if (RuntimeErrors(null) is not Messages)
-            RuntimeErrors(null) = new Messages("ILGPU.Resources.RuntimeErrorMessages");
+        try
+        {
+            if (Errors(null) is not Messages)
+                Errors(null) = new Messages("ILGPU.Resources.ErrorMessages");
+            if (RuntimeErrors(null) is not Messages)
+                RuntimeErrors(null) = new Messages("ILGPU.Resources.RuntimeErrorMessages");
+            return true;
+        }
+        catch (Exception e) when (e is MissingFieldException or TypeLoadException)
+        {
+            return false;
+        }
     }
 
     [UnsafeAccessor(UnsafeAccessorKind.StaticField, Name = "resourceMan")]
