@@ -27,7 +27,7 @@ internal sealed class SoakBench : IDisposable
         generator = new TextGenerator(model);
     }
 
-    private readonly record struct Reading(double Seconds, long DeviceBytes, long Buffers, long Heap);
+    private readonly record struct Reading(double Seconds, long DeviceBytes, long Buffers, long Heap, int Kernels);
 
     /// <summary>Runs for the minutes that the options name.</summary>
     /// <param name="options">Device, model, minutes.</param>
@@ -61,7 +61,7 @@ internal sealed class SoakBench : IDisposable
             double[] own = [.. tokenUs.Skip(before).Order()];
             medians[i] = Quantile(own, 0.5);
             Reading r = readings[^1];
-            Console.Error.WriteLine($"{r.Seconds,6:F0} s: {operations,7} operations ({cancelled} cancelled, {turns} turns), {r.DeviceBytes,13:N0} device bytes in {r.Buffers} buffers, {r.Heap,11:N0} managed, a token {medians[i]:F0} µs, p99 {Quantile(own, 0.99):F0} µs");
+            Console.Error.WriteLine($"{r.Seconds,6:F0} s: {operations,7} operations ({cancelled} cancelled, {turns} turns), {r.DeviceBytes,13:N0} device bytes in {r.Buffers} buffers, {r.Heap,11:N0} managed, {r.Kernels} kernels, {ThreadPool.ThreadCount} pool threads, a token {medians[i]:F0} µs, p99 {Quantile(own, 0.99):F0} µs");
         }
         long deviceGrowth = readings.Max(r => r.DeviceBytes) - readings[0].DeviceBytes, bufferGrowth = readings.Max(r => r.Buffers) - readings[0].Buffers;
         long heapGrowth = (long)(Slope(readings) * (readings[^1].Seconds - readings[0].Seconds));
@@ -168,7 +168,7 @@ internal sealed class SoakBench : IDisposable
         GC.Collect();
         // The times kept for the quantiles are the bench's own.
         long own = (long)tokenUs.Capacity * sizeof(double);
-        return new Reading(clock.Elapsed.TotalSeconds, device.Ledger.LiveBytes + device.Ledger.ScratchBytes, device.Ledger.LiveBuffers, GC.GetTotalMemory(true) - own);
+        return new Reading(clock.Elapsed.TotalSeconds, device.Ledger.LiveBytes + device.Ledger.ScratchBytes, device.Ledger.LiveBuffers, GC.GetTotalMemory(true) - own, device.Kernels.CompiledCount);
     }
 
     private static double Quantile(double[] sorted, double part) => sorted.Length == 0 ? 0 : sorted[(int)(part * (sorted.Length - 1))];
