@@ -98,7 +98,7 @@ internal static class SplitGemm
             empty = full;
             full = full + 1 == TStages.Count ? 0 : full + 1;
         }
-        // All teams meet equally often, also those that had a turn less than the first: racecheck counts a thread's barriers to know what lies between them.
+        // All teams meet equally often, also those that had a turn less than the first: racecheck seems to count a thread's barriers to know what lies between them (docs/reliability.md).
         if (k - (team * TurnColumns) < end)
             Warpgroup.Meet((uint)team + 1);
         // The stages become sums: no copy may be on its way, no fragment unread.

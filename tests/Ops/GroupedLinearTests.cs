@@ -38,7 +38,7 @@ public sealed class GroupedLinearTests
         const int Experts = 3, M = 21;
         (int n, int k) = device.IsCuda ? (131, 1056) : (5, 1056);
         int[] expertOf = Route(M, Experts, "skewed");
-        foreach (WeightFormat format in device.IsCuda ? WeightFormats.All : [WeightFormat.Fp8Block])
+        foreach (WeightFormat format in device.IsCuda ? WeightFormats.All : [WeightFormat.Bf16, WeightFormat.Fp8Block])
         {
             HostMatrix[] matrices = [.. Enumerable.Range(0, Experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(n * k, e, 0.1f), n, k, format, new ScaleBlock(32, 64)))];
             BFloat16[] x = RandomData.GaussianBf16(M * k, 99);
