@@ -80,6 +80,9 @@ public sealed partial class GpuDevice : IDisposable
     /// <summary>The stream that exists from the start. It cannot be captured into a graph.</summary>
     public GpuStream DefaultStream { get; }
 
+    // Not while a kernel of this device is being compiled.
+    internal void ClearCompilerCache() => context.ClearCache(ClearCacheMode.Everything);
+
     /// <summary>Whether a kernel faulted and the driver gave the context up: nothing works on this device any more.</summary>
     public bool IsLost => lostReason is not null;
 

@@ -1,8 +1,5 @@
 using GpuKit.Ilgpu.Runtime.Driver;
-using GpuKit.Ilgpu.Runtime.Ptx;
 using ILGPU;
-using ILGPU.Backends;
-using ILGPU.Backends.PTX;
 using ILGPU.Runtime;
 using ILGPU.Runtime.Cuda;
 
@@ -26,7 +23,7 @@ internal sealed class KernelCache(GpuDevice device)
 
     // The most dynamic shared memory that each kernel may be launched with by now.
     private int[] limits = new int[64];
-    private bool contextFailed;
+    private readonly KernelLoader loader = new(device);
 
     /// <summary>Number of kernels compiled so far.</summary>
     public int CompiledCount
@@ -71,7 +68,7 @@ internal sealed class KernelCache(GpuDevice device)
             }
             if (launchers[definition.Id] is null)
             {
-                Kernel kernel = Load(definition);
+                Kernel kernel = loader.Load(definition);
                 loaded.Add(kernel);
                 byId[definition.Id] = kernel;
                 int limit = int.MaxValue;
@@ -92,6 +89,9 @@ internal sealed class KernelCache(GpuDevice device)
             return (Action<AcceleratorStream, KernelConfig, TArgs>)launchers[definition.Id]!;
         }
     }
+
+    /// <summary>Whether a kernel has been compiled since <see cref="ForgetIntermediateCode"/>.</summary>
+    public bool HoldsIntermediateCode => loader.HoldsIntermediateCode;
 
     /// <summary>The driver's handle of a kernel that <see cref="Get"/> has loaded.</summary>
     public nint Function(KernelDefinition definition) => Volatile.Read(ref functions)[definition.Id];
@@ -140,46 +140,22 @@ internal sealed class KernelCache(GpuDevice device)
         Volatile.Write(ref limits[definition.Id], bytes);
     }
 
-    private Kernel Load(KernelDefinition definition)
+    /// <summary>
+    /// Lets ILGPU's context forget the intermediate code of kernels. Called wherever a stream is waited for: kernels are compiled in bursts of launches, and one shares methods with
+    /// the next. Does nothing while another thread compiles.
+    /// </summary>
+    public void ForgetIntermediateCode()
     {
-        Accelerator accelerator = device.Accelerator;
-        device.Bind();
-        CompiledKernel compiled = Compile(accelerator, definition);
-        if (compiled is not PTXCompiledKernel ptx)
-            return accelerator.LoadKernel(compiled);
-        string text = PtxCompiler.ReplaceText(ptx, device.Target!.Value, definition.Traits.ClusterBlocks);
+        if (!loader.HoldsIntermediateCode || !compilation.TryEnter())
+            return;
         try
         {
-            return accelerator.LoadKernel(ptx);
+            loader.ForgetIntermediateCode();
         }
-        catch (CudaException e)
+        finally
         {
-            throw new GpuException(GpuFault.Compilation, $"The driver refused {definition.Name} for {device.Target}: {PtxCompiler.DriverLog(text) ?? e.Message}", e);
+            compilation.Exit();
         }
-    }
-
-    // A failed compilation leaves its context's caches inconsistent: from then on every kernel has a context of its own.
-    private CompiledKernel Compile(Accelerator accelerator, KernelDefinition definition)
-    {
-        if (device.Target is not { } target)
-            return PtxCompiler.Compile(accelerator.GetBackend(), definition);
-        if (!contextFailed)
-        {
-            try
-            {
-                return PtxCompiler.Compile(accelerator.GetBackend(), definition);
-            }
-            catch (PtxInstructionNotSupportedException)
-            {
-                contextFailed = true;
-                throw;
-            }
-            catch (GpuException e) when (e.Fault == GpuFault.Compilation)
-            {
-                contextFailed = true;
-            }
-        }
-        return PtxCompiler.CompileAlone(definition, target);
     }
 
     /// <summary>Unloads everything. No launch may be in flight.</summary>
@@ -192,6 +168,7 @@ internal sealed class KernelCache(GpuDevice device)
             loaded.Clear();
             byId.Clear();
             overlapping.Clear();
+            loader.ForgetIntermediateCode();
             Array.Clear(launchers);
             Array.Clear(functions);
         }

@@ -11,8 +11,7 @@ public sealed class PtxGateTests
     [Fact]
     public void NoKernelUsesLocalMemoryOrUndeclaredFloat64()
     {
-        // Reading a kernel's IL is most of the work, and a context does that once for all architectures and for neighbours of one family; but it keeps all that it has read,
-        // gigabytes of it for hundreds of kernels.
+        // Reading a kernel's IL is most of the work, and a context does that once for all architectures and for neighbours of one family.
         KernelDefinition[][] parts = [.. KernelCatalog.All.Chunk(KernelsOfAContext)];
         var texts = new (int Count, List<string> Faults)[parts.Length];
         Parallel.For(0, parts.Length, new ParallelOptions { MaxDegreeOfParallelism = Math.Clamp(Environment.ProcessorCount, 2, 8) }, part => texts[part] = Compile(parts[part]));

@@ -84,6 +84,30 @@ public sealed class LaunchTests
 
     [Theory]
     [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void IntermediateCodeIsForgottenWhereAStreamIsWaitedFor(TestDevice which)
+    {
+        using GpuDevice device = DeviceTests.OpenAnother(which);
+        using DeviceBuffer<int> values = device.Upload<int>([1, 2]);
+        var args = new Args { Values = values, Count = 2 };
+        device.Launch(ReverseKernel, device.DefaultStream, (1, 1, 1), 2, 8, args);
+        Assert.True(device.Kernels.HoldsIntermediateCode);
+        device.DefaultStream.Synchronize();
+        Assert.False(device.Kernels.HoldsIntermediateCode);
+
+        // What is loaded runs on, and what is compiled next is right; neither by chance of a second thread that waits meanwhile.
+        device.Launch(ReverseKernel, device.DefaultStream, (1, 1, 1), 2, 8, args);
+        Assert.False(device.Kernels.HoldsIntermediateCode);
+        Parallel.For(0, 8, new ParallelOptions { MaxDegreeOfParallelism = 8 }, i =>
+        {
+            device.Launch(IncrementKernel, device.DefaultStream, (1, 1, 1), 2, 0, args);
+            device.DefaultStream.Synchronize();
+        });
+        Assert.Equal([9, 10], values.ToArray(device.DefaultStream));
+        Assert.False(device.Kernels.HoldsIntermediateCode);
+    }
+
+    [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
     public void LaunchesAreLoggedNewestFirst(TestDevice which)
     {
         using GpuDevice device = DeviceTests.OpenAnother(which);

@@ -41,12 +41,15 @@ internal static unsafe class PtxCompiler
 
     /// <summary>
     /// The texts of several kernels, each for all of the architectures that it runs on, in one context: the first architecture
-    /// of a kernel pays for reading its IL, the others cost a tenth of that.
+    /// of a kernel pays for reading its IL, the others cost a tenth of that, and so do neighbours of one family. After a few kernels the context is emptied: it would hold
+    /// gigabytes of intermediate code for hundreds of them.
     /// </summary>
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
         IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets)
     {
+        const int Neighbours = 8;
         Context context = CreateContext(static _ => { });
+        int kept = 0;
         try
         {
             foreach (KernelDefinition definition in definitions)
@@ -67,6 +70,8 @@ internal static unsafe class PtxCompiler
                     }
                     yield return (definition, target, text);
                 }
+                if (++kept % Neighbours == 0)
+                    context.ClearCache(ClearCacheMode.Everything);
             }
         }
         finally
@@ -83,7 +88,10 @@ internal static unsafe class PtxCompiler
     {
         using Context context = CreateContext(static _ => { });
         using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
-        return (PTXCompiledKernel)Compile(backend, definition);
+        var compiled = (PTXCompiledKernel)Compile(backend, definition);
+        // A kernel refers to its context.
+        context.ClearCache(ClearCacheMode.Everything);
+        return compiled;
     }
 
     private static string Compile(Context context, KernelDefinition definition, PtxTarget target)
