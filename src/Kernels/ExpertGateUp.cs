@@ -194,7 +194,7 @@ internal static class ExpertGateUp
 
     private static void StoreRouting(ExpertArgs a, RouterChoice choice, float norm)
     {
-        float weight = RouterSums.Weight(a.Router, choice, a.TopK, norm);
+        float weight = RouterSums.Weight(a.Router.Normalize, choice, a.TopK, norm);
         RouterSums.StoreLogits(a.Router, choice, norm);
         if (Group.IdxX < a.TopK)
         {

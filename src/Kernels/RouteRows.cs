@@ -91,7 +91,7 @@ internal static class RouteRows
         for (int part = Ahead; part * 32 < a.Norm.Width; part += Ahead / 2)
             squares = AddSquares(Request(a, row, part), squares);
         float factor = Fast.Rsqrt((WarpOps.Sum(squares) / a.Norm.Width) + a.Norm.Epsilon);
-        float weight = RouterSums.Weight(router, choice, a.TopK, factor);
+        float weight = RouterSums.Weight(router.Normalize, choice, a.TopK, factor);
         RouterSums.StoreLogits(router, choice, factor);
         if (lane < a.TopK)
             Put(a, row, list, choice.ChosenExpert, weight);

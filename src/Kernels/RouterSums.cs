@@ -34,13 +34,6 @@ internal struct RouterChoice
     public int LastExpert;
 }
 
-/// <summary>A lane's four sums in descending order, ties to the lower index: keys of the order of floats, and which of the four they are, two bits each from the lowest.</summary>
-internal struct RouterRanks
-{
-    public uint Key0, Key1, Key2, Key3;
-    public uint Places;
-}
-
 /// <summary>
 /// The k experts with the largest sums, ties to the lowest index: each lane sorts four sums, then in each round the warp takes the largest of the lanes' first. The norm's factor, which is
 /// positive, does not change who they are; their weights need it. Lanes read neighbours: all blocks ask for the same few lines at once, and each line is asked for once a block.
@@ -77,30 +70,13 @@ internal static class RouterSums
     public static RouterChoice Select(RouterChoice choice, int rounds)
     {
         int lane = Group.IdxX & 31;
-        RouterRanks ranks = default;
-        (ranks.Key0, ranks.Key1, ranks.Key2, ranks.Key3) = (Key(choice.Sum0), Key(choice.Sum1), Key(choice.Sum2), Key(choice.Sum3));
-        uint p0 = 0, p1 = 1, p2 = 2, p3 = 3;
-        // A network for four; places decide between equal keys.
-        Sort(ref ranks.Key0, ref p0, ref ranks.Key1, ref p1);
-        Sort(ref ranks.Key2, ref p2, ref ranks.Key3, ref p3);
-        Sort(ref ranks.Key0, ref p0, ref ranks.Key2, ref p2);
-        Sort(ref ranks.Key1, ref p1, ref ranks.Key3, ref p3);
-        Sort(ref ranks.Key1, ref p1, ref ranks.Key2, ref p2);
-        ranks.Places = p0 | (p1 << 2) | (p2 << 4) | (p3 << 6);
+        RouterRanks ranks = RouterRanks.Of(choice);
         for (int j = 0; j < rounds; j++)
         {
-            uint largest = WarpOps.MaxUInt(ranks.Key0);
-            // Counted from the last, so that of equal keys the lowest index wins.
-            uint place = (uint)(MostExperts - lane) - (32 * (ranks.Places & 3));
-            uint winner = WarpOps.MaxUInt(ranks.Key0 == largest ? place : 0);
+            uint largest = WarpOps.MaxUInt(ranks.Key0), place = ranks.Place(lane), winner = WarpOps.MaxUInt(ranks.Key0 == largest ? place : 0);
             int expert = MostExperts - (int)winner;
-            bool own = place == winner & ranks.Key0 == largest;
-            ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
-            ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
-            ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
-            ranks.Key3 = own ? 0 : ranks.Key3;
-            ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
-            float value = Value(largest);
+            ranks.Pop(place == winner & ranks.Key0 == largest);
+            float value = RouterRanks.Value(largest);
             choice.Largest = j == 0 ? value : choice.Largest;
             choice.Chosen = lane == j ? value : choice.Chosen;
             choice.ChosenExpert = lane == j ? expert : choice.ChosenExpert;
@@ -109,32 +85,12 @@ internal static class RouterSums
         return choice;
     }
 
-    // The larger first; of equal keys the one with the lower place.
-    private static void Sort(ref uint key0, ref uint place0, ref uint key1, ref uint place1)
-    {
-        bool swap = key1 > key0 | (key1 == key0 & place1 < place0);
-        uint key = swap ? key1 : key0, place = swap ? place1 : place0;
-        key1 = swap ? key0 : key1;
-        place1 = swap ? place0 : place1;
-        key0 = key;
-        place0 = place;
-    }
-
-    // Unsigned numbers in the order of floats: sums are no NaN and no −0, and no key is 0.
-    private static uint Key(float sum)
-    {
-        uint bits = Interop.FloatAsInt(sum);
-        return bits ^ ((uint)((int)bits >> 31) | 0x80000000u);
-    }
-
-    private static float Value(uint key) => Interop.IntAsFloat(key ^ ((uint)((int)~key >> 31) | 0x80000000u));
-
     /// <summary>The weight of the lane's chosen expert: its softmax over all experts, or over the chosen ones. All lanes take part.</summary>
-    public static float Weight(RouterArgs a, RouterChoice choice, int k, float factor)
+    public static float Weight(int normalize, RouterChoice choice, int k, float factor)
     {
         float own = XMath.Exp((choice.Chosen - choice.Largest) * factor);
         float mass = (Group.IdxX & 31) < k ? own : 0;
-        if (a.Normalize == 0)
+        if (normalize == 0)
             mass = Mass(choice.Sum0, choice, factor) + Mass(choice.Sum1, choice, factor) + Mass(choice.Sum2, choice, factor) + Mass(choice.Sum3, choice, factor);
         return own / WarpOps.Sum(mass);
     }

@@ -90,6 +90,86 @@ public sealed class ExpertMlpTests
         Assert.Equal(fed, run.ApplyFed(normalize, out _));
     }
 
+    // A layer in one launch: one, two and three tiles a block, scales on both sides of a tile, experts that the last tile of a block begins, and a choice with equal logits. What a block computes itself has the bits of what others post.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32, 256, 8, 9, 128)]
+    [InlineData(TestDevice.Cuda, 128, 16, 17, 32)]
+    [InlineData(TestDevice.Cuda, 256, 8, 128, 128)]
+    [InlineData(TestDevice.Cuda, 512, 8, 12, 16)]
+    [InlineData(TestDevice.Cuda, 768, 8, 24, 128)]
+    [InlineData(TestDevice.Cuda, 2048, 3, 3, 128)]
+    [InlineData(TestDevice.Cuda, 384, 16, 40, 128)]
+    public void OneNormedTokenInOneLaunchMatchesTheOracle(TestDevice which, int width, int topK, int experts, int blockRows)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        if (which == TestDevice.CpuWarp32)
+            device = TestDevices.Open(which, warps: 16);
+        using var run = new Case(device, WeightFormat.Fp8Block, 1, topK, (2048, width, experts), new ScaleBlock(blockRows, 128));
+        foreach (bool normalize in device.IsCuda ? new[] { true, false } : [false])
+        {
+            using DeviceBuffer<uint> state = device.Upload<uint>(new uint[HopperExperts.StateLength(topK, width)]);
+            float[] first = run.ApplyInOneLaunch(normalize, state, null, out float[] logits);
+            run.Route(logits, normalize);
+            Compare.Close(first, run.Oracle(normed: false), 3e-3);
+            // Both sets of words, again and again; then blocks with no patience, some and enough.
+            foreach (int? patience in device.IsCuda ? new int?[] { null, null, 1, 2, 1, 7, 20, null, 1, null } : [null])
+                Assert.Equal(first, run.ApplyInOneLaunch(normalize, state, patience, out _));
+        }
+    }
+
+    // Launches that have the card's blocks between them wait for blocks of their own that have no room: none stands still, none is wrong.
+    [Fact]
+    public void LayersOfOneLaunchRunBesideEachOther()
+    {
+        const int Width = 256, TopK = 8, Experts = 12, Streams = 4, Launches = 100;
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using var run = new Case(device, WeightFormat.Fp8Block, 1, TopK, (2048, Width, Experts), new ScaleBlock(128, 128));
+        using QuantizedMatrix router = QuantizedMatrix.Upload(device, Quantizer.Quantize(RandomData.Gaussian(Experts * 2048, 9, 0.02f), Experts, 2048, WeightFormat.Bf16, null));
+        float[][] Residuals(bool together)
+        {
+            GpuStream[] streams = [.. Enumerable.Range(0, Streams).Select(_ => device.CreateStream())];
+            var residuals = new List<DeviceBuffer<float>>();
+            var others = new List<IDisposable>(streams);
+            foreach (GpuStream stream in streams)
+            {
+                DeviceBuffer<uint> state = device.Upload<uint>(new uint[HopperExperts.StateLength(TopK, Width)]);
+                DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(2048, 300 + residuals.Count));
+                (DeviceBuffer<int> ids, DeviceBuffer<float> shares, DeviceBuffer<float> logits, DeviceBuffer<float> residual) = (device.Allocate<int>(TopK), device.Allocate<float>(TopK), device.Allocate<float>(Experts), device.Upload<float>(new float[2048]));
+                residuals.Add(residual);
+                others.AddRange([state, x, ids, shares, logits]);
+                device.Synchronize();
+                for (int i = 0; i < Launches; i++)
+                    HopperExperts.Apply(stream, router, run.Stack, new RoutedToken(new TokenRouting(ids, shares, TopK), logits, true), x, state, residual);
+                if (!together)
+                    stream.Synchronize();
+            }
+            foreach (GpuStream stream in streams)
+                stream.Synchronize();
+            float[][] all = [.. residuals.Select(r => r.ToArray(device.DefaultStream))];
+            others.AddRange(residuals);
+            others.ForEach(o => o.Dispose());
+            return all;
+        }
+        float[][] alone = Residuals(false);
+        Assert.All(alone, r => Assert.All(r, v => Assert.True(float.IsFinite(v))));
+        for (int i = 0; i < 5; i++)
+            Assert.Equal(alone, Residuals(true));
+    }
+
+    [Theory]
+    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    public void LayersThatAreNotOneLaunchAreRefused(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        foreach ((int hidden, int width, int topK, int experts, ScaleBlock block) in new[] { (1024, 256, 8, 9, new ScaleBlock(128, 128)), (2048, 64, 16, 17, new ScaleBlock(64, 64)), (2048, 128, 15, 17, new ScaleBlock(128, 128)), (2048, 256, 8, 9, new ScaleBlock(8, 128)) })
+        {
+            using var run = new Case(device, WeightFormat.Fp8Block, 1, topK, (hidden, width, experts), block);
+            using DeviceBuffer<uint> state = device.Upload<uint>(new uint[HopperExperts.StateLength(topK, width)]);
+            Assert.Throws<NotSupportedException>(() => run.ApplyInOneLaunch(true, state, null, out _));
+            Assert.DoesNotContain(state.ToArray(device.DefaultStream), w => w != 0);
+        }
+    }
+
     // More of a row than the threads of a block ask for at once, on both sides of the router's and of the copies' turns.
     [Theory]
     [InlineData(TestDevice.CpuWarp32, 1088, 16, 3)]
@@ -361,6 +441,19 @@ public sealed class ExpertMlpTests
             Assert.DoesNotContain(words.Take(posted), w => w != 0);
             RequireAnnounced(words[posted..]);
             return y;
+        }
+
+        /// <summary>The same in one launch with the router, two experts of which have equal logits.</summary>
+        public float[] ApplyInOneLaunch(bool normalize, DeviceBuffer<uint> state, int? patience, out float[] logits)
+        {
+            float[] rows = RandomData.Gaussian(gateUp.Length * hidden, 9, 1 / MathF.Sqrt(hidden));
+            rows.AsSpan(hidden, hidden).CopyTo(rows);
+            HostMatrix host = Quantizer.Quantize(rows, gateUp.Length, hidden, WeightFormat.Bf16, null);
+            double[] values = MatrixOracle.Values(host);
+            using QuantizedMatrix router = QuantizedMatrix.Upload(Device, host);
+            using var input = GuardedBuffer<BFloat16>.Input(Device, x);
+            double[] expected = [.. Enumerable.Range(0, gateUp.Length).Select(e => Enumerable.Range(0, hidden).Sum(i => values[(e * hidden) + i] * (double)(float)x[i]))];
+            return Routed(normalize, expected, out logits, (routed, _, residual) => HopperExperts.Apply(Device.DefaultStream, router, Stack, routed, input.View, state, residual, patience));
         }
 
         private float[] Routed(bool normalize, double[] expected, out float[] logits, Action<RoutedToken, ArrayView<BFloat16>, ArrayView<float>> apply)

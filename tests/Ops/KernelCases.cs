@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -202,6 +202,24 @@ internal static class KernelCases
                 var router = new RouterFeed(stack.Down, new InputNorm(t.Halves(Hidden), 1e-5f), t.Changed<long>([.. Enumerable.Range(0, all).Select(e => (long)(e * 13 % 7) << 30), .. new long[DecodeLinear.RouterLength(0)]]));
                 (ArrayView<BFloat16> inner, ArrayView<float> y) = (t.Output<BFloat16>(all * width), t.Changed(RandomData.Gaussian(Hidden, 4)));
                 return stream => ExpertMlp.ApplyRouted(stream, stack, routing, router, inner, y);
+            });
+    }
+
+    private static IEnumerable<SmallCase> LayersOnHopper(GpuDevice device)
+    {
+        if (device.Target?.Number < 90)
+            yield break;
+        // Blocks that wait for each other, and one that has no time.
+        foreach (int? patience in new int?[] { null, 1 })
+            yield return new($"Experts of one token in one launch on Hopper, {(patience is null ? "together" : "each by itself")}", t =>
+            {
+                const int Hidden = 2048, Width = 128, TopK = 16, All = 17;
+                var block = new ScaleBlock(32, 128);
+                var stack = new ExpertStack(t.Matrix(WeightFormat.Fp8Block, 2 * Width, Hidden, All, block), t.Matrix(WeightFormat.Fp8Block, Hidden, Width, All, block));
+                var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(All), true);
+                (QuantizedMatrix router, ArrayView<uint> state) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Changed(new uint[HopperExperts.StateLength(TopK, Width)]));
+                (ArrayView<BFloat16> x, ArrayView<float> y) = (t.Halves(Hidden), t.Changed(RandomData.Gaussian(Hidden, 4)));
+                return stream => HopperExperts.Apply(stream, router, stack, routing, x, state, y, patience);
             });
     }
 

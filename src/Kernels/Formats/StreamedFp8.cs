@@ -81,13 +81,16 @@ internal readonly struct StreamedFp8 : IStreamedFormat
 
     public static U4 Decode(U4 word, int step, uint operand) => Fp8Pairs.Decode(word, step, left: 4, right: 4, Magnitude);
 
+    /// <summary>A pair of inputs as products take it.</summary>
+    public static uint Scale(uint pair) => Cvt.FmaBf16x2(pair, TwoTo60, MinusZero);
+
     public static U4 Arrange(U4 x)
     {
         U4 pairs;
-        pairs.X = Cvt.FmaBf16x2(Bits.Prmt(x.X, x.Y, 0x5410u), TwoTo60, MinusZero);
-        pairs.Y = Cvt.FmaBf16x2(Bits.Prmt(x.X, x.Y, 0x7632u), TwoTo60, MinusZero);
-        pairs.Z = Cvt.FmaBf16x2(Bits.Prmt(x.Z, x.W, 0x5410u), TwoTo60, MinusZero);
-        pairs.W = Cvt.FmaBf16x2(Bits.Prmt(x.Z, x.W, 0x7632u), TwoTo60, MinusZero);
+        pairs.X = Scale(Bits.Prmt(x.X, x.Y, 0x5410u));
+        pairs.Y = Scale(Bits.Prmt(x.X, x.Y, 0x7632u));
+        pairs.Z = Scale(Bits.Prmt(x.Z, x.W, 0x5410u));
+        pairs.W = Scale(Bits.Prmt(x.Z, x.W, 0x7632u));
         return pairs;
     }
 }

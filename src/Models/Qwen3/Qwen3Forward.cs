@@ -142,10 +142,17 @@ internal class Qwen3Forward(Qwen3Moe model, KvCache cache, RotaryTable rotary, Q
         var chosen = new TokenRouting(workspace.Experts.View.SubView(0, pairs), workspace.ExpertWeights.View.SubView(0, pairs), k);
         if (count == 1 && RoutesItself(layer))
         {
+            var routed = new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb);
+            if (HopperExperts.Exists(model.Device, layer.Router!, layer.Experts!.Value, k))
+            {
+                HopperExperts.Apply(stream, layer.Router!, layer.Experts.Value, routed, workspace.Normed, workspace.ExpertState, workspace.Residual);
+                RouterObserver?.Invoke(index, workspace.RouterLogits.View.SubView(0, config.Experts));
+                return;
+            }
             try
             {
                 DecodeLinear.Feed(stream, layer.Router!, workspace.Normed, workspace.RouterPosts);
-                ExpertMlp.ApplyFed(stream, layer.Experts!.Value, new RoutedToken(chosen, workspace.RouterLogits, config.NormTopkProb), workspace.RouterPosts, workspace.Normed, workspace.Activated, workspace.Residual);
+                ExpertMlp.ApplyFed(stream, layer.Experts!.Value, routed, workspace.RouterPosts, workspace.Normed, workspace.Activated, workspace.Residual);
             }
             catch
             {

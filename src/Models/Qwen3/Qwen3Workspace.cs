@@ -29,6 +29,8 @@ internal sealed class Qwen3Workspace : IDisposable
             RouterSums = Own(device.Allocate<long>(DecodeLinear.RouterLength(config.Experts)));
             RouterPosts = Own(device.Allocate<uint>(DecodeLinear.PostsLength(config.Experts)));
             RouterPosts.Fill(device.DefaultStream, 0);
+            ExpertState = Own(device.Allocate<uint>(HopperExperts.StateLength(config.ExpertsPerToken, config.MoeIntermediateSize)));
+            ExpertState.Fill(device.DefaultStream, 0);
             BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
             BatchRouterSums.Fill(device.DefaultStream, 0);
             RouterCounters = Own(device.Allocate<int>(RouterLinear.Counters));
@@ -82,6 +84,9 @@ internal sealed class Qwen3Workspace : IDisposable
 
     /// <summary>Logits of one token whose state is normed already, zero but between two launches, and the announcement of its choice.</summary>
     public DeviceBuffer<uint> RouterPosts { get; }
+
+    /// <summary>What blocks exchange where such a token's layer is one launch.</summary>
+    public DeviceBuffer<uint> ExpertState { get; }
 
     /// <summary>[sequences, experts] the same of a batch: zero but between two launches.</summary>
     public DeviceBuffer<long> BatchRouterSums { get; }

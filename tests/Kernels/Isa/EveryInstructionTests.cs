@@ -193,6 +193,8 @@ public sealed partial class EveryInstructionTests
         Warpgroup.Meet(1);
         a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source)) + Mem.LoadL2From(a.Source).Y + Fence.CountAround(a.Source + 32, 7);
         Mem.StoreGlobalTo(a.Source + 16, SharedWindow.Load(shared));
+        Mem.StoreRelaxedTo(a.Source + 40, Mem.LoadRelaxedFrom(a.Source + 36) ^ Mem.LoadRelaxed2From(a.Source + 48).Y);
+        Mem.AddRelaxedTo(a.Source + 44, 1);
     }
 
     /// <summary>Copy engine, its barriers and clusters; compiled only: HopperLinearTests runs it.</summary>
@@ -204,6 +206,7 @@ public sealed partial class EveryInstructionTests
         Cluster.Meet();
         Mbarrier.ArriveExpecting(barrier, 2064);
         BulkCopy.Load(shared + 2048, ref a.Output[0], 16, barrier);
+        Tma.Prefetch(a.Map, 0);
         Tma.Load(a.Map, 0, shared, 0, 0, barrier);
         Tma.LoadForCluster(a.Map, 0, shared, 0, 0, barrier, 3);
         Mbarrier.Wait(barrier, 0);
