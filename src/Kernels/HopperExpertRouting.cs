@@ -69,11 +69,12 @@ internal static class HopperExpertRouting
     private static RouterChoice Await(HopperExpertsArgs a, HopperExpertBlock block)
     {
         long words = HopperExpertState.Logits(a, block.Set) + ((((Grid.IdxX & (HopperExpertState.Copies - 1)) * HopperExpertState.MostExperts) + block.Lane) * sizeof(uint));
-        RouterChoice logits = Load(a, block, words);
-        for (int i = 1; i < a.Patience && WarpOps.Any(IsMissing(logits) ? 1u : 0u) != 0; i++)
-            logits = Load(a, block, words);
-        if (WarpOps.Any(IsMissing(logits) ? 1u : 0u) == 0)
-            return logits;
+        for (int i = 0; i < a.Patience; i++)
+        {
+            RouterChoice logits = Load(a, block, words);
+            if (WarpOps.Any(IsMissing(logits) ? 1u : 0u) == 0)
+                return logits;
+        }
         for (int expert = 0; expert < a.ExpertCount; expert++)
             PostMissing(a, block, expert);
         // This warp's own stores.
@@ -107,8 +108,12 @@ internal static class HopperExpertRouting
         return logits;
     }
 
-    // Beyond the last expert −∞.
-    private static float Load(HopperExpertsArgs a, int expert, long word) => expert < a.ExpertCount ? Interop.IntAsFloat(Mem.LoadRelaxedFrom(word)) : float.NegativeInfinity;
+    // Beyond the last expert −∞; the word is there, so that no branch stands between the loads.
+    private static float Load(HopperExpertsArgs a, int expert, long word)
+    {
+        uint loaded = Mem.LoadRelaxedFrom(word);
+        return Interop.IntAsFloat(expert < a.ExpertCount ? loaded : 0xFF800000u);
+    }
 
     private static bool IsMissing(RouterChoice logits) =>
         Interop.FloatAsInt(logits.Sum0) == 0 | Interop.FloatAsInt(logits.Sum1) == 0 | Interop.FloatAsInt(logits.Sum2) == 0 | Interop.FloatAsInt(logits.Sum3) == 0;

@@ -42,10 +42,10 @@ internal struct RouterRanks
     public void Take(ArrayView<int> experts, ArrayView<float> sums, int rank)
     {
         int lane = Group.IdxX & 31;
-        uint largest = WarpOps.MaxUInt(Key0);
+        uint largest = WarpOps.MaxUInt(Key0), holders = WarpOps.Ballot(Key0 == largest ? 1u : 0u);
         bool own = Key0 == largest;
         // A second reduction, which needs the first, only where several lanes have the largest.
-        if (WarpOps.SumInt(own ? 1 : 0) > 1)
+        if ((holders & (holders - 1)) != 0)
         {
             uint place = Place(lane), first = WarpOps.MaxUInt(own ? place : 0);
             own &= place == first;

@@ -157,7 +157,7 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 22] = (uint)WarpOps.SumInt((int)u) ^ WarpOps.MaxUInt(v * 2654435761u);
         a.Output[at + 23] = WarpOps.Shuffle(u, (int)(v & 31));
         a.Output[at + 24] = Interop.FloatAsInt(WarpOps.ShuffleXor(x, 9));
-        a.Output[at + 25] = WarpOps.LaneId() ^ (WarpOps.Any(u & 7) << 8) ^ (WarpOps.Any(u & 0) << 9);
+        a.Output[at + 25] = WarpOps.LaneId() ^ (WarpOps.Any(u & 7) << 8) ^ (WarpOps.Any(u & 0) << 9) ^ (WarpOps.Ballot(u & 8) << 10);
         a.Output[at + 26] = Interop.FloatAsInt(Fast.Add(x, y));
         a.Output[at + 27] = Interop.FloatAsInt(Fast.Sub(x, z));
         a.Output[at + 28] = Interop.FloatAsInt(Fast.Mul(y, z));
