@@ -16,9 +16,10 @@ internal static class HopperExpertRecovery
     private const int ThereFlag = 2;
 
     /// <summary>By the whole block; <paramref name="complete"/> says of a warp whether its sums of down are noted.</summary>
-    public static void Run(HopperExpertsArgs a, HopperExpertBlock block, bool complete, float downScales)
+    public static void Run<TTurns>(HopperExpertsArgs a, HopperExpertBlock block, bool complete, float downScales)
+        where TTurns : struct, ITileTurns
     {
-        int tiles = HopperExperts.Blocks * a.Turns;
+        int tiles = HopperExperts.Blocks * TTurns.Count;
         HopperExpertInputs x = HopperExpertInputs.LoadState(a, block).Arrange();
         // The first phase of the barrier was that of the block's first tile.
         uint parity = 1;
@@ -45,11 +46,11 @@ internal static class HopperExpertRecovery
         if (!complete)
         {
             HopperExpertSums sums = default;
-            for (int j = 0; j < a.Turns; j++)
+            for (int j = 0; j < TTurns.Count; j++)
             {
                 _ = HopperExpertTiles.AwaitInputs(a, block, j, 1);
                 Mbarrier.Wait(block.Barrier(HopperExperts.MostTurns + j), 0);
-                sums = HopperExpertTiles.MultiplyDown(a, block, j, downScales, sums);
+                sums = HopperExpertTiles.MultiplyDown(a, block, j, HopperExpertTiles.DownSlot<TTurns>(j), downScales, sums);
             }
             HopperExpertTiles.Publish(block, HopperExperts.DownSums, sums);
         }

@@ -34,15 +34,17 @@ internal static class HopperExpertTiles
     }
 
     /// <summary>Asks for an item of down. By one lane, when the first tiles have been multiplied or, with one tile only, have other slots.</summary>
-    public static void RequestDown(HopperExpertsArgs a, HopperExpertBlock block, int j)
+    public static void RequestDown(HopperExpertsArgs a, HopperExpertBlock block, int j, int slot)
     {
         uint arrived = block.Barrier(HopperExperts.MostTurns + j);
         int item = Item(block, j), row = (block.Experts[ItemRank(a, item)] * HopperExperts.Hidden) + (Grid.IdxX * HopperExperts.TileRows);
         Mbarrier.ArriveExpecting(arrived, HopperExperts.SlotBytes);
-        Tma.Load(a.Down, HopperExpertsArgs.DownMap, block.Slot(DownSlot(a, j)), ItemColumn(a, item), row, arrived);
+        Tma.Load(a.Down, HopperExpertsArgs.DownMap, block.Slot(slot), ItemColumn(a, item), row, arrived);
     }
 
-    private static int DownSlot(HopperExpertsArgs a, int j) => a.Turns == 1 ? 2 : j;
+    /// <summary>Where an item of down lies: where a tile was, or with one tile, which is multiplied meanwhile, behind it.</summary>
+    public static int DownSlot<TTurns>(int j)
+        where TTurns : struct, ITileTurns => TTurns.Count == 1 ? 2 : j;
 
     /// <summary>Multipliers of the block's tiles: gate's and up's of a tile in lanes beside each other.</summary>
     public static float LoadGateUpScales(HopperExpertsArgs a, HopperExpertBlock block) =>
@@ -116,8 +118,8 @@ internal static class HopperExpertTiles
     }
 
     /// <summary>Adds the products of an item whose inputs are noted.</summary>
-    public static HopperExpertSums MultiplyDown(HopperExpertsArgs a, HopperExpertBlock block, int j, float scales, HopperExpertSums sums) =>
-        Multiply(block.Line(DownSlot(a, j)), HopperExpertInputs.LoadNotes(block, j), Lane(scales, j) * block.Weights[ItemRank(a, Item(block, j))], sums);
+    public static HopperExpertSums MultiplyDown(HopperExpertsArgs a, HopperExpertBlock block, int j, int slot, float scales, HopperExpertSums sums) =>
+        Multiply(block.Line(slot), HopperExpertInputs.LoadNotes(block, j), Lane(scales, j) * block.Weights[ItemRank(a, Item(block, j))], sums);
 
     /// <summary>The block's columns of the residual stream, from all warps' notes. By one warp.</summary>
     public static void Store(HopperExpertsArgs a, HopperExpertBlock block, float old)

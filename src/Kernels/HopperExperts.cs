@@ -34,7 +34,8 @@ internal static class HopperExperts
     /// <summary>Dynamic shared memory of a block.</summary>
     public const int SharedBytes = Flags + 16;
 
-    public static void Run(HopperExpertsArgs a)
+    public static void Run<TTurns>(HopperExpertsArgs a)
+        where TTurns : struct, ITileTurns
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         HopperExpertBlock block = Place(shared, SharedWindow.Open(ref shared[0]));
@@ -42,6 +43,8 @@ internal static class HopperExperts
         GridDependency.Release();
         U2 row = HopperExpertRouting.LoadRow(a);
         GridDependency.Wait();
+        // Asked for before all else, and added to only later: 128 blocks want this word.
+        uint count = Group.IdxX == 0 ? Mem.LoadRelaxedFrom(a.State) : 0;
         HopperExpertInputs x = HopperExpertInputs.LoadState(a, block);
         uint old = Mem.LoadRelaxedFrom(a.Residual + (((Grid.IdxX * TileRows) + (block.Lane & (TileRows - 1))) * sizeof(float)));
         float part = HopperExpertRouting.Dot(a, row, Group.IdxX);
@@ -49,8 +52,7 @@ internal static class HopperExperts
             block.Parts[block.Warp] = part;
         if (Group.IdxX == 0)
         {
-            block.Flags[0] = HopperExpertState.Set(Mem.LoadRelaxedFrom(a.State));
-            Mem.AddRelaxedTo(a.State, 1);
+            block.Flags[0] = HopperExpertState.Set(count);
             block.Flags[1] = 0;
         }
         Group.Barrier(); // parts of the logit and the set are there before they are used
@@ -61,17 +63,17 @@ internal static class HopperExperts
         if (block.Lane == 0)
             HopperExpertTiles.RequestGateUp(a, block, Grid.IdxX * a.Turns, 0, 0);
         float scales = HopperExpertTiles.LoadGateUpScales(a, block);
-        HopperExpertState.Clear(a, block.Set ^ 1);
-        float downScales = GateUp(a, block, x.Arrange(), scales);
+        HopperExpertState.Leave(a, block.Set ^ 1);
+        float downScales = GateUp<TTurns>(a, block, x.Arrange(), scales);
         Group.Barrier(); // all warps' sums are there before they are added
-        if (block.Warp < a.Turns)
+        if (block.Warp < TTurns.Count)
             HopperExpertTiles.Activate(a, block, block.Warp, (Grid.IdxX * a.Turns) + block.Warp);
-        bool complete = Down(a, block, downScales);
+        bool complete = Down<TTurns>(a, block, downScales);
         if (!complete & block.Lane == 0)
             block.Flags[1] = 1;
         Group.Barrier(); // all warps' sums are there before they are added
         if (block.Flags[1] != 0)
-            HopperExpertRecovery.Run(a, block, complete, downScales);
+            HopperExpertRecovery.Run<TTurns>(a, block, complete, downScales);
         if (block.Warp == 0)
             HopperExpertTiles.Store(a, block, Interop.IntAsFloat(old));
     }
@@ -94,10 +96,11 @@ internal static class HopperExperts
     }
 
     // The block's tiles; the last one's copies are followed by down's. Returns down's scales, an item a lane.
-    private static float GateUp(HopperExpertsArgs a, HopperExpertBlock block, HopperExpertInputs x, float scales)
+    private static float GateUp<TTurns>(HopperExpertsArgs a, HopperExpertBlock block, HopperExpertInputs x, float scales)
+        where TTurns : struct, ITileTurns
     {
         float downScales = 0;
-        for (int i = 0; i < a.Turns; i++)
+        for (int i = 0; i < TTurns.Count; i++)
         {
             Mbarrier.Wait(block.Barrier(i), 0);
             if (i == 0)
@@ -108,13 +111,13 @@ internal static class HopperExperts
             }
             if (block.Lane == 0)
             {
-                if (i + 1 < a.Turns)
+                if (i + 1 < TTurns.Count)
                     HopperExpertTiles.RequestGateUp(a, block, (Grid.IdxX * a.Turns) + i + 1, 2 * (i + 1), i + 1);
                 else
-                    for (int j = 0; j < a.Turns; j++)
-                        HopperExpertTiles.RequestDown(a, block, j);
+                    for (int j = 0; j < TTurns.Count; j++)
+                        HopperExpertTiles.RequestDown(a, block, j, HopperExpertTiles.DownSlot<TTurns>(j));
             }
-            if (i == 0 & block.Warp == 0)
+            if (i == (TTurns.Count > 1 ? 1 : 0) & block.Warp == 0)
                 HopperExpertRouting.Finish(a, block);
             HopperExpertTiles.MultiplyGateUp(block, 2 * i, i, x, scales);
             // The next copies into these slots find everybody done with them.
@@ -124,15 +127,16 @@ internal static class HopperExperts
     }
 
     // The warp's items of down. False where an activation does not come.
-    private static bool Down(HopperExpertsArgs a, HopperExpertBlock block, float scales)
+    private static bool Down<TTurns>(HopperExpertsArgs a, HopperExpertBlock block, float scales)
+        where TTurns : struct, ITileTurns
     {
         HopperExpertSums sums = default;
-        for (int j = 0; j < a.Turns; j++)
+        for (int j = 0; j < TTurns.Count; j++)
         {
             if (!HopperExpertTiles.AwaitInputs(a, block, j, a.Patience))
                 return false;
             Mbarrier.Wait(block.Barrier(MostTurns + j), 0);
-            sums = HopperExpertTiles.MultiplyDown(a, block, j, scales, sums);
+            sums = HopperExpertTiles.MultiplyDown(a, block, j, HopperExpertTiles.DownSlot<TTurns>(j), scales, sums);
         }
         HopperExpertTiles.Publish(block, DownSums, sums);
         return true;

@@ -94,9 +94,11 @@ internal static class HopperExpertState
     /// <summary>Which set a launch has that read this count before it added its block: launches before have added all of theirs, of its own at most all others have.</summary>
     public static int Set(uint count) => (int)(count / HopperExperts.Blocks) & 1;
 
-    /// <summary>Makes the other set's words zero, by all blocks. Launches that used it have ended, and the one that will has not begun to post.</summary>
-    public static void Clear(HopperExpertsArgs a, int other)
+    /// <summary>Counts the block and makes the other set's words zero, by all blocks. Launches that used it have ended, and the one that will has not begun to post.</summary>
+    public static void Leave(HopperExpertsArgs a, int other)
     {
+        if (Group.IdxX == 0)
+            Mem.AddRelaxedTo(a.State, 1);
         long start = Logits(a, other);
         int words = LogitWords + Activations(a.TopK, a.Width);
         for (int i = (Grid.IdxX * HopperExperts.Threads) + Group.IdxX; i < words; i += HopperExperts.Blocks * HopperExperts.Threads)

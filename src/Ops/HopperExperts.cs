@@ -14,7 +14,10 @@ internal static class HopperExperts
     // A block asks a few times in a microsecond: milliseconds, of which others need a hundredth.
     private const int Patience = 4_000;
 
-    internal static readonly KernelDefinition<HopperExpertsArgs> Layer = new(Kernel.Run, new KernelTraits(Kernel.Threads, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100));
+    private static readonly KernelTraits Traits = new(Kernel.Threads, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100);
+
+    /// <summary>For one, two and three tiles a block.</summary>
+    internal static readonly KernelDefinition<HopperExpertsArgs>[] ByTurns = [new(Kernel.Run<OneTurn>, Traits), new(Kernel.Run<TwoTurns>, Traits), new(Kernel.Run<ThreeTurns>, Traits)];
 
     /// <summary>Whether a layer runs here.</summary>
     public static bool Exists(GpuDevice device, QuantizedMatrix router, in ExpertStack matrices, int topK)
@@ -85,7 +88,7 @@ internal static class HopperExperts
             Normalize = routing.Normalize ? 1 : 0,
             Patience = patience ?? (device.IsCuda ? Patience : 1),
         };
-        device.Launch(Layer, stream, (Kernel.Blocks, 1, 1), Kernel.Threads, Kernel.SharedBytes, args);
+        device.Launch(ByTurns[args.Turns - 1], stream, (Kernel.Blocks, 1, 1), Kernel.Threads, Kernel.SharedBytes, args);
     }
 
     // 16 rows and 128 columns have one scale.

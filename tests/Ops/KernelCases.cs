@@ -209,15 +209,16 @@ internal static class KernelCases
     {
         if (device.Target?.Number < 90)
             yield break;
-        // Blocks that wait for each other, and one that has no time.
-        foreach (int? patience in new int?[] { null, 1 })
-            yield return new($"Experts of one token in one launch on Hopper, {(patience is null ? "together" : "each by itself")}", t =>
+        // Blocks that have no time, and such that wait for each other.
+        foreach ((int turns, int? patience) in new (int, int?)[] { (1, 1), (2, null), (3, null) })
+            yield return new($"Experts of one token in one launch on Hopper, {turns} tiles a block", t =>
             {
-                const int Hidden = 2048, Width = 128, TopK = 16, All = 17;
+                const int Hidden = 2048, TopK = 8, All = 9;
+                int width = turns * Hidden / TopK;
                 var block = new ScaleBlock(32, 128);
-                var stack = new ExpertStack(t.Matrix(WeightFormat.Fp8Block, 2 * Width, Hidden, All, block), t.Matrix(WeightFormat.Fp8Block, Hidden, Width, All, block));
+                var stack = new ExpertStack(t.Matrix(WeightFormat.Fp8Block, 2 * width, Hidden, All, block), t.Matrix(WeightFormat.Fp8Block, Hidden, width, All, block));
                 var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(All), true);
-                (QuantizedMatrix router, ArrayView<uint> state) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Changed(new uint[HopperExperts.StateLength(TopK, Width)]));
+                (QuantizedMatrix router, ArrayView<uint> state) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Changed(new uint[HopperExperts.StateLength(TopK, width)]));
                 (ArrayView<BFloat16> x, ArrayView<float> y) = (t.Halves(Hidden), t.Changed(RandomData.Gaussian(Hidden, 4)));
                 return stream => HopperExperts.Apply(stream, router, stack, routing, x, state, y, patience);
             });
