@@ -12,8 +12,8 @@ internal struct HopperExpertBlock
     /// <summary>The set of words that this launch exchanges through, 0 or 1.</summary>
     public int Set;
 
-    /// <summary>Addresses: the warp's slots, its barriers, and two barriers of the block: the experts of its own tiles are known, all are.</summary>
-    public uint Own, Barriers, Known;
+    /// <summary>Addresses of the warp's slots and of its barriers.</summary>
+    public uint Own, Barriers;
 
     /// <summary>All warps' slots.</summary>
     public ArrayView<float> Slots;

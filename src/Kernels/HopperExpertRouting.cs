@@ -25,8 +25,8 @@ internal static class HopperExpertRouting
         return WarpOps.Sum(Fast.Fma(Bf16.High(row.Y), Bf16.High(x.Y), Fast.Fma(Bf16.Low(row.Y), Bf16.Low(x.Y), sum)));
     }
 
-    /// <summary>Posts the block's logit, waits for all and finds the chosen: as soon as those of the block's own tiles are known, the other warps begin. By the first warp.</summary>
-    public static void Choose(HopperExpertsArgs a, HopperExpertBlock block)
+    /// <summary>Posts the block's logit, waits for all and finds the chosen up to one rank: the block's own tiles need no others. By the first warp.</summary>
+    public static RouterRanks Choose(HopperExpertsArgs a, HopperExpertBlock block, int last)
     {
         if (Grid.IdxX < a.ExpertCount)
             Post(a, block, Grid.IdxX, block.Parts[block.Lane & (HopperExperts.Warps - 1)]);
@@ -36,22 +36,16 @@ internal static class HopperExpertRouting
         block.Logits[block.Lane + 64] = logits.Sum2;
         block.Logits[block.Lane + 96] = logits.Sum3;
         RouterRanks ranks = RouterRanks.Of(logits);
-        int own = HopperExpertTiles.TileRank(a, (Grid.IdxX * a.Turns) + a.Turns - 1);
-        for (int rank = 0; rank < a.TopK; rank++)
-        {
+        for (int rank = 0; rank <= last; rank++)
             ranks.Take(block.Experts, block.Sums, rank);
-            if (rank == own)
-                Tell(block, block.Known);
-        }
-        Tell(block, block.Known + HopperExperts.BarrierBytes);
+        return ranks;
     }
 
-    private static void Tell(HopperExpertBlock block, uint known)
+    /// <summary>The others, while the first tiles are on their way.</summary>
+    public static void ChooseRest(HopperExpertsArgs a, HopperExpertBlock block, RouterRanks ranks, int first)
     {
-        // What all lanes have written down is there.
-        WarpOps.Barrier();
-        if (block.Lane == 0)
-            Mbarrier.Arrive(known);
+        for (int rank = first; rank < a.TopK; rank++)
+            ranks.Take(block.Experts, block.Sums, rank);
     }
 
     // A logit from its 16 parts, one a lane and again: within what sums can hold, no NaN, which would be larger than all, and not zero.

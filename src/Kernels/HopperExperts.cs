@@ -28,8 +28,8 @@ internal static class HopperExperts
     // Notes: sums of the tiles' 32 rows, of down's 16, and the inputs of down's items.
     internal const int DownSums = 512, DownInputs = 1024, InputBytes = 2 * BlockColumns;
 
-    private const int BarriersOfWarp = 2 * MostTurns, Barriers = Warps * WarpBytes, Known = Barriers + (Warps * BarriersOfWarp * BarrierBytes);
-    private const int Parts = Known + (2 * BarrierBytes), Chosen = Parts + (Warps * sizeof(float)), Weights = Chosen + (2 * MostTopK * sizeof(int)), Logits = Weights + (MostTopK * sizeof(float)), Flags = Logits + (HopperExpertState.MostExperts * sizeof(float));
+    private const int BarriersOfWarp = 2 * MostTurns, Barriers = Warps * WarpBytes, Parts = Barriers + (Warps * BarriersOfWarp * BarrierBytes);
+    private const int Chosen = Parts + (Warps * sizeof(float)), Weights = Chosen + (2 * MostTopK * sizeof(int)), Logits = Weights + (MostTopK * sizeof(float)), Flags = Logits + (HopperExpertState.MostExperts * sizeof(float));
 
     /// <summary>Dynamic shared memory of a block.</summary>
     public const int SharedBytes = Flags + 16;
@@ -57,12 +57,17 @@ internal static class HopperExperts
         }
         Group.Barrier(); // parts of the logit and the set are there before they are used
         block.Set = block.Flags[0];
+        RouterRanks ranks = default;
+        int own = HopperExpertTiles.TileRank(a, (Grid.IdxX * TTurns.Count) + TTurns.Count - 1);
         if (block.Warp == 0)
-            HopperExpertRouting.Choose(a, block);
-        Mbarrier.Wait(block.Known, 0);
+            ranks = HopperExpertRouting.Choose(a, block, own);
+        Group.Barrier(); // the experts of the block's own tiles are known
         if (block.Lane == 0)
-            HopperExpertTiles.RequestGateUp(a, block, Grid.IdxX * a.Turns, 0, 0);
+            HopperExpertTiles.RequestGateUp(a, block, Grid.IdxX * TTurns.Count, 0, 0);
         float scales = HopperExpertTiles.LoadGateUpScales(a, block);
+        if (block.Warp == 0)
+            HopperExpertRouting.ChooseRest(a, block, ranks, own + 1);
+        Group.Barrier(); // all chosen experts are known, long before the first tile is there
         HopperExpertState.Leave(a, block.Set ^ 1);
         float downScales = GateUp<TTurns>(a, block, x.Arrange(), scales);
         Group.Barrier(); // all warps' sums are there before they are added
@@ -86,8 +91,6 @@ internal static class HopperExperts
                 Mbarrier.Initialize(block.Barrier(i), 1);
             if (block.Warp == 0)
             {
-                Mbarrier.Initialize(block.Known, 1);
-                Mbarrier.Initialize(block.Known + BarrierBytes, 1);
                 Tma.Prefetch(a.GateUp, HopperExpertsArgs.GateUpMap);
                 Tma.Prefetch(a.Down, HopperExpertsArgs.DownMap);
             }
@@ -103,12 +106,9 @@ internal static class HopperExperts
         for (int i = 0; i < TTurns.Count; i++)
         {
             Mbarrier.Wait(block.Barrier(i), 0);
+            // In time for down, but not behind many copies.
             if (i == 0)
-            {
-                // All have been chosen long ago; scales are in time, but not behind many copies.
-                Mbarrier.Wait(block.Known + BarrierBytes, 0);
                 downScales = HopperExpertTiles.LoadDownScales(a, block);
-            }
             if (block.Lane == 0)
             {
                 if (i + 1 < TTurns.Count)
@@ -150,7 +150,6 @@ internal static class HopperExperts
         block.Lane = Group.IdxX & 31;
         block.Own = window + (uint)(block.Warp * WarpBytes);
         block.Barriers = window + (uint)(Barriers + (block.Warp * BarriersOfWarp * BarrierBytes));
-        block.Known = window + Known;
         block.Notes = shared.SubView((block.Warp * WarpBytes) + (NotesSlot * SlotBytes), SlotBytes).Cast<float>();
         block.Slots = shared.SubView(0, Warps * WarpBytes).Cast<float>();
         block.Parts = shared.SubView(Parts, Warps * sizeof(float)).Cast<float>();
