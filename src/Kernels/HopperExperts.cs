@@ -44,7 +44,7 @@ internal static class HopperExperts
         U2 row = HopperExpertRouting.LoadRow(a);
         GridDependency.Wait();
         // Asked for before all else, and added to only later: 128 blocks want this word.
-        uint count = Group.IdxX == 0 ? Mem.LoadRelaxedFrom(a.State) : 0;
+        uint count = Mem.LoadRelaxedFromIf(a.State, Group.IdxX == 0 ? 1u : 0u);
         HopperExpertInputs x = HopperExpertInputs.LoadState(a, block);
         uint old = Mem.LoadRelaxedFrom(a.Residual + (((Grid.IdxX * TileRows) + (block.Lane & (TileRows - 1))) * sizeof(float)));
         float part = HopperExpertRouting.Dot(a, row, Group.IdxX);
@@ -68,8 +68,9 @@ internal static class HopperExperts
         if (block.Warp == 0)
             HopperExpertRouting.ChooseRest(a, block, ranks, own + 1);
         Group.Barrier(); // all chosen experts are known, long before the first tile is there
+        float downScales = HopperExpertTiles.LoadDownScales(a, block);
         HopperExpertState.Leave(a, block.Set ^ 1);
-        float downScales = GateUp<TTurns>(a, block, x.Arrange(), scales);
+        GateUp<TTurns>(a, block, x.Arrange(), scales);
         Group.Barrier(); // all warps' sums are there before they are added
         if (block.Warp < TTurns.Count)
             HopperExpertTiles.Activate(a, block, block.Warp, (Grid.IdxX * a.Turns) + block.Warp);
@@ -98,17 +99,13 @@ internal static class HopperExperts
         }
     }
 
-    // The block's tiles; the last one's copies are followed by down's. Returns down's scales, an item a lane.
-    private static float GateUp<TTurns>(HopperExpertsArgs a, HopperExpertBlock block, HopperExpertInputs x, float scales)
+    // The block's tiles; the last one's copies are followed by down's.
+    private static void GateUp<TTurns>(HopperExpertsArgs a, HopperExpertBlock block, HopperExpertInputs x, float scales)
         where TTurns : struct, ITileTurns
     {
-        float downScales = 0;
         for (int i = 0; i < TTurns.Count; i++)
         {
             Mbarrier.Wait(block.Barrier(i), 0);
-            // In time for down, but not behind many copies.
-            if (i == 0)
-                downScales = HopperExpertTiles.LoadDownScales(a, block);
             if (block.Lane == 0)
             {
                 if (i + 1 < TTurns.Count)
@@ -123,7 +120,6 @@ internal static class HopperExperts
             // The next copies into these slots find everybody done with them.
             WarpOps.Barrier();
         }
-        return downScales;
     }
 
     // The warp's items of down. False where an activation does not come.

@@ -60,6 +60,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.relaxed.gpu.global.u32 %d, [global]; }")]
     public static unsafe uint LoadRelaxedFrom(long address) => Volatile.Read(ref *(uint*)address);
 
+    /// <summary>The same where a condition is not 0, else 0: nobody waits for it before it is needed, as behind a branch.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; .reg .pred loads; cvta.to.global.u64 global, %0; setp.ne.u32 loads, %1, 0; mov.u32 %d, 0; @loads ld.relaxed.gpu.global.u32 %d, [global]; }")]
+    public static unsafe uint LoadRelaxedFromIf(long address, uint condition) => condition == 0 ? 0 : Volatile.Read(ref *(uint*)address);
+
     /// <summary>Loads two words that other blocks may be writing, each by itself.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.relaxed.gpu.global.v2.u32 %d, [global]; }")]
     public static unsafe U2 LoadRelaxed2From(long address)
