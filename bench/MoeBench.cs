@@ -64,6 +64,26 @@ internal static class MoeBench
             return (double)workspace.Experts.ToArray(stream).Distinct().Count();
         });
         GpuTime time = device.IsCuda ? GpuTimer.Measure(stream, layers.Length, Layer) : OnHost(stream, Layer);
+        if (ExpertMlp.Stamps is { } stamps)
+        {
+            ulong[] two = stamps.ToArray(stream);
+            ulong origin = Enumerable.Range(0, 128).Min(c => two[32768 + (c * 8) + 5]), second = Enumerable.Range(0, 128).Min(c => two[40000 + 32768 + (c * 8) + 5]);
+            int late = origin > second ? 0 : 40000;
+            ulong zero = Math.Min(origin, second);
+            foreach (int at in new[] { 40000 - late, late })
+                Console.Error.WriteLine("ns: " + string.Join(" ", new[] { (3, "r-start"), (4, "r-before"), (5, "r-wait"), (6, "r-sum"), (0, "f-start"), (1, "f-choice"), (2, "f-end") }.Select(k =>
+                {
+                    long[] d = [.. Enumerable.Range(0, 128).Select(c => (long)(two[at + 32768 + (c * 8) + k.Item1] - zero)).Order()];
+                    return $"{k.Item2}:{d[0]}/{d[64]}/{d[127]}";
+                })));
+            ulong[] t = two[late..];
+            foreach (int w in new[] { 0, 1, 5, 15 })
+                Console.Error.WriteLine($"warp {w}: " + string.Join(" ", Enumerable.Range(1, 15).Select(k =>
+                {
+                    long[] d = [.. Enumerable.Range(0, 128).Select(c => (long)(t[(((c * 16) + w) * 16) + k] - t[(c * 256) + 0])).Order()];
+                    return $"{k}:{d[6]}/{d[64]}/{d[121]}";
+                })));
+        }
         Qwen3Layer first = model.Layers[layers[0]];
         double bytes = first.Router!.Bytes + (distinct / config.Experts * (first.GateUp.Bytes + first.Down.Bytes));
         double operations = 2.0 * tokens * config.HiddenSize * (config.Experts + (3.0 * config.ExpertsPerToken * config.MoeIntermediateSize));

@@ -18,7 +18,11 @@ internal struct RouterPostsArgs
     /// <summary>What the launch after this one announces, made zero.</summary>
     public ArrayView<uint> Announced;
 
+    public ArrayView<uint> Exchange;
+
     public int K;
+
+    public long Stamps;
 }
 
 /// <summary>
@@ -40,27 +44,36 @@ internal static class RouterPosts
     private const float Limit = 2147483648f;
 
     /// <summary>Words of the logits with the announcement behind them.</summary>
-    public static int Length(int experts) => (Copies * experts) + Router.MaxTopK;
+    public static int Length(int experts) => (2 * Copies * experts) + Router.MaxTopK + 3072;
 
     /// <summary>The logits' place in so many words.</summary>
     public static ArrayView<uint> Logits(ArrayView<uint> posts, int experts) => posts.SubView(0, Copies * experts);
 
     /// <summary>The announcement's, behind them.</summary>
-    public static ArrayView<uint> Announced(ArrayView<uint> posts, int experts) => posts.SubView(Copies * experts, Router.MaxTopK);
+    public static ArrayView<uint> Announced(ArrayView<uint> posts, int experts) => posts.SubView(2 * Copies * experts, Router.MaxTopK);
+
+    public static ArrayView<uint> Exchange(ArrayView<uint> posts, int experts) => posts.SubView((2 * Copies * experts) + Router.MaxTopK, 3072);
 
     public static void Run(RouterPostsArgs a)
     {
+        if (Group.IdxX == 0 && a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 3);
         ArrayView<float> partials = SharedMemory.Allocate<float>(Warps);
         ArrayView<uint> weights = a.Weights.Cast<uint>(), x = a.X.Cast<uint>();
         int words = a.K >> 1, first = Group.IdxX * 4, second = first + (4 * Threads), third = second + (4 * Threads);
         long row = (long)Grid.IdxX * words;
         U4 w0 = first < words ? Mem.LoadReadOnly(ref weights[row + first]) : default, w1 = second < words ? Mem.LoadReadOnly(ref weights[row + second]) : default;
+        if (Group.IdxX == 0 && a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 4);
+        if (a.Stamps != 0)
+            GridDependency.Release();
         GridDependency.Wait();
+        if (Group.IdxX == 0 && a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 5);
         // Not before: ExpertGateUp reads x as soon as it is released.
         GridDependency.Release();
         U4 x0 = first < words ? Mem.LoadL2(ref x[first]) : default, x1 = second < words ? Mem.LoadL2(ref x[second]) : default;
         for (int i = (Grid.IdxX * Threads) + Group.IdxX; i < a.Announced.Length; i += Grid.DimX * Threads)
             a.Announced[i] = 0;
+        for (int i = (Grid.IdxX * Threads) + Group.IdxX; i < a.Exchange.Length; i += Grid.DimX * Threads)
+            a.Exchange[i] = uint.MaxValue;
         float sum = Dot(w1, x1, Dot(w0, x0, 0));
         for (int i = third; i < words; i += 4 * Threads)
             sum = Dot(Mem.LoadReadOnly(ref weights[row + i]), Mem.LoadL2(ref x[i]), sum);
@@ -68,6 +81,7 @@ internal static class RouterPosts
         if ((Group.IdxX & 31) == 0)
             partials[Group.IdxX >> 5] = sum;
         Group.Barrier(); // all warps' sums are there before they are added
+        if (Group.IdxX == 0 && a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 6);
         if (Group.IdxX < Copies)
         {
             // Within what sums can hold, and no NaN, which would be larger than all.

@@ -25,7 +25,7 @@ internal static class DecodeLinear
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> StoreByFormat = [];
     private static readonly Dictionary<WeightFormat, KernelDefinition<TileLinearArgs>> AddByFormat = [];
 
-    private static readonly KernelDefinition<RouterPostsArgs> OfRouter = new(Kernels.RouterPosts.Run, new KernelTraits(Kernels.RouterPosts.Threads, NeedsWarp32: true, Overlaps: true));
+    private static readonly KernelDefinition<RouterPostsArgs> OfRouter = new(Kernels.RouterPosts.Run, new KernelTraits(Kernels.RouterPosts.Threads, NeedsWarp32: true, Overlaps: true, HopperSharedPercent: ExpertMlp.Fused ? 100 : -1));
 
     // For the number of chunks that a warp has in the layers that this is made for.
     private static readonly KernelDefinition<TileLinearArgs> StoreEightFp8 = new(TileLinear.Run<StreamedFp8, RowNormed, TileStore, EightTurns>, Traits);
@@ -114,13 +114,16 @@ internal static class DecodeLinear
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         Shape.Require(stream, posts, 1, PostsLength(router.N), nameof(posts));
+        long stamps = ExpertMlp.NextStamps(stream.Device);
         var args = new RouterPostsArgs
         {
             X = x.Cast<ushort>(),
             Weights = router.Codes.View.Cast<ushort>(),
-            Posts = Kernels.RouterPosts.Logits(posts, router.N),
+            Posts = Kernels.RouterPosts.Logits(posts.SubView(ExpertMlp.Fused ? (ExpertMlp.Turn & 1) * Kernels.RouterPosts.Copies * router.N : 0), router.N),
             Announced = Kernels.RouterPosts.Announced(posts, router.N),
+            Exchange = Kernels.RouterPosts.Exchange(posts, router.N),
             K = router.K,
+            Stamps = stamps,
         };
         stream.Device.Launch(OfRouter, stream, (router.N, 1, 1), Kernels.RouterPosts.Threads, 0, args);
     }

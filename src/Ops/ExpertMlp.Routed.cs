@@ -1,4 +1,6 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Isa;
+using GpuKit.Ilgpu.Runtime;
 using ILGPU;
 
 namespace GpuKit.Ilgpu;
@@ -13,6 +15,21 @@ internal readonly record struct RoutedToken(TokenRouting Routing, ArrayView<floa
 public static partial class ExpertMlp
 {
     internal const int RoutedGateUpWarps = 4;
+    internal static DeviceBuffer<ulong>? Stamps;
+    internal static int Turn;
+
+    internal static long NextStamps(GpuDevice device)
+    {
+        if (!Fused)
+            return 0;
+        Stamps ??= device.Allocate<ulong>(80000);
+        Turn++;
+        return Shape.Address(Stamps.View.SubView((Turn & 1) * 40000, 40000));
+    }
+
+
+    internal static readonly bool Fused = Environment.GetEnvironmentVariable("GPUKIT_FUSED") == "1";
+    internal static readonly KernelDefinition<ExpertLayerArgs> Layer = new(ExpertLayer.Run, new KernelTraits(576, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100));
 
     /// <summary>Whether <see cref="ApplyRouted"/> runs: at most 128 experts, and a token's inputs must fit shared memory.</summary>
     internal static bool ExistsRouted(GpuDevice device, in ExpertStack matrices, int topK) =>
@@ -55,6 +72,33 @@ public static partial class ExpertMlp
     {
         int experts = matrices.GateUp.Count;
         Shape.Require(stream, posts, 1, RouterPosts.Length(experts), nameof(posts));
+        if (Fused)
+        {
+            (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
+            var layer = new ExpertLayerArgs
+            {
+                GateUp = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(gateUp.Codes.View), 1, gateUp.K, (long)gateUp.Count * gateUp.N, gateUp.K, 128, 16)),
+                Down = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(down.Codes.View), 1, down.K, (long)down.Count * down.N, down.K, 128, 16)),
+                X = Shape.Address(x),
+                GateUpScales = Shape.Address(gateUp.ScaleTable.Blocks),
+                DownScales = Shape.Address(down.ScaleTable.Blocks),
+                GateUpScalesPerExpert = gateUp.ScaleTable.PerSlab,
+                DownScalesPerExpert = down.ScaleTable.PerSlab,
+                DownScaleColumns = down.ScaleTable.Columns,
+                Posts = Shape.Address(posts.SubView((Turn & 1) * RouterPosts.Copies * experts)),
+                Exchange = Shape.Address(RouterPosts.Exchange(posts, experts)),
+                Residual = Shape.Address(residual),
+                Experts = Shape.Address(routing.Routing.Experts),
+                PairWeights = Shape.Address(routing.Routing.Weights),
+                Logits = Shape.Address(routing.Logits),
+                Width = down.K,
+                ExpertCount = experts,
+                Normalize = routing.Normalize ? 1 : 0,
+                Stamps = Shape.Address(Stamps!.View.SubView((Turn & 1) * 40000, 40000)),
+            };
+            stream.Device.Launch(Layer, stream, (128, 1, 1), ExpertLayer.Threads, ExpertLayer.SharedBytes, layer);
+            return;
+        }
         ExpertArgs args = CreateRouted(stream, matrices, routing, activated, residual);
         args.Router.Posts = RouterPosts.Logits(posts, experts);
         args.Router.Announced = RouterPosts.Announced(posts, experts);

@@ -81,6 +81,8 @@ internal readonly struct StreamedFp8 : IStreamedFormat
 
     public static U4 Decode(U4 word, int step, uint operand) => Fp8Pairs.Decode(word, step, left: 4, right: 4, Magnitude);
 
+    public static uint Scale(uint pair) => Cvt.FmaBf16x2(pair, TwoTo60, MinusZero);
+
     public static U4 Arrange(U4 x)
     {
         U4 pairs;

@@ -56,6 +56,25 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("st.relaxed.gpu.global.u32 [%g0], %1;")]
     public static void StoreRelaxed(ref uint p, uint v) => Volatile.Write(ref p, v);
 
+    /// <summary>The same at an address.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.relaxed.gpu.global.u32 %d, [global]; }")]
+    public static unsafe uint LoadRelaxedFrom(long address) => Volatile.Read(ref *(uint*)address);
+
+    /// <summary>Loads two words that other blocks may be writing, each by itself.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.relaxed.gpu.global.v2.u32 %d, [global]; }")]
+    public static unsafe U2 LoadRelaxed2From(long address)
+    {
+        uint* words = (uint*)address;
+        U2 loaded;
+        loaded.X = Volatile.Read(ref words[0]);
+        loaded.Y = Volatile.Read(ref words[1]);
+        return loaded;
+    }
+
+    /// <summary>Stores 4 bytes that another block may be waiting for, at an address. Nothing else is ordered by it.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.relaxed.gpu.global.u32 [global], %1; }")]
+    public static unsafe void StoreRelaxedTo(long address, uint v) => Volatile.Write(ref *(uint*)address, v);
+
     /// <summary>Loads 16 bytes that are read once (weights): not kept in L1, fetched into L2 by 128 bytes.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 %d, [%g0];")]
     public static U4 LoadStream(ref uint p) => Load<U4>(ref p, "ld.global.nc.v4.u32");

@@ -37,6 +37,12 @@ internal static unsafe class Tma
         Mbarrier.Complete(barrier, fields.TileRows * width);
     }
 
+    /// <summary>Fetches a map into the cache that copies look in: the first copy with it does not wait for that.</summary>
+    [IntrinsicImplementation, Ptx(MapAddress + "prefetch.tensormap [map]; }", MinArch = Arch)]
+    public static void Prefetch(TensorMap map, int offset)
+    {
+    }
+
     /// <summary>The same into every block of the cluster that has a bit in <paramref name="blocks"/>, at the same address, reported to each one's own barrier.</summary>
     [IntrinsicImplementation, Ptx(MapAddress + ".reg .b16 blocks; cvt.u16.u32 blocks, %6; cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%2], [map, {%3, %4}], [%5], blocks; }", MinArch = Arch)]
     public static void LoadForCluster(TensorMap map, int offset, uint shared, int column, int row, uint barrier, uint blocks) =>

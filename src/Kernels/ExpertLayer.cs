@@ -1,0 +1,392 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+using ILGPU.Algorithms;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+internal struct ExpertLayerArgs
+{
+    public const int GateUpMap = 0, DownMap = 128;
+
+    public TensorMap GateUp, Down;
+
+    /// <summary>Address of x[2048] BF16.</summary>
+    public long X;
+
+    /// <summary>Addresses of block scales, 128 × 128.</summary>
+    public long GateUpScales, DownScales;
+
+    public int GateUpScalesPerExpert, DownScalesPerExpert, DownScaleColumns;
+
+    public long Posts, Exchange, Residual, Experts, PairWeights, Logits;
+
+    public int Width, ExpertCount, Normalize;
+
+    public long Stamps;
+}
+
+internal struct LayerInputs
+{
+    public U4 X0, X1, X2, X3;
+}
+
+internal struct LayerSums
+{
+    public float Upper, Lower;
+}
+
+/// <summary>A routed layer of one token in one launch behind the router.</summary>
+internal static class ExpertLayer
+{
+    private const int DownBlocks = 6, TilesPerExpert = 48, Width = 768;
+    public const int Warps = 16, Threads = 32 * Warps, TopK = 8, Hidden = 2048;
+    private const int SlotBytes = 2048, Slots = 7, WarpBytes = Slots * SlotBytes, Barriers = Warps * WarpBytes, WarpBarriers = 6, BarrierBytes = 8;
+    private const int Table = Barriers + (Warps * WarpBarriers * BarrierBytes);
+    public const int SharedBytes = Table + 64;
+    private const int Patience = 200_000;
+
+    public static void Run(ExpertLayerArgs a)
+    {
+        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 0);
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        uint window = SharedWindow.Open(ref shared[0]);
+        int warp = Group.IdxX >> 5, lane = Group.IdxX & 31;
+        uint own = window + (uint)(warp * WarpBytes), barrier = window + (uint)(Barriers + (warp * WarpBarriers * BarrierBytes));
+        ArrayView<int> experts = shared.SubView(Table, 32).Cast<int>();
+        ArrayView<float> weights = shared.SubView(Table + 32, 32).Cast<float>();
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 0);
+        if (lane == 0)
+        {
+            for (int i = 0; i < WarpBarriers; i++)
+                Mbarrier.Initialize(barrier + (uint)(i * BarrierBytes), 1);
+            Mbarrier.FenceInitialized();
+        }
+        if (Group.IdxX == 0)
+        {
+            Tma.Prefetch(a.GateUp, ExpertLayerArgs.GateUpMap);
+            Tma.Prefetch(a.Down, ExpertLayerArgs.DownMap);
+        }
+        RouterChoice choice = default;
+        if (warp == 0)
+        {
+            choice = RouterSums.Select(AwaitPosts(a), TopK);
+            if (lane < TopK)
+                experts[lane] = choice.ChosenExpert;
+        }
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 1);
+        Group.Barrier();
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
+        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 1);
+        LayerInputs x = LoadInputs(a.X + (256 * warp) + ((lane & 3) * 32));
+        float old = warp == 0 ? Interop.IntAsFloat(Mem.LoadRelaxedFrom(a.Residual + (((Grid.IdxX * 16) + (lane & 15)) * 4))) : 0;
+        float scale = LoadScale(a, experts, warp, lane);
+        if (lane == 0)
+        {
+            RequestGate(a, experts, own, barrier, warp, 0);
+            RequestGate(a, experts, own, barrier, warp, 1);
+        }
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 3);
+        GridDependency.Wait();
+        GridDependency.Release();
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 4);
+        if (warp == 0)
+            FinishRouting(a, choice, weights);
+
+        float g0 = Get(scale, 0), u0 = Get(scale, 1), g1 = Get(scale, 2), u1 = Get(scale, 3), g2 = Get(scale, 4), u2 = Get(scale, 5);
+        x = Arrange(x);
+        uint line = own + (uint)Line(lane);
+        LayerSums gate0 = default, up0 = default, gate1 = default, up1 = default, gate2 = default, up2 = default;
+        Mbarrier.Wait(barrier, 0);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5);
+        if (lane == 0)
+        {
+            RequestGate(a, experts, own, barrier, warp, 2);
+        }
+        gate0 = Multiply(line, x, g0, gate0);
+        up0 = Multiply(line + SlotBytes, x, u0, up0);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 6);
+        Mbarrier.Wait(barrier + BarrierBytes, 0);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 7);
+        gate1 = Multiply(line + (2 * SlotBytes), x, g1, gate1);
+        up1 = Multiply(line + (3 * SlotBytes), x, u1, up1);
+        WarpOps.Barrier();
+        if (lane == 0)
+        {
+            RequestDown(a, experts, own + (6 * SlotBytes), barrier + (3 * BarrierBytes), warp);
+            RequestDown(a, experts, own, barrier + (4 * BarrierBytes), warp + Warps);
+            RequestDown(a, experts, own + SlotBytes, barrier + (5 * BarrierBytes), warp + (2 * Warps));
+        }
+        Mbarrier.Wait(barrier + (2 * BarrierBytes), 0);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
+        gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
+        up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
+        ArrayView<float> partials = shared.Cast<float>();
+        int at = ((warp * WarpBytes) + (2 * SlotBytes)) >> 2;
+        if ((lane & 3) == 0)
+        {
+            int r = Row(lane);
+            Publish(partials, at + r, gate0, up0);
+            Publish(partials, at + 32 + r, gate1, up1);
+            Publish(partials, at + 64 + r, gate2, up2);
+        }
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 9);
+        Group.Barrier();
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 10);
+        if (warp < 3)
+            Activate(a, partials, warp, lane);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 11);
+
+        float s0 = Get(scale, 6) * weights[warp / DownBlocks], s1 = Get(scale, 7) * weights[(warp + Warps) / DownBlocks], s2 = Get(scale, 8) * weights[(warp + (2 * Warps)) / DownBlocks];
+        Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
+        LayerWeights w0 = Decode(line + (6 * SlotBytes));
+        Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
+        LayerWeights w1 = Decode(line);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
+        long posted = a.Exchange + (warp * 256) + (lane * 8);
+        U2 p0 = default, p1 = default, p2 = default;
+        for (int i = 0; i < Patience; i++)
+        {
+            p0 = Mem.LoadRelaxed2From(posted);
+            p1 = Mem.LoadRelaxed2From(posted + (Warps * 256));
+            p2 = Mem.LoadRelaxed2From(posted + (2 * Warps * 256));
+            if (WarpOps.Any(Missing(p0) | Missing(p1) | Missing(p2)) == 0)
+                break;
+        }
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
+        uint scratch = own + (3 * SlotBytes);
+        ArrayView<uint> words = shared.Cast<uint>();
+        int place = (((warp * WarpBytes) + (3 * SlotBytes)) >> 2) + (lane * 2);
+        words[place] = p0.X;
+        words[place + 1] = p0.Y;
+        words[place + 64] = p1.X;
+        words[place + 65] = p1.Y;
+        words[place + 128] = p2.X;
+        words[place + 129] = p2.Y;
+        WarpOps.Barrier();
+        scratch += (uint)((lane & 3) * 32);
+        LayerSums down = default;
+        down = Finish(Multiply(w0, LoadShared(scratch)), s0, down);
+        down = Finish(Multiply(w1, LoadShared(scratch + 256)), s1, down);
+        Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
+        down = Finish(Multiply(Decode(line + SlotBytes), LoadShared(scratch + 512)), s2, down);
+        if ((lane & 3) == 0)
+        {
+            int r = ((warp * WarpBytes) + (4 * SlotBytes)) >> 2;
+            partials[r + Row(lane)] = down.Upper;
+            partials[r + Row(lane) + 8] = down.Lower;
+        }
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 14);
+        // Logits are not read any more: every block has posted its activations.
+        int post = (Grid.IdxX * Threads) + Group.IdxX;
+        if (post < RouterPosts.Copies * a.ExpertCount)
+            Mem.StoreRelaxedTo(a.Posts + (post * 4L), 0);
+        Group.Barrier();
+        if (warp == 0)
+        {
+            float sum = 0;
+            for (int w = lane >> 4; w < Warps; w += 2)
+                sum += partials[(((w * WarpBytes) + (4 * SlotBytes)) >> 2) + (lane & 15)];
+            sum += WarpOps.ShuffleXor(sum, 16);
+            if (lane < 16)
+                Mem.StoreRelaxedTo(a.Residual + (((Grid.IdxX * 16) + lane) * 4L), Interop.FloatAsInt(old + sum));
+        }
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 15);
+        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 2);
+    }
+
+    private static int Row(int lane) => ((lane & 4) == 0 ? 0 : 4) + (lane >> 3);
+
+    // Of the lane's first 16 bytes of its row; rows of 128 bytes, 16-byte words exchanged by the row's number.
+    private static int Line(int lane)
+    {
+        int row = Row(lane);
+        return (row * 128) + ((((lane & 3) ^ row) & 7) << 4);
+    }
+
+    private static LayerInputs LoadInputs(long address)
+    {
+        LayerInputs x;
+        x.X0 = Mem.LoadL2From(address);
+        x.X1 = Mem.LoadL2From(address + 16);
+        x.X2 = Mem.LoadL2From(address + 128);
+        x.X3 = Mem.LoadL2From(address + 144);
+        return x;
+    }
+
+    private static LayerInputs LoadShared(uint address)
+    {
+        LayerInputs x;
+        x.X0 = SharedWindow.Load(address);
+        x.X1 = SharedWindow.Load(address + 16);
+        x.X2 = SharedWindow.Load(address + 128);
+        x.X3 = SharedWindow.Load(address + 144);
+        return x;
+    }
+
+    private static uint Missing(U2 x) => x.X == uint.MaxValue | x.Y == uint.MaxValue ? 1u : 0u;
+
+    private static LayerInputs Arrange(LayerInputs x)
+    {
+        x.X0 = StreamedFp8.Arrange(x.X0);
+        x.X1 = StreamedFp8.Arrange(x.X1);
+        x.X2 = StreamedFp8.Arrange(x.X2);
+        x.X3 = StreamedFp8.Arrange(x.X3);
+        return x;
+    }
+
+    private static RouterChoice AwaitPosts(ExpertLayerArgs a)
+    {
+        int lane = Group.IdxX & 31;
+        long posts = a.Posts + ((((long)(Grid.IdxX & (RouterPosts.Copies - 1)) * a.ExpertCount) + lane) * 4);
+        RouterChoice choice = default;
+        for (int i = 0; i < Patience; i++)
+        {
+            uint p0 = Mem.LoadRelaxedFrom(posts), p1 = Mem.LoadRelaxedFrom(posts + 128), p2 = Mem.LoadRelaxedFrom(posts + 256), p3 = Mem.LoadRelaxedFrom(posts + 384);
+            choice.Sum0 = Interop.IntAsFloat(p0);
+            choice.Sum1 = Interop.IntAsFloat(p1);
+            choice.Sum2 = Interop.IntAsFloat(p2);
+            choice.Sum3 = Interop.IntAsFloat(p3);
+            if (WarpOps.Any(p0 == 0 | p1 == 0 | p2 == 0 | p3 == 0 ? 1u : 0u) == 0)
+                break;
+        }
+        return choice;
+    }
+
+    private static int GateRow(ExpertLayerArgs a, ArrayView<int> experts, int i)
+    {
+        int tile = (Grid.IdxX * 3) + i, rank = tile / TilesPerExpert;
+        return (experts[rank] * 2 * Width) + ((tile - (rank * TilesPerExpert)) * 16);
+    }
+
+    private static float Get(float scale, int lane) => Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(scale), lane));
+
+    // Lanes 0 to 5: gate and up of three tiles; 6 to 8: down's items.
+    private static float LoadScale(ExpertLayerArgs a, ArrayView<int> experts, int warp, int lane)
+    {
+        int item = warp + (Warps * IntrinsicMath.Clamp(lane - 6, 0, 2)), pair = item / DownBlocks, block = item - (pair * DownBlocks);
+        int row = GateRow(a, experts, IntrinsicMath.Min(lane >> 1, 2)) + ((lane & 1) * Width);
+        long gate = a.GateUpScales + ((((long)(row >> 7) * 16) + warp) * 4);
+        long down = a.DownScales + ((((long)experts[pair] * a.DownScalesPerExpert) + ((Grid.IdxX >> 3) * DownBlocks) + block) * 4);
+        return Mem.LoadReadOnlyFloat(lane < 6 ? gate : down);
+    }
+
+    private static void RequestGate(ExpertLayerArgs a, ArrayView<int> experts, uint own, uint barrier, int warp, int i)
+    {
+        uint arrived = barrier + (uint)(i * BarrierBytes), slot = own + (uint)(2 * i * SlotBytes);
+        int row = GateRow(a, experts, i);
+        Mbarrier.ArriveExpecting(arrived, 2 * SlotBytes);
+        Tma.Load(a.GateUp, ExpertLayerArgs.GateUpMap, slot, 128 * warp, row, arrived);
+        Tma.Load(a.GateUp, ExpertLayerArgs.GateUpMap, slot + SlotBytes, 128 * warp, row + Width, arrived);
+    }
+
+    private static void RequestDown(ExpertLayerArgs a, ArrayView<int> experts, uint slot, uint arrived, int item)
+    {
+        int pair = item / DownBlocks, block = item - (pair * DownBlocks);
+        Mbarrier.ArriveExpecting(arrived, SlotBytes);
+        Tma.Load(a.Down, ExpertLayerArgs.DownMap, slot, 128 * block, (experts[pair] * Hidden) + (Grid.IdxX * 16), arrived);
+    }
+
+    private static void FinishRouting(ExpertLayerArgs a, RouterChoice choice, ArrayView<float> weights)
+    {
+        int lane = Group.IdxX & 31;
+        RouterArgs r = default;
+        r.Normalize = a.Normalize;
+        float weight = RouterSums.Weight(r, choice, TopK, 1f);
+        if (lane < TopK)
+            weights[lane] = weight;
+        if (Grid.IdxX != 0)
+            return;
+        Mem.StoreRelaxedTo(a.Logits + (lane * 4L), Interop.FloatAsInt(choice.Sum0));
+        Mem.StoreRelaxedTo(a.Logits + ((lane + 32) * 4L), Interop.FloatAsInt(choice.Sum1));
+        Mem.StoreRelaxedTo(a.Logits + ((lane + 64) * 4L), Interop.FloatAsInt(choice.Sum2));
+        Mem.StoreRelaxedTo(a.Logits + ((lane + 96) * 4L), Interop.FloatAsInt(choice.Sum3));
+        if (lane < TopK)
+        {
+            Mem.StoreRelaxedTo(a.Experts + (lane * 4L), (uint)choice.ChosenExpert);
+            Mem.StoreRelaxedTo(a.PairWeights + (lane * 4L), Interop.FloatAsInt(weight));
+        }
+    }
+
+    private static LayerSums Multiply(uint line, LayerInputs x, float scale, LayerSums sums)
+    {
+        U4 upper0 = SharedWindow.Load(line), lower0 = SharedWindow.Load(line + 1024), upper1 = SharedWindow.Load(line ^ 64), lower1 = SharedWindow.Load((line ^ 64) + 1024);
+        F4 first = Step(upper0, lower0, 0, x.X0, default), second = Step(upper1, lower1, 0, x.X2, default);
+        first = Step(upper0, lower0, 1, x.X1, first);
+        second = Step(upper1, lower1, 1, x.X3, second);
+        first.X += second.X;
+        first.Z += second.Z;
+        return Finish(first, scale, sums);
+    }
+
+    private static LayerSums Finish(F4 part, float scale, LayerSums sums)
+    {
+        scale *= StreamedFp8.Correction;
+        sums.Upper = Fast.Fma(part.X, scale, sums.Upper);
+        sums.Lower = Fast.Fma(part.Z, scale, sums.Lower);
+        return sums;
+    }
+
+    private static LayerWeights Decode(uint line)
+    {
+        U4 upper0 = SharedWindow.Load(line), lower0 = SharedWindow.Load(line + 1024), upper1 = SharedWindow.Load(line ^ 64), lower1 = SharedWindow.Load((line ^ 64) + 1024);
+        LayerWeights w;
+        w.U0 = StreamedFp8.Decode(upper0, 0, 0);
+        w.L0 = StreamedFp8.Decode(lower0, 0, 0);
+        w.U1 = StreamedFp8.Decode(upper0, 1, 0);
+        w.L1 = StreamedFp8.Decode(lower0, 1, 0);
+        w.U2 = StreamedFp8.Decode(upper1, 0, 0);
+        w.L2 = StreamedFp8.Decode(lower1, 0, 0);
+        w.U3 = StreamedFp8.Decode(upper1, 1, 0);
+        w.L3 = StreamedFp8.Decode(lower1, 1, 0);
+        return w;
+    }
+
+    private static F4 Multiply(LayerWeights w, LayerInputs x)
+    {
+        F4 first = Products(w.U0, w.L0, x.X0, default), second = Products(w.U2, w.L2, x.X2, default);
+        first = Products(w.U1, w.L1, x.X1, first);
+        second = Products(w.U3, w.L3, x.X3, second);
+        first.X += second.X;
+        first.Z += second.Z;
+        return first;
+    }
+
+    private static F4 Products(U4 upper, U4 lower, U4 inputs, F4 part)
+    {
+        part = SkinnyProducts.Multiply<StreamedFp8>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
+        return SkinnyProducts.Multiply<StreamedFp8>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
+    }
+
+    private static F4 Step(U4 row0, U4 row1, int step, U4 inputs, F4 part)
+    {
+        U4 upper = StreamedFp8.Decode(row0, step, 0), lower = StreamedFp8.Decode(row1, step, 0);
+        part = SkinnyProducts.Multiply<StreamedFp8>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
+        return SkinnyProducts.Multiply<StreamedFp8>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
+    }
+
+    private static void Publish(ArrayView<float> partials, int at, LayerSums gate, LayerSums up)
+    {
+        partials[at] = gate.Upper;
+        partials[at + 8] = gate.Lower;
+        partials[at + 16] = up.Upper;
+        partials[at + 24] = up.Lower;
+    }
+
+    private static void Activate(ExpertLayerArgs a, ArrayView<float> partials, int i, int lane)
+    {
+        float sum = 0;
+        for (int w = 0; w < Warps; w++)
+            sum += partials[(((w * WarpBytes) + (2 * SlotBytes)) >> 2) + (32 * i) + lane];
+        float up = WarpOps.ShuffleXor(sum, 16), value = sum / (1f + XMath.Exp(-sum)) * up;
+        float other = WarpOps.ShuffleXor(value, 2);
+        int tile = (Grid.IdxX * 3) + i;
+        if (lane < 16 && (lane & 2) == 0)
+            Mem.StoreRelaxedTo(a.Exchange + (tile * 32L) + ((((lane >> 2) * 2) + (lane & 1)) * 4L), StreamedFp8.Scale(Bf16.Pack(value, other)));
+    }
+}
+
+internal struct LayerWeights
+{
+    public U4 U0, L0, U1, L1, U2, L2, U3, L3;
+}
