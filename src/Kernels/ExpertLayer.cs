@@ -24,6 +24,8 @@ internal struct ExpertLayerArgs
     public int Width, ExpertCount, Normalize;
 
     public long Stamps;
+
+    public long Router, OtherPosts, OtherExchange;
 }
 
 internal struct LayerInputs
@@ -43,7 +45,7 @@ internal static class ExpertLayer
     public const int Warps = 16, Threads = 32 * Warps, TopK = 8, Hidden = 2048;
     private const int SlotBytes = 2048, Slots = 7, WarpBytes = Slots * SlotBytes, Barriers = Warps * WarpBytes, WarpBarriers = 6, BarrierBytes = 8;
     private const int Table = Barriers + (Warps * WarpBarriers * BarrierBytes);
-    public const int SharedBytes = Table + 64;
+    public const int SharedBytes = Table + 64 + (Warps * 4);
     private const int Patience = 200_000;
 
     public static void Run(ExpertLayerArgs a)
@@ -67,9 +69,30 @@ internal static class ExpertLayer
             Tma.Prefetch(a.GateUp, ExpertLayerArgs.GateUpMap);
             Tma.Prefetch(a.Down, ExpertLayerArgs.DownMap);
         }
+        ArrayView<float> parts = shared.SubView(Table + 64, Warps * 4).Cast<float>();
+        GridDependency.Release();
+        U2 rw = Mem.LoadRelaxed2From(a.Router + (((long)Grid.IdxX * Hidden * 2) + (Group.IdxX * 8)));
+        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 4);
+        GridDependency.Wait();
+        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 5);
+        U2 rx = Mem.LoadRelaxed2From(a.X + (Group.IdxX * 8));
+        LayerInputs x = LoadInputs(a.X + (256 * warp) + ((lane & 3) * 32));
+        float old = warp == 0 ? Interop.IntAsFloat(Mem.LoadRelaxedFrom(a.Residual + (((Grid.IdxX * 16) + (lane & 15)) * 4))) : 0;
+        float dot = WarpOps.Sum(Fast.Fma(Bf16.High(rw.Y), Bf16.High(rx.Y), Fast.Fma(Bf16.Low(rw.Y), Bf16.Low(rx.Y), Fast.Fma(Bf16.High(rw.X), Bf16.High(rx.X), Bf16.Low(rw.X) * Bf16.Low(rx.X)))));
+        if (lane == 0)
+            parts[warp] = dot;
+        Group.Barrier();
+        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 6);
         RouterChoice choice = default;
         if (warp == 0)
         {
+            float logit = parts[lane & 15];
+            logit += WarpOps.ShuffleXor(logit, 1);
+            logit += WarpOps.ShuffleXor(logit, 2);
+            logit += WarpOps.ShuffleXor(logit, 4);
+            logit += WarpOps.ShuffleXor(logit, 8);
+            if (lane < RouterPosts.Copies)
+                Mem.StoreRelaxedTo(a.Posts + (((lane * 128) + Grid.IdxX) * 4L), Interop.FloatAsInt(logit) | 1);
             choice = RouterSums.Select(AwaitPosts(a), TopK);
             if (lane < TopK)
                 experts[lane] = choice.ChosenExpert;
@@ -78,18 +101,17 @@ internal static class ExpertLayer
         Group.Barrier();
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
         if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 1);
-        LayerInputs x = LoadInputs(a.X + (256 * warp) + ((lane & 3) * 32));
-        float old = warp == 0 ? Interop.IntAsFloat(Mem.LoadRelaxedFrom(a.Residual + (((Grid.IdxX * 16) + (lane & 15)) * 4))) : 0;
         float scale = LoadScale(a, experts, warp, lane);
         if (lane == 0)
         {
             RequestGate(a, experts, own, barrier, warp, 0);
-            RequestGate(a, experts, own, barrier, warp, 1);
         }
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 3);
-        GridDependency.Wait();
-        GridDependency.Release();
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 4);
+        if (warp == 1 && lane < 16)
+            Mem.StoreRelaxedTo(a.OtherPosts + (((Grid.IdxX * 16) + lane) * 4L), 0);
+        if (warp == 2 && lane < 24)
+            Mem.StoreRelaxedTo(a.OtherExchange + (((Grid.IdxX * 24) + lane) * 4L), uint.MaxValue);
         if (warp == 0)
             FinishRouting(a, choice, weights);
 
@@ -101,24 +123,26 @@ internal static class ExpertLayer
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5);
         if (lane == 0)
         {
-            RequestGate(a, experts, own, barrier, warp, 2);
+            RequestGate(a, experts, own, barrier, warp, 1);
         }
         gate0 = Multiply(line, x, g0, gate0);
         up0 = Multiply(line + SlotBytes, x, u0, up0);
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 6);
         Mbarrier.Wait(barrier + BarrierBytes, 0);
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 7);
+        if (lane == 0)
+            RequestGate(a, experts, own, barrier, warp, 2);
         gate1 = Multiply(line + (2 * SlotBytes), x, g1, gate1);
         up1 = Multiply(line + (3 * SlotBytes), x, u1, up1);
         WarpOps.Barrier();
+        Mbarrier.Wait(barrier + (2 * BarrierBytes), 0);
+        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
         if (lane == 0)
         {
             RequestDown(a, experts, own + (6 * SlotBytes), barrier + (3 * BarrierBytes), warp);
             RequestDown(a, experts, own, barrier + (4 * BarrierBytes), warp + Warps);
             RequestDown(a, experts, own + SlotBytes, barrier + (5 * BarrierBytes), warp + (2 * Warps));
         }
-        Mbarrier.Wait(barrier + (2 * BarrierBytes), 0);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
         gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
         up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
         ArrayView<float> partials = shared.Cast<float>();
@@ -177,10 +201,6 @@ internal static class ExpertLayer
             partials[r + Row(lane) + 8] = down.Lower;
         }
         if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 14);
-        // Logits are not read any more: every block has posted its activations.
-        int post = (Grid.IdxX * Threads) + Group.IdxX;
-        if (post < RouterPosts.Copies * a.ExpertCount)
-            Mem.StoreRelaxedTo(a.Posts + (post * 4L), 0);
         Group.Barrier();
         if (warp == 0)
         {

@@ -44,7 +44,7 @@ internal static class RouterPosts
     private const float Limit = 2147483648f;
 
     /// <summary>Words of the logits with the announcement behind them.</summary>
-    public static int Length(int experts) => (2 * Copies * experts) + Router.MaxTopK + 3072;
+    public static int Length(int experts) => (2 * Copies * experts) + Router.MaxTopK + 6144;
 
     /// <summary>The logits' place in so many words.</summary>
     public static ArrayView<uint> Logits(ArrayView<uint> posts, int experts) => posts.SubView(0, Copies * experts);
@@ -52,7 +52,7 @@ internal static class RouterPosts
     /// <summary>The announcement's, behind them.</summary>
     public static ArrayView<uint> Announced(ArrayView<uint> posts, int experts) => posts.SubView(2 * Copies * experts, Router.MaxTopK);
 
-    public static ArrayView<uint> Exchange(ArrayView<uint> posts, int experts) => posts.SubView((2 * Copies * experts) + Router.MaxTopK, 3072);
+    public static ArrayView<uint> Exchange(ArrayView<uint> posts, int experts) => posts.SubView((2 * Copies * experts) + Router.MaxTopK, 6144);
 
     public static void Run(RouterPostsArgs a)
     {

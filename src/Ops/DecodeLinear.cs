@@ -115,6 +115,11 @@ internal static class DecodeLinear
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));
         Shape.Require(stream, posts, 1, PostsLength(router.N), nameof(posts));
         long stamps = ExpertMlp.NextStamps(stream.Device);
+        if (ExpertMlp.Fused)
+        {
+            ExpertMlp.FusedRouter = Shape.Address(router.Codes.View);
+            return;
+        }
         var args = new RouterPostsArgs
         {
             X = x.Cast<ushort>(),

@@ -2,6 +2,7 @@ using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Kernels.Isa;
 using GpuKit.Ilgpu.Runtime;
 using ILGPU;
+using ILGPU.Runtime;
 
 namespace GpuKit.Ilgpu;
 
@@ -17,6 +18,8 @@ public static partial class ExpertMlp
     internal const int RoutedGateUpWarps = 4;
     internal static DeviceBuffer<ulong>? Stamps;
     internal static int Turn;
+    internal static long FusedRouter;
+    private static bool filled;
 
     internal static long NextStamps(GpuDevice device)
     {
@@ -86,7 +89,10 @@ public static partial class ExpertMlp
                 DownScalesPerExpert = down.ScaleTable.PerSlab,
                 DownScaleColumns = down.ScaleTable.Columns,
                 Posts = Shape.Address(posts.SubView((Turn & 1) * RouterPosts.Copies * experts)),
-                Exchange = Shape.Address(RouterPosts.Exchange(posts, experts)),
+                Exchange = Shape.Address(RouterPosts.Exchange(posts, experts).SubView((Turn & 1) * 3072)),
+                OtherExchange = Shape.Address(RouterPosts.Exchange(posts, experts).SubView((~Turn & 1) * 3072)),
+                OtherPosts = Shape.Address(posts.SubView((~Turn & 1) * RouterPosts.Copies * experts)),
+                Router = FusedRouter,
                 Residual = Shape.Address(residual),
                 Experts = Shape.Address(routing.Routing.Experts),
                 PairWeights = Shape.Address(routing.Routing.Weights),
@@ -96,6 +102,11 @@ public static partial class ExpertMlp
                 Normalize = routing.Normalize ? 1 : 0,
                 Stamps = Shape.Address(Stamps!.View.SubView((Turn & 1) * 40000, 40000)),
             };
+            if (!filled)
+            {
+                filled = true;
+                RouterPosts.Exchange(posts, experts).CopyFromCPU(stream.Accelerator, Enumerable.Repeat(uint.MaxValue, 6144).ToArray());
+            }
             stream.Device.Launch(Layer, stream, (128, 1, 1), ExpertLayer.Threads, ExpertLayer.SharedBytes, layer);
             return;
         }
