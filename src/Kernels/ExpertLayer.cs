@@ -45,19 +45,20 @@ internal static class ExpertLayer
     public const int Warps = 16, Threads = 32 * Warps, TopK = 8, Hidden = 2048;
     private const int SlotBytes = 2048, Slots = 7, WarpBytes = Slots * SlotBytes, Barriers = Warps * WarpBytes, WarpBarriers = 6, BarrierBytes = 8;
     private const int Table = Barriers + (Warps * WarpBarriers * BarrierBytes);
-    public const int SharedBytes = Table + 64 + (Warps * 4);
+    public const int SharedBytes = Table + 672;
+    private const float Limit = 2147483648f;
     private const int Patience = 200_000;
 
     public static void Run(ExpertLayerArgs a)
     {
-        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 0);
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 0);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         uint window = SharedWindow.Open(ref shared[0]);
         int warp = Group.IdxX >> 5, lane = Group.IdxX & 31;
         uint own = window + (uint)(warp * WarpBytes), barrier = window + (uint)(Barriers + (warp * WarpBarriers * BarrierBytes));
         ArrayView<int> experts = shared.SubView(Table, 32).Cast<int>();
-        ArrayView<float> weights = shared.SubView(Table + 32, 32).Cast<float>();
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 0);
+        ArrayView<float> weights = shared.SubView(Table + 32, 32).Cast<float>(), chosen = shared.SubView(Table + 640, 32).Cast<float>();
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 0);
         if (lane == 0)
         {
             for (int i = 0; i < WarpBarriers; i++)
@@ -72,9 +73,9 @@ internal static class ExpertLayer
         ArrayView<float> parts = shared.SubView(Table + 64, Warps * 4).Cast<float>();
         GridDependency.Release();
         U2 rw = Mem.LoadRelaxed2From(a.Router + (((long)Grid.IdxX * Hidden * 2) + (Group.IdxX * 8)));
-        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 4);
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 4);
         GridDependency.Wait();
-        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 5);
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 5);
         U2 rx = Mem.LoadRelaxed2From(a.X + (Group.IdxX * 8));
         LayerInputs x = LoadInputs(a.X + (256 * warp) + ((lane & 3) * 32));
         float old = warp == 0 ? Interop.IntAsFloat(Mem.LoadRelaxedFrom(a.Residual + (((Grid.IdxX * 16) + (lane & 15)) * 4))) : 0;
@@ -82,8 +83,7 @@ internal static class ExpertLayer
         if (lane == 0)
             parts[warp] = dot;
         Group.Barrier();
-        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 6);
-        RouterChoice choice = default;
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 6);
         if (warp == 0)
         {
             float logit = parts[lane & 15];
@@ -91,60 +91,63 @@ internal static class ExpertLayer
             logit += WarpOps.ShuffleXor(logit, 2);
             logit += WarpOps.ShuffleXor(logit, 4);
             logit += WarpOps.ShuffleXor(logit, 8);
+            logit = logit >= -Limit ? IntrinsicMath.Min(logit, Limit) : -Limit;
             if (lane < RouterPosts.Copies)
                 Mem.StoreRelaxedTo(a.Posts + (((lane * 128) + Grid.IdxX) * 4L), Interop.FloatAsInt(logit) | 1);
-            choice = RouterSums.Select(AwaitPosts(a), TopK);
-            if (lane < TopK)
-                experts[lane] = choice.ChosenExpert;
         }
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 1);
+        ArrayView<uint> logits = shared.SubView(Table + 128, 512).Cast<uint>();
+        if (warp < 4)
+            logits[Group.IdxX] = AwaitPost(a);
         Group.Barrier();
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
-        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 1);
-        float scale = LoadScale(a, experts, warp, lane);
+        Rank(logits, experts, chosen, warp, lane);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 1);
+        Group.Barrier();
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 1);
         if (lane == 0)
         {
             RequestGate(a, experts, own, barrier, warp, 0);
         }
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 3);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 4);
+        float scale = LoadScale(a, experts, warp, lane);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 3);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 4);
         if (warp == 1 && lane < 16)
             Mem.StoreRelaxedTo(a.OtherPosts + (((Grid.IdxX * 16) + lane) * 4L), 0);
         if (warp == 2 && lane < 24)
             Mem.StoreRelaxedTo(a.OtherExchange + (((Grid.IdxX * 24) + lane) * 4L), uint.MaxValue);
         if (warp == 0)
-            FinishRouting(a, choice, weights);
+            FinishRouting(a, logits, experts, chosen, weights);
 
         float g0 = Get(scale, 0), u0 = Get(scale, 1), g1 = Get(scale, 2), u1 = Get(scale, 3), g2 = Get(scale, 4), u2 = Get(scale, 5);
         x = Arrange(x);
         uint line = own + (uint)Line(lane);
         LayerSums gate0 = default, up0 = default, gate1 = default, up1 = default, gate2 = default, up2 = default;
         Mbarrier.Wait(barrier, 0);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5);
         if (lane == 0)
         {
             RequestGate(a, experts, own, barrier, warp, 1);
         }
         gate0 = Multiply(line, x, g0, gate0);
         up0 = Multiply(line + SlotBytes, x, u0, up0);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 6);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 6);
         Mbarrier.Wait(barrier + BarrierBytes, 0);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 7);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 7);
         if (lane == 0)
             RequestGate(a, experts, own, barrier, warp, 2);
         gate1 = Multiply(line + (2 * SlotBytes), x, g1, gate1);
         up1 = Multiply(line + (3 * SlotBytes), x, u1, up1);
         WarpOps.Barrier();
         Mbarrier.Wait(barrier + (2 * BarrierBytes), 0);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
+        gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
+        up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
         if (lane == 0)
         {
             RequestDown(a, experts, own + (6 * SlotBytes), barrier + (3 * BarrierBytes), warp);
             RequestDown(a, experts, own, barrier + (4 * BarrierBytes), warp + Warps);
             RequestDown(a, experts, own + SlotBytes, barrier + (5 * BarrierBytes), warp + (2 * Warps));
         }
-        gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
-        up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
         ArrayView<float> partials = shared.Cast<float>();
         int at = ((warp * WarpBytes) + (2 * SlotBytes)) >> 2;
         if ((lane & 3) == 0)
@@ -154,19 +157,19 @@ internal static class ExpertLayer
             Publish(partials, at + 32 + r, gate1, up1);
             Publish(partials, at + 64 + r, gate2, up2);
         }
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 9);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 9);
         Group.Barrier();
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 10);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 10);
         if (warp < 3)
             Activate(a, partials, warp, lane);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 11);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 11);
 
         float s0 = Get(scale, 6) * weights[warp / DownBlocks], s1 = Get(scale, 7) * weights[(warp + Warps) / DownBlocks], s2 = Get(scale, 8) * weights[(warp + (2 * Warps)) / DownBlocks];
         Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
         LayerWeights w0 = Decode(line + (6 * SlotBytes));
         Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
         LayerWeights w1 = Decode(line);
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
         long posted = a.Exchange + (warp * 256) + (lane * 8);
         U2 p0 = default, p1 = default, p2 = default;
         for (int i = 0; i < Patience; i++)
@@ -177,7 +180,7 @@ internal static class ExpertLayer
             if (WarpOps.Any(Missing(p0) | Missing(p1) | Missing(p2)) == 0)
                 break;
         }
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
         uint scratch = own + (3 * SlotBytes);
         ArrayView<uint> words = shared.Cast<uint>();
         int place = (((warp * WarpBytes) + (3 * SlotBytes)) >> 2) + (lane * 2);
@@ -200,19 +203,18 @@ internal static class ExpertLayer
             partials[r + Row(lane)] = down.Upper;
             partials[r + Row(lane) + 8] = down.Lower;
         }
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 14);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 14);
         Group.Barrier();
         if (warp == 0)
         {
-            float sum = 0;
-            for (int w = lane >> 4; w < Warps; w += 2)
-                sum += partials[(((w * WarpBytes) + (4 * SlotBytes)) >> 2) + (lane & 15)];
+            int from = ((4 * SlotBytes) >> 2) + (lane & 15) + ((lane >> 4) * 2 * WarpBytes);
+            float sum = Four(partials, from) + Four(partials, from + WarpBytes);
             sum += WarpOps.ShuffleXor(sum, 16);
             if (lane < 16)
                 Mem.StoreRelaxedTo(a.Residual + (((Grid.IdxX * 16) + lane) * 4L), Interop.FloatAsInt(old + sum));
         }
-        if (lane == 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 15);
-        if (Group.IdxX == 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 2);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 15);
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 2);
     }
 
     private static int Row(int lane) => ((lane & 4) == 0 ? 0 : 4) + (lane >> 3);
@@ -255,22 +257,41 @@ internal static class ExpertLayer
         return x;
     }
 
-    private static RouterChoice AwaitPosts(ExpertLayerArgs a)
+    private static uint AwaitPost(ExpertLayerArgs a)
     {
-        int lane = Group.IdxX & 31;
-        long posts = a.Posts + ((((long)(Grid.IdxX & (RouterPosts.Copies - 1)) * a.ExpertCount) + lane) * 4);
-        RouterChoice choice = default;
+        long post = a.Posts + ((((long)(Grid.IdxX & (RouterPosts.Copies - 1)) * 128) + Group.IdxX) * 4);
+        uint found = 0;
         for (int i = 0; i < Patience; i++)
         {
-            uint p0 = Mem.LoadRelaxedFrom(posts), p1 = Mem.LoadRelaxedFrom(posts + 128), p2 = Mem.LoadRelaxedFrom(posts + 256), p3 = Mem.LoadRelaxedFrom(posts + 384);
-            choice.Sum0 = Interop.IntAsFloat(p0);
-            choice.Sum1 = Interop.IntAsFloat(p1);
-            choice.Sum2 = Interop.IntAsFloat(p2);
-            choice.Sum3 = Interop.IntAsFloat(p3);
-            if (WarpOps.Any(p0 == 0 | p1 == 0 | p2 == 0 | p3 == 0 ? 1u : 0u) == 0)
+            found = Mem.LoadRelaxedFrom(post);
+            if (WarpOps.Any(found == 0 ? 1u : 0u) == 0)
                 break;
         }
-        return choice;
+        return found;
+    }
+
+    private static uint Key(uint bits) => bits ^ ((uint)((int)bits >> 31) | 0x80000000u);
+
+    // Each warp finds out of eight experts who stands before them.
+    private static void Rank(ArrayView<uint> logits, ArrayView<int> experts, ArrayView<float> chosen, int warp, int lane)
+    {
+        uint k0 = Key(logits[lane]), k1 = Key(logits[lane + 32]), k2 = Key(logits[lane + 64]), k3 = Key(logits[lane + 96]);
+        int block = warp >> 2;
+        for (int i = 0; i < 8; i++)
+        {
+            int expert = (warp * 8) + i, within = expert & 31;
+            uint bits = logits[expert], own = Key(bits), after = own + 1, beside = lane < within ? own : after;
+            int before = (k0 >= (block == 0 ? beside : own) ? 1 : 0)
+                + (k1 >= (block == 1 ? beside : block > 1 ? own : after) ? 1 : 0)
+                + (k2 >= (block == 2 ? beside : block > 2 ? own : after) ? 1 : 0)
+                + (k3 >= (block == 3 ? beside : after) ? 1 : 0);
+            int rank = WarpOps.SumInt(before);
+            if (rank < TopK & lane == 0)
+            {
+                experts[rank] = expert;
+                chosen[rank] = Interop.IntAsFloat(bits);
+            }
+        }
     }
 
     private static int GateRow(ExpertLayerArgs a, ArrayView<int> experts, int i)
@@ -307,23 +328,25 @@ internal static class ExpertLayer
         Tma.Load(a.Down, ExpertLayerArgs.DownMap, slot, 128 * block, (experts[pair] * Hidden) + (Grid.IdxX * 16), arrived);
     }
 
-    private static void FinishRouting(ExpertLayerArgs a, RouterChoice choice, ArrayView<float> weights)
+    private static void FinishRouting(ExpertLayerArgs a, ArrayView<uint> logits, ArrayView<int> experts, ArrayView<float> chosen, ArrayView<float> weights)
     {
         int lane = Group.IdxX & 31;
-        RouterArgs r = default;
-        r.Normalize = a.Normalize;
-        float weight = RouterSums.Weight(r, choice, TopK, 1f);
+        float own = XMath.Exp(chosen[lane & 7] - chosen[0]), mass = lane < TopK ? own : 0;
+        float l0 = Interop.IntAsFloat(logits[lane]), l1 = Interop.IntAsFloat(logits[lane + 32]), l2 = Interop.IntAsFloat(logits[lane + 64]), l3 = Interop.IntAsFloat(logits[lane + 96]);
+        if (a.Normalize == 0)
+            mass = XMath.Exp(l0 - chosen[0]) + XMath.Exp(l1 - chosen[0]) + XMath.Exp(l2 - chosen[0]) + XMath.Exp(l3 - chosen[0]);
+        float weight = own / WarpOps.Sum(mass);
         if (lane < TopK)
             weights[lane] = weight;
         if (Grid.IdxX != 0)
             return;
-        Mem.StoreRelaxedTo(a.Logits + (lane * 4L), Interop.FloatAsInt(choice.Sum0));
-        Mem.StoreRelaxedTo(a.Logits + ((lane + 32) * 4L), Interop.FloatAsInt(choice.Sum1));
-        Mem.StoreRelaxedTo(a.Logits + ((lane + 64) * 4L), Interop.FloatAsInt(choice.Sum2));
-        Mem.StoreRelaxedTo(a.Logits + ((lane + 96) * 4L), Interop.FloatAsInt(choice.Sum3));
+        Mem.StoreRelaxedTo(a.Logits + (lane * 4L), Interop.FloatAsInt(l0));
+        Mem.StoreRelaxedTo(a.Logits + ((lane + 32) * 4L), Interop.FloatAsInt(l1));
+        Mem.StoreRelaxedTo(a.Logits + ((lane + 64) * 4L), Interop.FloatAsInt(l2));
+        Mem.StoreRelaxedTo(a.Logits + ((lane + 96) * 4L), Interop.FloatAsInt(l3));
         if (lane < TopK)
         {
-            Mem.StoreRelaxedTo(a.Experts + (lane * 4L), (uint)choice.ChosenExpert);
+            Mem.StoreRelaxedTo(a.Experts + (lane * 4L), (uint)experts[lane]);
             Mem.StoreRelaxedTo(a.PairWeights + (lane * 4L), Interop.FloatAsInt(weight));
         }
     }
@@ -393,11 +416,13 @@ internal static class ExpertLayer
         partials[at + 24] = up.Lower;
     }
 
+    // Four warps' sums; a warp's bytes are four times as many words apart.
+    private static float Four(ArrayView<float> partials, int at) => (partials[at] + partials[at + (WarpBytes >> 2)]) + (partials[at + (WarpBytes >> 1)] + partials[at + (3 * (WarpBytes >> 2))]);
+
     private static void Activate(ExpertLayerArgs a, ArrayView<float> partials, int i, int lane)
     {
-        float sum = 0;
-        for (int w = 0; w < Warps; w++)
-            sum += partials[(((w * WarpBytes) + (2 * SlotBytes)) >> 2) + (32 * i) + lane];
+        int at = ((2 * SlotBytes) >> 2) + (32 * i) + lane;
+        float sum = (Four(partials, at) + Four(partials, at + WarpBytes)) + (Four(partials, at + (2 * WarpBytes)) + Four(partials, at + (3 * WarpBytes)));
         float up = WarpOps.ShuffleXor(sum, 16), value = sum / (1f + XMath.Exp(-sum)) * up;
         float other = WarpOps.ShuffleXor(value, 2);
         int tile = (Grid.IdxX * 3) + i;
