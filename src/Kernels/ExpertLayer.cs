@@ -44,7 +44,7 @@ internal static class ExpertLayer
     private const int DownBlocks = 6, TilesPerExpert = 48, Width = 768;
     public const int Warps = 16, Threads = 32 * Warps, TopK = 8, Hidden = 2048;
     private const int SlotBytes = 2048, Slots = 7, WarpBytes = Slots * SlotBytes, Barriers = Warps * WarpBytes, WarpBarriers = 6, BarrierBytes = 8;
-    private const int Table = Barriers + (Warps * WarpBarriers * BarrierBytes);
+    private const int Known = Barriers + (Warps * WarpBarriers * BarrierBytes), Table = Known + 16;
     public const int SharedBytes = Table + 672;
     private const float Limit = 2147483648f;
     private const int Patience = 200_000;
@@ -63,6 +63,11 @@ internal static class ExpertLayer
         {
             for (int i = 0; i < WarpBarriers; i++)
                 Mbarrier.Initialize(barrier + (uint)(i * BarrierBytes), 1);
+            if (warp == 0)
+            {
+                Mbarrier.Initialize(window + Known, 1);
+                Mbarrier.Initialize(window + Known + BarrierBytes, 1);
+            }
             Mbarrier.FenceInitialized();
         }
         if (Group.IdxX == 0)
@@ -96,27 +101,44 @@ internal static class ExpertLayer
                 Mem.StoreRelaxedTo(a.Posts + (((lane * 128) + Grid.IdxX) * 4L), Interop.FloatAsInt(logit) | 1);
         }
         ArrayView<uint> logits = shared.SubView(Table + 128, 512).Cast<uint>();
-        if (warp < 4)
-            logits[Group.IdxX] = AwaitPost(a);
-        Group.Barrier();
-        Rank(logits, experts, chosen, warp, lane);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 1);
-        Group.Barrier();
+        if (warp == 0)
+        {
+            RouterChoice choice = AwaitPosts(a);
+            if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 1);
+            logits[lane] = Interop.FloatAsInt(choice.Sum0);
+            logits[lane + 32] = Interop.FloatAsInt(choice.Sum1);
+            logits[lane + 64] = Interop.FloatAsInt(choice.Sum2);
+            logits[lane + 96] = Interop.FloatAsInt(choice.Sum3);
+            RouterRanks ranks = RouterSums.Rank(choice);
+            int mine = Grid.IdxX / (TilesPerExpert / 3);
+            for (int j = 0; j < TopK; j++)
+            {
+                RouterSums.Take(ref ranks, experts, chosen, j);
+                if (j == mine)
+                {
+                    WarpOps.Barrier();
+                    if (lane == 0)
+                        Mbarrier.Arrive(window + Known);
+                }
+            }
+            WarpOps.Barrier();
+            if (lane == 0)
+                Mbarrier.Arrive(window + Known + BarrierBytes);
+        }
+        Mbarrier.Wait(window + Known, 0);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
         if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 1);
         if (lane == 0)
         {
             RequestGate(a, experts, own, barrier, warp, 0);
         }
-        float scale = LoadScale(a, experts, warp, lane);
+        float scale = LoadGateScale(a, experts, warp, lane);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 3);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 4);
         if (warp == 1 && lane < 16)
             Mem.StoreRelaxedTo(a.OtherPosts + (((Grid.IdxX * 16) + lane) * 4L), 0);
         if (warp == 2 && lane < 24)
             Mem.StoreRelaxedTo(a.OtherExchange + (((Grid.IdxX * 24) + lane) * 4L), uint.MaxValue);
-        if (warp == 0)
-            FinishRouting(a, logits, experts, chosen, weights);
 
         float g0 = Get(scale, 0), u0 = Get(scale, 1), g1 = Get(scale, 2), u1 = Get(scale, 3), g2 = Get(scale, 4), u2 = Get(scale, 5);
         x = Arrange(x);
@@ -124,6 +146,8 @@ internal static class ExpertLayer
         LayerSums gate0 = default, up0 = default, gate1 = default, up1 = default, gate2 = default, up2 = default;
         Mbarrier.Wait(barrier, 0);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5);
+        Mbarrier.Wait(window + Known + BarrierBytes, 0);
+        float downScale = LoadDownScale(a, experts, warp, lane);
         if (lane == 0)
         {
             RequestGate(a, experts, own, barrier, warp, 1);
@@ -135,6 +159,8 @@ internal static class ExpertLayer
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 7);
         if (lane == 0)
             RequestGate(a, experts, own, barrier, warp, 2);
+        if (warp == 0)
+            FinishRouting(a, logits, experts, chosen, weights);
         gate1 = Multiply(line + (2 * SlotBytes), x, g1, gate1);
         up1 = Multiply(line + (3 * SlotBytes), x, u1, up1);
         WarpOps.Barrier();
@@ -164,11 +190,13 @@ internal static class ExpertLayer
             Activate(a, partials, warp, lane);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 11);
 
-        float s0 = Get(scale, 6) * weights[warp / DownBlocks], s1 = Get(scale, 7) * weights[(warp + Warps) / DownBlocks], s2 = Get(scale, 8) * weights[(warp + (2 * Warps)) / DownBlocks];
+        float s0 = Get(downScale, 0) * weights[warp / DownBlocks], s1 = Get(downScale, 1) * weights[(warp + Warps) / DownBlocks], s2 = Get(downScale, 2) * weights[(warp + (2 * Warps)) / DownBlocks];
         Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
         LayerWeights w0 = Decode(line + (6 * SlotBytes));
         Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
         LayerWeights w1 = Decode(line);
+        Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
+        LayerWeights w2 = Decode(line + SlotBytes);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
         long posted = a.Exchange + (warp * 256) + (lane * 8);
         U2 p0 = default, p1 = default, p2 = default;
@@ -195,8 +223,7 @@ internal static class ExpertLayer
         LayerSums down = default;
         down = Finish(Multiply(w0, LoadShared(scratch)), s0, down);
         down = Finish(Multiply(w1, LoadShared(scratch + 256)), s1, down);
-        Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
-        down = Finish(Multiply(Decode(line + SlotBytes), LoadShared(scratch + 512)), s2, down);
+        down = Finish(Multiply(w2, LoadShared(scratch + 512)), s2, down);
         if ((lane & 3) == 0)
         {
             int r = ((warp * WarpBytes) + (4 * SlotBytes)) >> 2;
@@ -257,41 +284,22 @@ internal static class ExpertLayer
         return x;
     }
 
-    private static uint AwaitPost(ExpertLayerArgs a)
+    private static RouterChoice AwaitPosts(ExpertLayerArgs a)
     {
-        long post = a.Posts + ((((long)(Grid.IdxX & (RouterPosts.Copies - 1)) * 128) + Group.IdxX) * 4);
-        uint found = 0;
+        int lane = Group.IdxX & 31;
+        long posts = a.Posts + ((((long)(Grid.IdxX & (RouterPosts.Copies - 1)) * 128) + lane) * 4);
+        RouterChoice choice = default;
         for (int i = 0; i < Patience; i++)
         {
-            found = Mem.LoadRelaxedFrom(post);
-            if (WarpOps.Any(found == 0 ? 1u : 0u) == 0)
+            uint p0 = Mem.LoadRelaxedFrom(posts), p1 = Mem.LoadRelaxedFrom(posts + 128), p2 = Mem.LoadRelaxedFrom(posts + 256), p3 = Mem.LoadRelaxedFrom(posts + 384);
+            choice.Sum0 = Interop.IntAsFloat(p0);
+            choice.Sum1 = Interop.IntAsFloat(p1);
+            choice.Sum2 = Interop.IntAsFloat(p2);
+            choice.Sum3 = Interop.IntAsFloat(p3);
+            if (WarpOps.Any(p0 == 0 | p1 == 0 | p2 == 0 | p3 == 0 ? 1u : 0u) == 0)
                 break;
         }
-        return found;
-    }
-
-    private static uint Key(uint bits) => bits ^ ((uint)((int)bits >> 31) | 0x80000000u);
-
-    // Each warp finds out of eight experts who stands before them.
-    private static void Rank(ArrayView<uint> logits, ArrayView<int> experts, ArrayView<float> chosen, int warp, int lane)
-    {
-        uint k0 = Key(logits[lane]), k1 = Key(logits[lane + 32]), k2 = Key(logits[lane + 64]), k3 = Key(logits[lane + 96]);
-        int block = warp >> 2;
-        for (int i = 0; i < 8; i++)
-        {
-            int expert = (warp * 8) + i, within = expert & 31;
-            uint bits = logits[expert], own = Key(bits), after = own + 1, beside = lane < within ? own : after;
-            int before = (k0 >= (block == 0 ? beside : own) ? 1 : 0)
-                + (k1 >= (block == 1 ? beside : block > 1 ? own : after) ? 1 : 0)
-                + (k2 >= (block == 2 ? beside : block > 2 ? own : after) ? 1 : 0)
-                + (k3 >= (block == 3 ? beside : after) ? 1 : 0);
-            int rank = WarpOps.SumInt(before);
-            if (rank < TopK & lane == 0)
-            {
-                experts[rank] = expert;
-                chosen[rank] = Interop.IntAsFloat(bits);
-            }
-        }
+        return choice;
     }
 
     private static int GateRow(ExpertLayerArgs a, ArrayView<int> experts, int i)
@@ -302,14 +310,18 @@ internal static class ExpertLayer
 
     private static float Get(float scale, int lane) => Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(scale), lane));
 
-    // Lanes 0 to 5: gate and up of three tiles; 6 to 8: down's items.
-    private static float LoadScale(ExpertLayerArgs a, ArrayView<int> experts, int warp, int lane)
+    // Lanes 0 to 5: gate and up of three tiles.
+    private static float LoadGateScale(ExpertLayerArgs a, ArrayView<int> experts, int warp, int lane)
     {
-        int item = warp + (Warps * IntrinsicMath.Clamp(lane - 6, 0, 2)), pair = item / DownBlocks, block = item - (pair * DownBlocks);
         int row = GateRow(a, experts, IntrinsicMath.Min(lane >> 1, 2)) + ((lane & 1) * Width);
-        long gate = a.GateUpScales + ((((long)(row >> 7) * 16) + warp) * 4);
-        long down = a.DownScales + ((((long)experts[pair] * a.DownScalesPerExpert) + ((Grid.IdxX >> 3) * DownBlocks) + block) * 4);
-        return Mem.LoadReadOnlyFloat(lane < 6 ? gate : down);
+        return Mem.LoadReadOnlyFloat(a.GateUpScales + ((((long)(row >> 7) * 16) + warp) * 4));
+    }
+
+    // Lanes 0 to 2: down's three items.
+    private static float LoadDownScale(ExpertLayerArgs a, ArrayView<int> experts, int warp, int lane)
+    {
+        int item = warp + (Warps * IntrinsicMath.Min(lane, 2)), pair = item / DownBlocks, block = item - (pair * DownBlocks);
+        return Mem.LoadReadOnlyFloat(a.DownScales + ((((long)experts[pair] * a.DownScalesPerExpert) + ((Grid.IdxX >> 3) * DownBlocks) + block) * 4));
     }
 
     private static void RequestGate(ExpertLayerArgs a, ArrayView<int> experts, uint own, uint barrier, int warp, int i)

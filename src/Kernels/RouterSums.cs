@@ -77,16 +77,7 @@ internal static class RouterSums
     public static RouterChoice Select(RouterChoice choice, int rounds)
     {
         int lane = Group.IdxX & 31;
-        RouterRanks ranks = default;
-        (ranks.Key0, ranks.Key1, ranks.Key2, ranks.Key3) = (Key(choice.Sum0), Key(choice.Sum1), Key(choice.Sum2), Key(choice.Sum3));
-        uint p0 = 0, p1 = 1, p2 = 2, p3 = 3;
-        // A network for four; places decide between equal keys.
-        Sort(ref ranks.Key0, ref p0, ref ranks.Key1, ref p1);
-        Sort(ref ranks.Key2, ref p2, ref ranks.Key3, ref p3);
-        Sort(ref ranks.Key0, ref p0, ref ranks.Key2, ref p2);
-        Sort(ref ranks.Key1, ref p1, ref ranks.Key3, ref p3);
-        Sort(ref ranks.Key1, ref p1, ref ranks.Key2, ref p2);
-        ranks.Places = p0 | (p1 << 2) | (p2 << 4) | (p3 << 6);
+        RouterRanks ranks = Rank(choice);
         for (int j = 0; j < rounds; j++)
         {
             uint largest = WarpOps.MaxUInt(ranks.Key0);
@@ -107,6 +98,45 @@ internal static class RouterSums
             choice.LastExpert = expert;
         }
         return choice;
+    }
+
+    /// <summary>The lane's four in order.</summary>
+    public static RouterRanks Rank(RouterChoice choice)
+    {
+        RouterRanks ranks = default;
+        (ranks.Key0, ranks.Key1, ranks.Key2, ranks.Key3) = (Key(choice.Sum0), Key(choice.Sum1), Key(choice.Sum2), Key(choice.Sum3));
+        uint p0 = 0, p1 = 1, p2 = 2, p3 = 3;
+        // A network for four; places decide between equal keys.
+        Sort(ref ranks.Key0, ref p0, ref ranks.Key1, ref p1);
+        Sort(ref ranks.Key2, ref p2, ref ranks.Key3, ref p3);
+        Sort(ref ranks.Key0, ref p0, ref ranks.Key2, ref p2);
+        Sort(ref ranks.Key1, ref p1, ref ranks.Key3, ref p3);
+        Sort(ref ranks.Key1, ref p1, ref ranks.Key2, ref p2);
+        ranks.Places = p0 | (p1 << 2) | (p2 << 4) | (p3 << 6);
+        return ranks;
+    }
+
+    /// <summary>The lane that has the next one writes it down: the largest first, of equal ones the lowest index.</summary>
+    public static void Take(ref RouterRanks ranks, ArrayView<int> experts, ArrayView<float> sums, int rank)
+    {
+        int lane = Group.IdxX & 31;
+        uint largest = WarpOps.MaxUInt(ranks.Key0), holders = WarpOps.Ballot(ranks.Key0 == largest ? 1u : 0u);
+        bool own = ranks.Key0 == largest;
+        if ((holders & (holders - 1)) != 0)
+        {
+            uint place = (uint)(MostExperts - lane) - (32 * (ranks.Places & 3));
+            own &= place == WarpOps.MaxUInt(own ? place : 0);
+        }
+        if (own)
+        {
+            experts[rank] = lane + (int)(32 * (ranks.Places & 3));
+            sums[rank] = Value(largest);
+        }
+        ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
+        ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
+        ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
+        ranks.Key3 = own ? 0 : ranks.Key3;
+        ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
     }
 
     // The larger first; of equal keys the one with the lower place.

@@ -34,7 +34,7 @@ public static partial class ExpertMlp
 
 
     internal static readonly bool Fused = Environment.GetEnvironmentVariable("GPUKIT_FUSED") == "1";
-    internal static readonly KernelDefinition<ExpertLayerArgs> Layer = new(ExpertLayer.Run, new KernelTraits(576, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100));
+    internal static readonly KernelDefinition<ExpertLayerArgs> Layer = new(ExpertLayer.Run, new KernelTraits(512, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100));
 
     /// <summary>Whether <see cref="ApplyRouted"/> runs: at most 128 experts, and a token's inputs must fit shared memory.</summary>
     internal static bool ExistsRouted(GpuDevice device, in ExpertStack matrices, int topK) =>

@@ -169,6 +169,18 @@ internal static unsafe class WarpOps
         return 0;
     }
 
+    /// <summary>A bit for each lane whose number is not 0.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .pred own; setp.ne.u32 own, %0, 0; vote.sync.ballot.b32 %d, own, 0xffffffff; }")]
+    public static unsafe uint Ballot(uint x)
+    {
+        uint* all = WarpEmulation.Gather("vote.sync.ballot", x);
+        int size = Warp.WarpSize;
+        uint bits = 0;
+        for (int i = 0; i < size; i++)
+            bits |= all[i] != 0 ? 1u << i : 0;
+        return bits;
+    }
+
     /// <summary>Waits for all lanes and makes their memory accesses before it visible after it, within the warp.</summary>
     [IntrinsicImplementation, Ptx("bar.warp.sync 0xffffffff;")]
     public static void Barrier()
