@@ -77,6 +77,11 @@ internal static class MoeBench
                     return $"{k.Item2}:{d[0]}/{d[64]}/{d[127]}";
                 })));
             ulong[] t = two[late..];
+            Console.Error.WriteLine("sms: " + string.Join(" ", Enumerable.Range(0, 128).OrderBy(c => two[late + 32768 + (c * 8) + 3]).Select(c =>
+            {
+                ulong At(int w, int k) => (t[(((c * 16) + w) * 16) + k] - t[(((c * 16) + 1) * 16) + 2]) / 100;
+                return $"{two[late + 32768 + (c * 8) + 3]}/{c}:{Enumerable.Range(0, 16).Max(w => At(w, 5))},{Enumerable.Range(0, 16).Max(w => At(w, 8))},{Enumerable.Range(0, 16).Max(w => At(w, 12))},{At(1, 15)}";
+            })));
             foreach (int w in new[] { 0, 1, 5, 15 })
                 Console.Error.WriteLine($"warp {w}: " + string.Join(" ", Enumerable.Range(1, 15).Select(k =>
                 {

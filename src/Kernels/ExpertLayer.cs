@@ -79,6 +79,7 @@ internal static class ExpertLayer
         GridDependency.Release();
         U2 rw = Mem.LoadRelaxed2From(a.Router + (((long)Grid.IdxX * Hidden * 2) + (Group.IdxX * 8)));
         if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 4);
+        if (Group.IdxX == 0 & a.Stamps != 0) Clock.Sm(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 3);
         GridDependency.Wait();
         if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 5);
         U2 rx = Mem.LoadRelaxed2From(a.X + (Group.IdxX * 8));
@@ -111,19 +112,24 @@ internal static class ExpertLayer
             logits[lane + 96] = Interop.FloatAsInt(choice.Sum3);
             RouterRanks ranks = RouterSums.Rank(choice);
             int mine = Grid.IdxX / (TilesPerExpert / 3);
-            for (int j = 0; j < TopK; j++)
-            {
-                RouterSums.Take(ref ranks, experts, chosen, j);
-                if (j == mine)
-                {
-                    WarpOps.Barrier();
-                    if (lane == 0)
-                        Mbarrier.Arrive(window + Known);
-                }
-            }
+            uint ties = 0, told = 0;
+            Round(ref ranks, ref ties, ref told, experts, chosen, 0, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 1, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 2, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 3, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 4, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 5, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 6, mine, window);
+            Round(ref ranks, ref ties, ref told, experts, chosen, 7, mine, window);
+            if (ties != 0)
+                Slowly(choice, experts, chosen);
             WarpOps.Barrier();
             if (lane == 0)
+            {
                 Mbarrier.Arrive(window + Known + BarrierBytes);
+                if (told == 0)
+                    Mbarrier.Arrive(window + Known);
+            }
         }
         Mbarrier.Wait(window + Known, 0);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
@@ -166,14 +172,15 @@ internal static class ExpertLayer
         WarpOps.Barrier();
         Mbarrier.Wait(barrier + (2 * BarrierBytes), 0);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
-        gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
-        up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
         if (lane == 0)
         {
             RequestDown(a, experts, own + (6 * SlotBytes), barrier + (3 * BarrierBytes), warp);
             RequestDown(a, experts, own, barrier + (4 * BarrierBytes), warp + Warps);
-            RequestDown(a, experts, own + SlotBytes, barrier + (5 * BarrierBytes), warp + (2 * Warps));
         }
+        gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
+        up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
+        if (lane == 0)
+            RequestDown(a, experts, own + SlotBytes, barrier + (5 * BarrierBytes), warp + (2 * Warps));
         ArrayView<float> partials = shared.Cast<float>();
         int at = ((warp * WarpBytes) + (2 * SlotBytes)) >> 2;
         if ((lane & 3) == 0)
@@ -282,6 +289,42 @@ internal static class ExpertLayer
         x.X2 = StreamedFp8.Arrange(x.X2);
         x.X3 = StreamedFp8.Arrange(x.X3);
         return x;
+    }
+
+    // The warp's next; who has it writes it down. With ties nobody is told yet.
+    private static void Round(ref RouterRanks ranks, ref uint ties, ref uint told, ArrayView<int> experts, ArrayView<float> chosen, int rank, int mine, uint window)
+    {
+        int lane = Group.IdxX & 31;
+        uint largest = WarpOps.MaxUInt(ranks.Key0);
+        bool own = ranks.Key0 == largest;
+        uint holders = WarpOps.Ballot(own ? 1u : 0u);
+        ties |= holders & (holders - 1);
+        int expert = (int)WarpOps.Shuffle((uint)lane + (32 * (ranks.Places & 3)), IntrinsicMath.BitOperations.TrailingZeroCount(holders));
+        ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
+        ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
+        ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
+        ranks.Key3 = own ? 0 : ranks.Key3;
+        ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
+        bool tells = rank == mine & ties == 0;
+        told |= tells ? 1u : 0u;
+        if (lane == 0)
+        {
+            experts[rank] = expert;
+            chosen[rank] = RouterSums.Value(largest);
+            if (tells)
+                Mbarrier.Arrive(window + Known);
+        }
+    }
+
+    private static void Slowly(RouterChoice choice, ArrayView<int> experts, ArrayView<float> chosen)
+    {
+        choice = RouterSums.Select(choice, TopK);
+        int lane = Group.IdxX & 31;
+        if (lane < TopK)
+        {
+            experts[lane] = choice.ChosenExpert;
+            chosen[lane] = choice.Chosen;
+        }
     }
 
     private static RouterChoice AwaitPosts(ExpertLayerArgs a)

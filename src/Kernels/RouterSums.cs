@@ -157,7 +157,7 @@ internal static class RouterSums
         return bits ^ ((uint)((int)bits >> 31) | 0x80000000u);
     }
 
-    private static float Value(uint key) => Interop.IntAsFloat(key ^ ((uint)((int)~key >> 31) | 0x80000000u));
+    public static float Value(uint key) => Interop.IntAsFloat(key ^ ((uint)((int)~key >> 31) | 0x80000000u));
 
     /// <summary>The weight of the lane's chosen expert: its softmax over all experts, or over the chosen ones. All lanes take part.</summary>
     public static float Weight(RouterArgs a, RouterChoice choice, int k, float factor)
