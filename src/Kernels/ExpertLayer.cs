@@ -113,14 +113,8 @@ internal static class ExpertLayer
             RouterRanks ranks = RouterSums.Rank(choice);
             int mine = Grid.IdxX / (TilesPerExpert / 3);
             uint ties = 0, told = 0;
-            Round(ref ranks, ref ties, ref told, experts, chosen, 0, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 1, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 2, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 3, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 4, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 5, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 6, mine, window);
-            Round(ref ranks, ref ties, ref told, experts, chosen, 7, mine, window);
+            for (int j = 0; j < TopK; j++)
+                Round(ref ranks, ref ties, ref told, experts, chosen, j, mine, window);
             if (ties != 0)
                 Slowly(choice, experts, chosen);
             WarpOps.Barrier();
@@ -146,50 +140,45 @@ internal static class ExpertLayer
         if (warp == 2 && lane < 24)
             Mem.StoreRelaxedTo(a.OtherExchange + (((Grid.IdxX * 24) + lane) * 4L), uint.MaxValue);
 
-        float g0 = Get(scale, 0), u0 = Get(scale, 1), g1 = Get(scale, 2), u1 = Get(scale, 3), g2 = Get(scale, 4), u2 = Get(scale, 5);
         x = Arrange(x);
         uint line = own + (uint)Line(lane);
-        LayerSums gate0 = default, up0 = default, gate1 = default, up1 = default, gate2 = default, up2 = default;
-        Mbarrier.Wait(barrier, 0);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5);
-        Mbarrier.Wait(window + Known + BarrierBytes, 0);
-        float downScale = LoadDownScale(a, experts, warp, lane);
-        if (lane == 0)
-        {
-            RequestGate(a, experts, own, barrier, warp, 1);
-        }
-        gate0 = Multiply(line, x, g0, gate0);
-        up0 = Multiply(line + SlotBytes, x, u0, up0);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 6);
-        Mbarrier.Wait(barrier + BarrierBytes, 0);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 7);
-        if (lane == 0)
-            RequestGate(a, experts, own, barrier, warp, 2);
-        if (warp == 0)
-            FinishRouting(a, logits, experts, chosen, weights);
-        gate1 = Multiply(line + (2 * SlotBytes), x, g1, gate1);
-        up1 = Multiply(line + (3 * SlotBytes), x, u1, up1);
-        WarpOps.Barrier();
-        Mbarrier.Wait(barrier + (2 * BarrierBytes), 0);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 8);
-        if (lane == 0)
-        {
-            RequestDown(a, experts, own + (6 * SlotBytes), barrier + (3 * BarrierBytes), warp);
-            RequestDown(a, experts, own, barrier + (4 * BarrierBytes), warp + Warps);
-        }
-        gate2 = Multiply(line + (4 * SlotBytes), x, g2, gate2);
-        up2 = Multiply(line + (5 * SlotBytes), x, u2, up2);
-        if (lane == 0)
-            RequestDown(a, experts, own + SlotBytes, barrier + (5 * BarrierBytes), warp + (2 * Warps));
         ArrayView<float> partials = shared.Cast<float>();
-        int at = ((warp * WarpBytes) + (2 * SlotBytes)) >> 2;
-        if ((lane & 3) == 0)
+        float downScale = 0;
+        for (int i = 0; i < 3; i++)
         {
-            int r = Row(lane);
-            Publish(partials, at + r, gate0, up0);
-            Publish(partials, at + 32 + r, gate1, up1);
-            Publish(partials, at + 64 + r, gate2, up2);
+            Mbarrier.Wait(barrier + (uint)(i * BarrierBytes), 0);
+            if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 5 + i);
+            if (i == 0)
+            {
+                Mbarrier.Wait(window + Known + BarrierBytes, 0);
+                downScale = LoadDownScale(a, experts, warp, lane);
+            }
+            if (lane == 0)
+            {
+                if (i < 2)
+                    RequestGate(a, experts, own, barrier, warp, i + 1);
+                else
+                {
+                    RequestDown(a, experts, own, barrier + (3 * BarrierBytes), warp);
+                    RequestDown(a, experts, own + SlotBytes, barrier + (4 * BarrierBytes), warp + Warps);
+                }
+            }
+            if (i == 1 & warp == 0)
+                FinishRouting(a, logits, experts, chosen, weights);
+            for (int m = 0; m < 2; m++)
+            {
+                LayerSums sums = Multiply(line + (uint)(((2 * i) + m) * SlotBytes), x, Get(scale, (2 * i) + m), default);
+                if ((lane & 3) == 0)
+                {
+                    int at = (((warp * WarpBytes) + (6 * SlotBytes)) >> 2) + (32 * i) + (16 * m) + Row(lane);
+                    partials[at] = sums.Upper;
+                    partials[at + 8] = sums.Lower;
+                }
+            }
+            WarpOps.Barrier();
         }
+        if (lane == 0)
+            RequestDown(a, experts, own + (2 * SlotBytes), barrier + (5 * BarrierBytes), warp + (2 * Warps));
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 9);
         Group.Barrier();
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 10);
@@ -197,40 +186,21 @@ internal static class ExpertLayer
             Activate(a, partials, warp, lane);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 11);
 
-        float s0 = Get(downScale, 0) * weights[warp / DownBlocks], s1 = Get(downScale, 1) * weights[(warp + Warps) / DownBlocks], s2 = Get(downScale, 2) * weights[(warp + (2 * Warps)) / DownBlocks];
-        Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
-        LayerWeights w0 = Decode(line + (6 * SlotBytes));
-        Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
-        LayerWeights w1 = Decode(line);
-        Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
-        LayerWeights w2 = Decode(line + SlotBytes);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
-        long posted = a.Exchange + (warp * 256) + (lane * 8);
-        U2 p0 = default, p1 = default, p2 = default;
-        for (int i = 0; i < Patience; i++)
-        {
-            p0 = Mem.LoadRelaxed2From(posted);
-            p1 = Mem.LoadRelaxed2From(posted + (Warps * 256));
-            p2 = Mem.LoadRelaxed2From(posted + (2 * Warps * 256));
-            if (WarpOps.Any(Missing(p0) | Missing(p1) | Missing(p2)) == 0)
-                break;
-        }
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
-        uint scratch = own + (3 * SlotBytes);
+        uint scratch = own + (5 * SlotBytes) + (uint)((lane & 3) * 32);
         ArrayView<uint> words = shared.Cast<uint>();
-        int place = (((warp * WarpBytes) + (3 * SlotBytes)) >> 2) + (lane * 2);
-        words[place] = p0.X;
-        words[place + 1] = p0.Y;
-        words[place + 64] = p1.X;
-        words[place + 65] = p1.Y;
-        words[place + 128] = p2.X;
-        words[place + 129] = p2.Y;
-        WarpOps.Barrier();
-        scratch += (uint)((lane & 3) * 32);
+        int place = (((warp * WarpBytes) + (5 * SlotBytes)) >> 2) + (lane * 2);
         LayerSums down = default;
-        down = Finish(Multiply(w0, LoadShared(scratch)), s0, down);
-        down = Finish(Multiply(w1, LoadShared(scratch + 256)), s1, down);
-        down = Finish(Multiply(w2, LoadShared(scratch + 512)), s2, down);
+        for (int j = 0; j < 3; j++)
+        {
+            U2 posted = AwaitPosted(a.Exchange + ((warp + (j * Warps)) * 256) + (lane * 8));
+            words[place + (j * 64)] = posted.X;
+            words[place + (j * 64) + 1] = posted.Y;
+            WarpOps.Barrier();
+            if (j == 0 & lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
+            Mbarrier.Wait(barrier + (uint)((3 + j) * BarrierBytes), 0);
+            if (j == 0 & lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
+            down = Multiply(line + (uint)(j * SlotBytes), LoadShared(scratch + (uint)(j * 256)), Get(downScale, j) * weights[(warp + (j * Warps)) / DownBlocks], down);
+        }
         if ((lane & 3) == 0)
         {
             int r = ((warp * WarpBytes) + (4 * SlotBytes)) >> 2;
@@ -249,6 +219,18 @@ internal static class ExpertLayer
         }
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 15);
         if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 2);
+    }
+
+    private static U2 AwaitPosted(long address)
+    {
+        U2 posted = default;
+        for (int i = 0; i < Patience; i++)
+        {
+            posted = Mem.LoadRelaxed2From(address);
+            if (WarpOps.Any(Missing(posted)) == 0)
+                break;
+        }
+        return posted;
     }
 
     private static int Row(int lane) => ((lane & 4) == 0 ? 0 : 4) + (lane >> 3);
@@ -425,37 +407,6 @@ internal static class ExpertLayer
         return sums;
     }
 
-    private static LayerWeights Decode(uint line)
-    {
-        U4 upper0 = SharedWindow.Load(line), lower0 = SharedWindow.Load(line + 1024), upper1 = SharedWindow.Load(line ^ 64), lower1 = SharedWindow.Load((line ^ 64) + 1024);
-        LayerWeights w;
-        w.U0 = StreamedFp8.Decode(upper0, 0, 0);
-        w.L0 = StreamedFp8.Decode(lower0, 0, 0);
-        w.U1 = StreamedFp8.Decode(upper0, 1, 0);
-        w.L1 = StreamedFp8.Decode(lower0, 1, 0);
-        w.U2 = StreamedFp8.Decode(upper1, 0, 0);
-        w.L2 = StreamedFp8.Decode(lower1, 0, 0);
-        w.U3 = StreamedFp8.Decode(upper1, 1, 0);
-        w.L3 = StreamedFp8.Decode(lower1, 1, 0);
-        return w;
-    }
-
-    private static F4 Multiply(LayerWeights w, LayerInputs x)
-    {
-        F4 first = Products(w.U0, w.L0, x.X0, default), second = Products(w.U2, w.L2, x.X2, default);
-        first = Products(w.U1, w.L1, x.X1, first);
-        second = Products(w.U3, w.L3, x.X3, second);
-        first.X += second.X;
-        first.Z += second.Z;
-        return first;
-    }
-
-    private static F4 Products(U4 upper, U4 lower, U4 inputs, F4 part)
-    {
-        part = SkinnyProducts.Multiply<StreamedFp8>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
-        return SkinnyProducts.Multiply<StreamedFp8>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
-    }
-
     private static F4 Step(U4 row0, U4 row1, int step, U4 inputs, F4 part)
     {
         U4 upper = StreamedFp8.Decode(row0, step, 0), lower = StreamedFp8.Decode(row1, step, 0);
@@ -463,20 +414,12 @@ internal static class ExpertLayer
         return SkinnyProducts.Multiply<StreamedFp8>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
     }
 
-    private static void Publish(ArrayView<float> partials, int at, LayerSums gate, LayerSums up)
-    {
-        partials[at] = gate.Upper;
-        partials[at + 8] = gate.Lower;
-        partials[at + 16] = up.Upper;
-        partials[at + 24] = up.Lower;
-    }
-
     // Four warps' sums; a warp's bytes are four times as many words apart.
     private static float Four(ArrayView<float> partials, int at) => (partials[at] + partials[at + (WarpBytes >> 2)]) + (partials[at + (WarpBytes >> 1)] + partials[at + (3 * (WarpBytes >> 2))]);
 
     private static void Activate(ExpertLayerArgs a, ArrayView<float> partials, int i, int lane)
     {
-        int at = ((2 * SlotBytes) >> 2) + (32 * i) + lane;
+        int at = ((6 * SlotBytes) >> 2) + (32 * i) + lane;
         float sum = (Four(partials, at) + Four(partials, at + WarpBytes)) + (Four(partials, at + (2 * WarpBytes)) + Four(partials, at + (3 * WarpBytes)));
         float up = WarpOps.ShuffleXor(sum, 16), value = sum / (1f + XMath.Exp(-sum)) * up;
         float other = WarpOps.ShuffleXor(value, 2);
@@ -484,9 +427,4 @@ internal static class ExpertLayer
         if (lane < 16 && (lane & 2) == 0)
             Mem.StoreRelaxedTo(a.Exchange + (tile * 32L) + ((((lane >> 2) * 2) + (lane & 1)) * 4L), StreamedFp8.Scale(Bf16.Pack(value, other)));
     }
-}
-
-internal struct LayerWeights
-{
-    public U4 U0, L0, U1, L1, U2, L2, U3, L3;
 }
