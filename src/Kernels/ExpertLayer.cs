@@ -112,18 +112,19 @@ internal static class ExpertLayer
             logits[lane + 96] = Interop.FloatAsInt(choice.Sum3);
             RouterRanks ranks = RouterSums.Rank(choice);
             int mine = Grid.IdxX / (TilesPerExpert / 3);
-            uint ties = 0, told = 0;
             for (int j = 0; j < TopK; j++)
-                Round(ref ranks, ref ties, ref told, experts, chosen, j, mine, window);
-            if (ties != 0)
-                Slowly(choice, experts, chosen);
+            {
+                RouterSums.Take(ref ranks, experts, chosen, j);
+                if (j == mine)
+                {
+                    WarpOps.Barrier();
+                    if (lane == 0)
+                        Mbarrier.Arrive(window + Known);
+                }
+            }
             WarpOps.Barrier();
             if (lane == 0)
-            {
                 Mbarrier.Arrive(window + Known + BarrierBytes);
-                if (told == 0)
-                    Mbarrier.Arrive(window + Known);
-            }
         }
         Mbarrier.Wait(window + Known, 0);
         if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 2);
@@ -189,18 +190,24 @@ internal static class ExpertLayer
         uint scratch = own + (5 * SlotBytes) + (uint)((lane & 3) * 32);
         ArrayView<uint> words = shared.Cast<uint>();
         int place = (((warp * WarpBytes) + (5 * SlotBytes)) >> 2) + (lane * 2);
-        LayerSums down = default;
+        Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
+        LayerWeights w0 = Decode(line);
+        Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
+        LayerWeights w1 = Decode(line + SlotBytes);
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
         for (int j = 0; j < 3; j++)
         {
             U2 posted = AwaitPosted(a.Exchange + ((warp + (j * Warps)) * 256) + (lane * 8));
             words[place + (j * 64)] = posted.X;
             words[place + (j * 64) + 1] = posted.Y;
-            WarpOps.Barrier();
-            if (j == 0 & lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
-            Mbarrier.Wait(barrier + (uint)((3 + j) * BarrierBytes), 0);
-            if (j == 0 & lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
-            down = Multiply(line + (uint)(j * SlotBytes), LoadShared(scratch + (uint)(j * 256)), Get(downScale, j) * weights[(warp + (j * Warps)) / DownBlocks], down);
         }
+        WarpOps.Barrier();
+        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
+        LayerSums down = default;
+        down = Finish(Multiply(w0, LoadShared(scratch)), Get(downScale, 0) * weights[warp / DownBlocks], down);
+        down = Finish(Multiply(w1, LoadShared(scratch + 256)), Get(downScale, 1) * weights[(warp + Warps) / DownBlocks], down);
+        Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
+        down = Multiply(line + (2 * SlotBytes), LoadShared(scratch + 512), Get(downScale, 2) * weights[(warp + (2 * Warps)) / DownBlocks], down);
         if ((lane & 3) == 0)
         {
             int r = ((warp * WarpBytes) + (4 * SlotBytes)) >> 2;
@@ -271,42 +278,6 @@ internal static class ExpertLayer
         x.X2 = StreamedFp8.Arrange(x.X2);
         x.X3 = StreamedFp8.Arrange(x.X3);
         return x;
-    }
-
-    // The warp's next; who has it writes it down. With ties nobody is told yet.
-    private static void Round(ref RouterRanks ranks, ref uint ties, ref uint told, ArrayView<int> experts, ArrayView<float> chosen, int rank, int mine, uint window)
-    {
-        int lane = Group.IdxX & 31;
-        uint largest = WarpOps.MaxUInt(ranks.Key0);
-        bool own = ranks.Key0 == largest;
-        uint holders = WarpOps.Ballot(own ? 1u : 0u);
-        ties |= holders & (holders - 1);
-        int expert = (int)WarpOps.Shuffle((uint)lane + (32 * (ranks.Places & 3)), IntrinsicMath.BitOperations.TrailingZeroCount(holders));
-        ranks.Key0 = own ? ranks.Key1 : ranks.Key0;
-        ranks.Key1 = own ? ranks.Key2 : ranks.Key1;
-        ranks.Key2 = own ? ranks.Key3 : ranks.Key2;
-        ranks.Key3 = own ? 0 : ranks.Key3;
-        ranks.Places = own ? ranks.Places >> 2 : ranks.Places;
-        bool tells = rank == mine & ties == 0;
-        told |= tells ? 1u : 0u;
-        if (lane == 0)
-        {
-            experts[rank] = expert;
-            chosen[rank] = RouterSums.Value(largest);
-            if (tells)
-                Mbarrier.Arrive(window + Known);
-        }
-    }
-
-    private static void Slowly(RouterChoice choice, ArrayView<int> experts, ArrayView<float> chosen)
-    {
-        choice = RouterSums.Select(choice, TopK);
-        int lane = Group.IdxX & 31;
-        if (lane < TopK)
-        {
-            experts[lane] = choice.ChosenExpert;
-            chosen[lane] = choice.Chosen;
-        }
     }
 
     private static RouterChoice AwaitPosts(ExpertLayerArgs a)
@@ -407,6 +378,37 @@ internal static class ExpertLayer
         return sums;
     }
 
+    private static LayerWeights Decode(uint line)
+    {
+        U4 upper0 = SharedWindow.Load(line), lower0 = SharedWindow.Load(line + 1024), upper1 = SharedWindow.Load(line ^ 64), lower1 = SharedWindow.Load((line ^ 64) + 1024);
+        LayerWeights w;
+        w.U0 = StreamedFp8.Decode(upper0, 0, 0);
+        w.L0 = StreamedFp8.Decode(lower0, 0, 0);
+        w.U1 = StreamedFp8.Decode(upper0, 1, 0);
+        w.L1 = StreamedFp8.Decode(lower0, 1, 0);
+        w.U2 = StreamedFp8.Decode(upper1, 0, 0);
+        w.L2 = StreamedFp8.Decode(lower1, 0, 0);
+        w.U3 = StreamedFp8.Decode(upper1, 1, 0);
+        w.L3 = StreamedFp8.Decode(lower1, 1, 0);
+        return w;
+    }
+
+    private static F4 Multiply(LayerWeights w, LayerInputs x)
+    {
+        F4 first = Products(w.U0, w.L0, x.X0, default), second = Products(w.U2, w.L2, x.X2, default);
+        first = Products(w.U1, w.L1, x.X1, first);
+        second = Products(w.U3, w.L3, x.X3, second);
+        first.X += second.X;
+        first.Z += second.Z;
+        return first;
+    }
+
+    private static F4 Products(U4 upper, U4 lower, U4 inputs, F4 part)
+    {
+        part = SkinnyProducts.Multiply<StreamedFp8>(upper.X, lower.X, upper.Y, lower.Y, inputs.X, inputs.Y, part);
+        return SkinnyProducts.Multiply<StreamedFp8>(upper.Z, lower.Z, upper.W, lower.W, inputs.Z, inputs.W, part);
+    }
+
     private static F4 Step(U4 row0, U4 row1, int step, U4 inputs, F4 part)
     {
         U4 upper = StreamedFp8.Decode(row0, step, 0), lower = StreamedFp8.Decode(row1, step, 0);
@@ -427,4 +429,9 @@ internal static class ExpertLayer
         if (lane < 16 && (lane & 2) == 0)
             Mem.StoreRelaxedTo(a.Exchange + (tile * 32L) + ((((lane >> 2) * 2) + (lane & 1)) * 4L), StreamedFp8.Scale(Bf16.Pack(value, other)));
     }
+}
+
+internal struct LayerWeights
+{
+    public U4 U0, L0, U1, L1, U2, L2, U3, L3;
 }
