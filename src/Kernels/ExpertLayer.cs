@@ -45,11 +45,13 @@ internal static class ExpertLayer
     public const int Warps = 16, Threads = 32 * Warps, TopK = 8, Hidden = 2048;
     private const int SlotBytes = 2048, Slots = 7, WarpBytes = Slots * SlotBytes, Barriers = Warps * WarpBytes, WarpBarriers = 6, BarrierBytes = 8;
     private const int Known = Barriers + (Warps * WarpBarriers * BarrierBytes), Table = Known + 16;
-    public const int SharedBytes = Table + 672;
+    public const int SharedBytes = Table + 688;
     private const float Limit = 2147483648f;
     private const int Patience = 200_000;
 
-    public static void Run(ExpertLayerArgs a)
+    public static void Run<TDecode, TOrder>(ExpertLayerArgs a)
+        where TDecode : struct, ISwitch
+        where TOrder : struct, ISwitch
     {
         if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 0);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
@@ -76,6 +78,9 @@ internal static class ExpertLayer
             Tma.Prefetch(a.Down, ExpertLayerArgs.DownMap);
         }
         ArrayView<float> parts = shared.SubView(Table + 64, Warps * 4).Cast<float>();
+        ArrayView<int> order = shared.SubView(Table + 672, 4).Cast<int>();
+        if (Group.IdxX == 0)
+            order[0] = 0;
         GridDependency.Release();
         U2 rw = Mem.LoadRelaxed2From(a.Router + (((long)Grid.IdxX * Hidden * 2) + (Group.IdxX * 8)));
         if (Group.IdxX == 0 & a.Stamps != 0) Clock.Global(a.Stamps, 0, 32768 + (Grid.IdxX * 8) + 4);
@@ -157,7 +162,15 @@ internal static class ExpertLayer
             if (lane == 0)
             {
                 if (i < 2)
-                    RequestGate(a, experts, own, barrier, warp, i + 1);
+                {
+                    if (TOrder.On)
+                    {
+                        int n = Atomic.Add(ref order[0], 1);
+                        RequestGate(a, experts, window + (uint)((n & 15) * WarpBytes), window + (uint)(Barriers + ((n & 15) * WarpBarriers * BarrierBytes)), n & 15, 1 + (n >> 4));
+                    }
+                    else
+                        RequestGate(a, experts, own, barrier, warp, i + 1);
+                }
                 else
                 {
                     RequestDown(a, experts, own, barrier + (3 * BarrierBytes), warp);
@@ -190,24 +203,39 @@ internal static class ExpertLayer
         uint scratch = own + (5 * SlotBytes) + (uint)((lane & 3) * 32);
         ArrayView<uint> words = shared.Cast<uint>();
         int place = (((warp * WarpBytes) + (5 * SlotBytes)) >> 2) + (lane * 2);
-        Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
-        LayerWeights w0 = Decode(line);
-        Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
-        LayerWeights w1 = Decode(line + SlotBytes);
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
-        for (int j = 0; j < 3; j++)
-        {
-            U2 posted = AwaitPosted(a.Exchange + ((warp + (j * Warps)) * 256) + (lane * 8));
-            words[place + (j * 64)] = posted.X;
-            words[place + (j * 64) + 1] = posted.Y;
-        }
-        WarpOps.Barrier();
-        if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
         LayerSums down = default;
-        down = Finish(Multiply(w0, LoadShared(scratch)), Get(downScale, 0) * weights[warp / DownBlocks], down);
-        down = Finish(Multiply(w1, LoadShared(scratch + 256)), Get(downScale, 1) * weights[(warp + Warps) / DownBlocks], down);
-        Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
-        down = Multiply(line + (2 * SlotBytes), LoadShared(scratch + 512), Get(downScale, 2) * weights[(warp + (2 * Warps)) / DownBlocks], down);
+        if (TDecode.On)
+        {
+            Mbarrier.Wait(barrier + (3 * BarrierBytes), 0);
+            LayerWeights w0 = Decode(line);
+            Mbarrier.Wait(barrier + (4 * BarrierBytes), 0);
+            LayerWeights w1 = Decode(line + SlotBytes);
+            if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 12);
+            for (int j = 0; j < 3; j++)
+            {
+                U2 posted = AwaitPosted(a.Exchange + ((warp + (j * Warps)) * 256) + (lane * 8));
+                words[place + (j * 64)] = posted.X;
+                words[place + (j * 64) + 1] = posted.Y;
+            }
+            WarpOps.Barrier();
+            if (lane == 0 & a.Stamps != 0) Clock.Mark(a.Stamps, 0, (((Grid.IdxX * 16) + warp) * 16) + 13);
+            down = Finish(Multiply(w0, LoadShared(scratch)), Get(downScale, 0) * weights[warp / DownBlocks], down);
+            down = Finish(Multiply(w1, LoadShared(scratch + 256)), Get(downScale, 1) * weights[(warp + Warps) / DownBlocks], down);
+            Mbarrier.Wait(barrier + (5 * BarrierBytes), 0);
+            down = Multiply(line + (2 * SlotBytes), LoadShared(scratch + 512), Get(downScale, 2) * weights[(warp + (2 * Warps)) / DownBlocks], down);
+        }
+        else
+        {
+            for (int j = 0; j < 3; j++)
+            {
+                U2 posted = AwaitPosted(a.Exchange + ((warp + (j * Warps)) * 256) + (lane * 8));
+                words[place + (j * 64)] = posted.X;
+                words[place + (j * 64) + 1] = posted.Y;
+                WarpOps.Barrier();
+                Mbarrier.Wait(barrier + (uint)((3 + j) * BarrierBytes), 0);
+                down = Multiply(line + (uint)(j * SlotBytes), LoadShared(scratch + (uint)(j * 256)), Get(downScale, j) * weights[(warp + (j * Warps)) / DownBlocks], down);
+            }
+        }
         if ((lane & 3) == 0)
         {
             int r = ((warp * WarpBytes) + (4 * SlotBytes)) >> 2;
@@ -434,4 +462,19 @@ internal static class ExpertLayer
 internal struct LayerWeights
 {
     public U4 U0, L0, U1, L1, U2, L2, U3, L3;
+}
+
+internal interface ISwitch
+{
+    static abstract bool On { get; }
+}
+
+internal readonly struct SwitchOn : ISwitch
+{
+    public static bool On => true;
+}
+
+internal readonly struct SwitchOff : ISwitch
+{
+    public static bool On => false;
 }

@@ -34,7 +34,14 @@ public static partial class ExpertMlp
 
 
     internal static readonly bool Fused = Environment.GetEnvironmentVariable("GPUKIT_FUSED") == "1";
-    internal static readonly KernelDefinition<ExpertLayerArgs> Layer = new(ExpertLayer.Run, new KernelTraits(512, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100));
+    private static readonly KernelTraits LayerTraits = new KernelTraits(512, MinArch: 90, NeedsWarp32: true, Overlaps: true, HasPlainArguments: true, HopperSharedPercent: 100);
+    internal static readonly KernelDefinition<ExpertLayerArgs> Layer = (Environment.GetEnvironmentVariable("X_V") ?? "0") switch
+    {
+        "0" => new(ExpertLayer.Run<SwitchOff, SwitchOff>, LayerTraits),
+        "1" => new(ExpertLayer.Run<SwitchOn, SwitchOff>, LayerTraits),
+        "2" => new(ExpertLayer.Run<SwitchOff, SwitchOn>, LayerTraits),
+        _ => new(ExpertLayer.Run<SwitchOn, SwitchOn>, LayerTraits),
+    };
 
     /// <summary>Whether <see cref="ApplyRouted"/> runs: at most 128 experts, and a token's inputs must fit shared memory.</summary>
     internal static bool ExistsRouted(GpuDevice device, in ExpertStack matrices, int topK) =>
