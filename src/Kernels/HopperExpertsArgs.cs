@@ -79,14 +79,14 @@ internal static class HopperExpertState
 
     private const int CountWords = 4, LogitWords = Copies * MostExperts;
 
-    /// <summary>Words of the activations of one launch, two a word.</summary>
-    public static int Activations(int topK, int width) => topK * width / 2;
+    // Activations of the most tiles, two a word: the words lie the same for layers of any width.
+    private const int ActivationWords = HopperExperts.MostTurns * HopperExperts.Hidden / 2, SetWords = LogitWords + ActivationWords;
 
     /// <summary>Length of the whole.</summary>
-    public static int Words(int topK, int width) => CountWords + (2 * (LogitWords + Activations(topK, width)));
+    public const int Words = CountWords + (2 * SetWords);
 
     /// <summary>Address of a launch's logits, [Copies, 128] float32 with the lowest bit set.</summary>
-    public static long Logits(HopperExpertsArgs a, int set) => a.State + ((CountWords + (set * (LogitWords + Activations(a.TopK, a.Width)))) * sizeof(uint));
+    public static long Logits(HopperExpertsArgs a, int set) => a.State + ((CountWords + (set * SetWords)) * sizeof(uint));
 
     /// <summary>Address of its activations, [TopK, Width] BF16 · 2⁶⁰ in the order in which <see cref="Formats.StreamedFp8"/> decodes weights, inverted: a pair of NaNs of all ones, which rounding never makes, would be zero.</summary>
     public static long Activated(HopperExpertsArgs a, int set) => Logits(a, set) + (LogitWords * sizeof(uint));
@@ -100,8 +100,7 @@ internal static class HopperExpertState
         if (Group.IdxX == 0)
             Mem.AddRelaxedTo(a.State, 1);
         long start = Logits(a, other);
-        int words = LogitWords + Activations(a.TopK, a.Width);
-        for (int i = (Grid.IdxX * HopperExperts.Threads) + Group.IdxX; i < words; i += HopperExperts.Blocks * HopperExperts.Threads)
+        for (int i = (Grid.IdxX * HopperExperts.Threads) + Group.IdxX; i < SetWords; i += HopperExperts.Blocks * HopperExperts.Threads)
             Mem.StoreRelaxedTo(start + (i * sizeof(uint)), 0);
     }
 }

@@ -23,17 +23,17 @@ internal static class HopperExperts
     public static bool Exists(GpuDevice device, QuantizedMatrix router, in ExpertStack matrices, int topK)
     {
         (QuantizedMatrix gateUp, QuantizedMatrix down) = matrices;
-        int turns = topK * down.K / Kernel.Hidden;
+        long activations = (long)topK * down.K, turns = activations / Kernel.Hidden;
         return (device.Target is not { } target || (target.Number >= 90 && LinearDevice.Of(device).Multiprocessors >= Kernel.Blocks))
             && device.WarpSize == 32 && device.MaxThreadsPerBlock >= Kernel.Threads && device.MaxSharedBytesPerBlock >= Kernel.SharedBytes
-            && router.Format == WeightFormat.Bf16 && router.Count == 1 && router.K == Kernel.Hidden && router.N == gateUp.Count && router.N <= HopperExpertState.MostExperts
+            && router.Format == WeightFormat.Bf16 && router.Count == 1 && router.K == Kernel.Hidden && router.N == gateUp.Count && down.Count == gateUp.Count && router.N <= HopperExpertState.MostExperts
             && gateUp.Format == WeightFormat.Fp8Block && down.Format == WeightFormat.Fp8Block && gateUp.K == Kernel.Hidden && down.N == Kernel.Hidden
             && down.K % Kernel.BlockColumns == 0 && gateUp.N == 2 * down.K && topK <= Math.Min(Kernel.MostTopK, router.N)
-            && topK * down.K == turns * Kernel.Hidden && turns is >= 1 and <= Kernel.MostTurns && HasWholeBlocks(gateUp) && HasWholeBlocks(down);
+            && activations == turns * Kernel.Hidden && turns is >= 1 and <= Kernel.MostTurns && HasWholeBlocks(gateUp) && HasWholeBlocks(down);
     }
 
     /// <summary>Words of a call's state: zero before the first call, then left alone; of one stream at a time.</summary>
-    public static int StateLength(int topK, int width) => HopperExpertState.Words(topK, width);
+    public const int StateLength = HopperExpertState.Words;
 
     /// <summary><c>residual += Σ p · Wdown · (silu(Wgate · x) · (Wup · x))</c> over the token's experts.</summary>
     /// <param name="stream">Stream to launch on.</param>
@@ -60,7 +60,7 @@ internal static class HopperExperts
         Shape.Require(stream, routing.Routing.Weights, 1, topK, nameof(routing));
         Shape.Require(stream, routing.Logits, 1, router.N, nameof(routing));
         Shape.Require(stream, x, 1, Kernel.Hidden, nameof(x));
-        Shape.Require(stream, state, 1, StateLength(topK, down.K), nameof(state));
+        Shape.Require(stream, state, 1, StateLength, nameof(state));
         Shape.Require(stream, residual, 1, Kernel.Hidden, nameof(residual));
         if (!Shape.IsVectorAligned(x, 16))
             throw new ArgumentException("Inputs must lie on a 16-byte boundary.", nameof(x));

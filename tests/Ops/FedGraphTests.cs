@@ -20,14 +20,15 @@ public sealed class FedGraphTests
 
     /// <summary>A layer a launch: an odd number of them, so that a replay begins with the words that the last one ended with.</summary>
     [Theory]
-    [InlineData(20, false, true)]
-    [InlineData(21, false, true)]
-    [InlineData(21, true, true)]
-    [InlineData(21, false, false)]
-    public void ReplayedLayersOfOneLaunchAreTheSame(int layers, bool norms, bool overlap)
+    [InlineData(20, false, true, null)]
+    [InlineData(21, false, true, null)]
+    [InlineData(21, true, true, null)]
+    [InlineData(21, false, false, null)]
+    [InlineData(5, false, true, 1)]
+    public void ReplayedLayersOfOneLaunchAreTheSame(int layers, bool norms, bool overlap, int? patience)
     {
         GpuDevice device = TestDevices.Get(TestDevice.Cuda);
-        using var chain = new Chain(device, (2048, 256, 12), layers, norms);
+        using var chain = new Chain(device, (2048, 256, 12), layers, norms, patience);
         Assert.SkipUnless(chain.IsOneLaunch, "The card has no copy engine or too few multiprocessors.");
         Compare(chain, overlap);
     }
@@ -59,6 +60,7 @@ public sealed class FedGraphTests
     private sealed class Chain : IDisposable
     {
         private readonly bool norms;
+        private readonly int? patience;
         private readonly int hidden, experts;
         private readonly QuantizedMatrix[] routers, gateUps, downs;
         private readonly DeviceBuffer<BFloat16> gain, x, activated;
@@ -66,9 +68,9 @@ public sealed class FedGraphTests
         private readonly DeviceBuffer<int> chosen;
         private readonly DeviceBuffer<uint> posts, state;
 
-        public Chain(GpuDevice device, (int Hidden, int Width, int Experts) size, int layers, bool norms)
+        public Chain(GpuDevice device, (int Hidden, int Width, int Experts) size, int layers, bool norms, int? patience = null)
         {
-            (Device, Layers, this.norms) = (device, layers, norms);
+            (Device, Layers, this.norms, this.patience) = (device, layers, norms, patience);
             (hidden, int width, experts) = size;
             QuantizedMatrix Matrix(int n, int k, int count, WeightFormat format, int seed)
             {
@@ -88,7 +90,7 @@ public sealed class FedGraphTests
             shares = device.Allocate<float>(Layers * TopK);
             logits = device.Allocate<float>(Layers * experts);
             chosen = device.Allocate<int>(Layers * TopK);
-            state = device.Upload<uint>(new uint[HopperExperts.StateLength(TopK, width)]);
+            state = device.Upload<uint>(new uint[HopperExperts.StateLength]);
             posts = device.Upload<uint>(new uint[DecodeLinear.PostsLength(experts)]);
         }
 
@@ -117,7 +119,7 @@ public sealed class FedGraphTests
                 var stack = new ExpertStack(gateUps[i % Kinds], downs[i % Kinds]);
                 if (IsOneLaunch)
                 {
-                    HopperExperts.Apply(stream, routers[i % Kinds], stack, token, x, state, residual);
+                    HopperExperts.Apply(stream, routers[i % Kinds], stack, token, x, state, residual, patience);
                     continue;
                 }
                 DecodeLinear.Feed(stream, routers[i % Kinds], x, posts);

@@ -218,7 +218,7 @@ internal static class KernelCases
                 var block = new ScaleBlock(32, 128);
                 var stack = new ExpertStack(t.Matrix(WeightFormat.Fp8Block, 2 * width, Hidden, All, block), t.Matrix(WeightFormat.Fp8Block, Hidden, width, All, block));
                 var routing = new RoutedToken(new TokenRouting(t.Output<int>(TopK), t.Output<float>(TopK), TopK), t.Output<float>(All), true);
-                (QuantizedMatrix router, ArrayView<uint> state) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Changed(new uint[HopperExperts.StateLength(TopK, width)]));
+                (QuantizedMatrix router, ArrayView<uint> state) = (t.Matrix(WeightFormat.Bf16, All, Hidden), t.Changed(new uint[HopperExperts.StateLength]));
                 (ArrayView<BFloat16> x, ArrayView<float> y) = (t.Halves(Hidden), t.Changed(RandomData.Gaussian(Hidden, 4)));
                 return stream => HopperExperts.Apply(stream, router, stack, routing, x, state, y, patience);
             });

@@ -29,7 +29,7 @@ internal sealed class Qwen3Workspace : IDisposable
             RouterSums = Own(device.Allocate<long>(DecodeLinear.RouterLength(config.Experts)));
             RouterPosts = Own(device.Allocate<uint>(DecodeLinear.PostsLength(config.Experts)));
             RouterPosts.Fill(device.DefaultStream, 0);
-            ExpertState = Own(device.Allocate<uint>(HopperExperts.StateLength(config.ExpertsPerToken, config.MoeIntermediateSize)));
+            ExpertState = Own(device.Allocate<uint>(HopperExperts.StateLength));
             ExpertState.Fill(device.DefaultStream, 0);
             BatchRouterSums = Own(device.Allocate<long>((long)sequences * config.Experts));
             BatchRouterSums.Fill(device.DefaultStream, 0);
