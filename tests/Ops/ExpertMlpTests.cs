@@ -113,9 +113,20 @@ public sealed class ExpertMlpTests
             run.Route(logits, normalize);
             Compare.Close(first, run.Oracle(normed: false), 3e-3);
             // Both sets of words, again and again; then blocks with no patience, some and enough.
-            foreach (int? patience in device.IsCuda ? new int?[] { null, null, 1, 2, 1, 7, 20, null, 1, null } : [null])
-                Assert.Equal(first, run.ApplyInOneLaunch(normalize, state, patience, out _));
+            if (device.IsCuda)
+                foreach (int? patience in new int?[] { null, null, 1, 2, 1, 7, 20, null, 1, null })
+                    Assert.Equal(first, run.ApplyInOneLaunch(normalize, state, patience, out _));
         }
+    }
+
+    // 128 blocks a launch, whatever order they count in; over the end of the numbers, too.
+    [Fact]
+    public void LaunchesTakeTheirSetsInTurn()
+    {
+        uint start = 0xFFFFFE00;
+        for (int launch = 0; launch < 8; launch++)
+            for (uint block = 0; block < 128; block++)
+                Assert.Equal(launch & 1, GpuKit.Ilgpu.Kernels.HopperExpertState.Set(unchecked(start + (uint)(launch * 128) + block)));
     }
 
     // Launches that have the card's blocks between them wait for blocks of their own that have no room: none stands still, none is wrong.
