@@ -168,18 +168,37 @@ public sealed class ExpertMlpTests
             Assert.Equal(alone, Residuals(true));
     }
 
+    // On a device that has all they need, by their shapes alone; one that is right shows that it has.
     [Theory]
-    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
     public void LayersThatAreNotOneLaunchAreRefused(TestDevice which)
     {
         GpuDevice device = TestDevices.Get(which);
-        foreach ((int hidden, int width, int topK, int experts, ScaleBlock block) in new[] { (1024, 256, 8, 9, new ScaleBlock(128, 128)), (2048, 64, 16, 17, new ScaleBlock(64, 64)), (2048, 128, 15, 17, new ScaleBlock(128, 128)), (2048, 256, 8, 9, new ScaleBlock(8, 128)) })
+        if (which == TestDevice.CpuWarp32)
+            device = TestDevices.Open(which, warps: 16);
+        const int Hidden = 2048, Width = 256, TopK = 8, Experts = 9;
+        var whole = new ScaleBlock(128, 128);
+        using QuantizedMatrix router = Empty(WeightFormat.Bf16, Experts, Hidden, 1), gateUp = Empty(WeightFormat.Fp8Block, 2 * Width, Hidden, Experts), down = Empty(WeightFormat.Fp8Block, Hidden, Width, Experts);
+        using QuantizedMatrix fewer = Empty(WeightFormat.Fp8Block, Hidden, Width, Experts - 1), other = Empty(WeightFormat.Bf16, Experts - 1, Hidden, 1);
+        QuantizedMatrix Empty(WeightFormat format, int n, int k, int count, ScaleBlock? block = null) => new(device, format, n, k, count, format == WeightFormat.Fp8Block ? block ?? whole : null);
+        Assert.True(HopperExperts.Exists(device, router, new ExpertStack(gateUp, down), TopK));
+        Assert.False(HopperExperts.Exists(device, router, new ExpertStack(gateUp, down), TopK - 1));
+        Assert.False(HopperExperts.Exists(device, router, new ExpertStack(gateUp, fewer), TopK));
+        Assert.False(HopperExperts.Exists(device, other, new ExpertStack(gateUp, down), TopK));
+        foreach ((int hidden, int width, int topK, ScaleBlock block) in new[] { (1024, 256, 8, whole), (Hidden, 64, 8, new ScaleBlock(64, 64)), (Hidden, 256, 8, new ScaleBlock(8, 128)), (Hidden, 256, 8, new ScaleBlock(128, 64)), (Hidden, 1024, 8, whole) })
         {
-            using var run = new Case(device, WeightFormat.Fp8Block, 1, topK, (hidden, width, experts), block);
-            using DeviceBuffer<uint> state = device.Upload<uint>(new uint[HopperExperts.StateLength]);
-            Assert.Throws<NotSupportedException>(() => run.ApplyInOneLaunch(true, state, null, out _));
-            Assert.DoesNotContain(state.ToArray(device.DefaultStream), w => w != 0);
+            using QuantizedMatrix ownRouter = Empty(WeightFormat.Bf16, Experts, hidden, 1), ownGateUp = Empty(WeightFormat.Fp8Block, 2 * width, hidden, Experts, block), ownDown = Empty(WeightFormat.Fp8Block, hidden, width, Experts, block);
+            Assert.False(HopperExperts.Exists(device, ownRouter, new ExpertStack(ownGateUp, ownDown), topK));
         }
+        using DeviceBuffer<uint> state = device.Upload<uint>(new uint[HopperExperts.StateLength]);
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(new BFloat16[Hidden]);
+        using DeviceBuffer<float> numbers = device.Upload<float>(new float[Hidden]);
+        using DeviceBuffer<int> ids = device.Upload<int>(new int[TopK]);
+        var token = new RoutedToken(new TokenRouting(ids, numbers, TopK), numbers, true);
+        Assert.Contains("do not run in one launch", Assert.Throws<NotSupportedException>(() => HopperExperts.Apply(device.DefaultStream, router, new ExpertStack(gateUp, fewer), token, x, state, numbers)).Message, StringComparison.Ordinal);
+        Assert.Throws<ArgumentException>(() => HopperExperts.Apply(device.DefaultStream, router, new ExpertStack(gateUp, down), token, x, state.View.SubView(0, HopperExperts.StateLength - 1), numbers));
+        Assert.DoesNotContain(state.ToArray(device.DefaultStream), w => w != 0);
     }
 
     // More of a row than the threads of a block ask for at once, on both sides of the router's and of the copies' turns.
