@@ -61,6 +61,11 @@ public static partial class Linear
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;
         }
+        if (Experiment && path is null && HopperSkinnyPlan.Exists(shape, device) && device.IsCuda && HopperSkinnyPlan.Choose(shape, device) is { Parts: > 0 } skinny)
+        {
+            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, skinny);
+            return;
+        }
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
         if (plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
         {

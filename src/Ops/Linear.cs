@@ -16,6 +16,8 @@ namespace GpuKit.Ilgpu;
 /// </remarks>
 public static partial class Linear
 {
+    private static readonly bool Experiment = Environment.GetEnvironmentVariable("X_SKINNY") == "1";
+
     /// <summary>Multiplies into BF16.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="weights"><c>W[N, K]</c>; one matrix.</param>
@@ -78,6 +80,11 @@ public static partial class Linear
         if (path is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
         {
             HopperMixedLinear.Launch(stream, weights, x, y, float32, size, HopperMixedPlan.Choose(shape, device));
+            return;
+        }
+        if (Experiment && path is null && HopperSkinnyPlan.Exists(shape, device) && device.IsCuda && HopperSkinnyPlan.Choose(shape, device) is { Parts: > 0 } skinny)
+        {
+            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, skinny);
             return;
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);

@@ -42,6 +42,14 @@ internal static unsafe class CpAsync
     public static void Copy4ZeroFill(ref uint shared, ref uint global, int bytes) =>
         Enqueue(ref shared, ref global, 4, bytes);
 
+    /// <summary>Copies the first <paramref name="bytes"/> (0..8) of 8 bytes at an address of global memory and fills the rest with zeros.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %1; cp.async.ca.shared.global [%s0], [global], 8, %2; }")]
+    public static void Copy8From(ref uint shared, long address, int bytes) => Enqueue(ref shared, ref *(uint*)address, 8, bytes);
+
+    /// <summary>Copies 4 bytes at an address of global memory.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %1; cp.async.ca.shared.global [%s0], [global], 4; }")]
+    public static void Copy4From(ref uint shared, long address) => Enqueue(ref shared, ref *(uint*)address, 4, 4);
+
     /// <summary>Closes the group of the copies started since the last commit (an empty group counts too).</summary>
     [IntrinsicImplementation, Ptx("cp.async.commit_group;")]
     public static void Commit() => Pending().Commit();

@@ -115,6 +115,14 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.f32 %d, [global]; }")]
     public static unsafe float LoadReadOnlyFloat(long address) => *(float*)address;
 
+    /// <summary>Loads a byte that nobody writes while the kernel runs, by its address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.u8 %d, [global]; }")]
+    public static unsafe uint LoadReadOnlyByte(long address) => *(byte*)address;
+
+    /// <summary>Loads 2 bytes of global memory, by their address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; .reg .b16 half; cvta.to.global.u64 global, %0; ld.global.u16 half, [global]; cvt.u32.u16 %d, half; }")]
+    public static unsafe uint LoadHalfFrom(long address) => *(ushort*)address;
+
     /// <summary>Loads 16 bytes of global memory, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.v4.u32 %d, [global]; }")]
     public static unsafe U4 LoadGlobalFrom(long address) => *(U4*)address;
@@ -122,6 +130,14 @@ internal static class Mem
     /// <summary>The same past L1.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.cg.v4.u32 %d, [global]; }")]
     public static unsafe U4 LoadL2From(long address) => *(U4*)address;
+
+    /// <summary>Stores the low half of a word to global memory, by its address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; .reg .b16 half; cvta.to.global.u64 global, %0; cvt.u16.u32 half, %1; st.global.u16 [global], half; }")]
+    public static unsafe void StoreHalfTo(long address, uint v) => *(ushort*)address = (ushort)v;
+
+    /// <summary>Stores a word to global memory, by its address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.global.u32 [global], %1; }")]
+    public static unsafe void StoreWordTo(long address, uint v) => *(uint*)address = v;
 
     /// <summary>Stores 16 bytes to global memory, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; st.global.v4.u32 [global], %1; }")]

@@ -1,0 +1,59 @@
+using GpuKit.Ilgpu.Kernels.Isa;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>Arguments of <see cref="HopperSkinnyGemm"/>: y[M, N] = x[M, K] · W[N, K]ᵀ. Plain bytes, as <see cref="HopperArgs"/>.</summary>
+internal struct HopperSkinnyArgs
+{
+    /// <summary>Distance of the map from the start of the arguments, for the copy instructions.</summary>
+    public const int WeightMap = 0;
+
+    /// <summary>Rows of W as bytes, tiles of 128 bytes × 32 rows.</summary>
+    public TensorMap Weight;
+
+    /// <summary>Address of x: [M, K] BF16 or codes.</summary>
+    public long X;
+
+    /// <summary>Address of the E4M3 multipliers of x's groups, [M, K / 16], where x is NVFP4.</summary>
+    public long InputGroups;
+
+    /// <summary>Address of the float32 multipliers of x: one a row (NVFP4).</summary>
+    public long InputScales;
+
+    /// <summary>Address of y[M, OutputStride], BF16 or float32.</summary>
+    public long Output;
+
+    /// <summary>Address of the float32 multipliers of W: of blocks, or the matrix's (NVFP4).</summary>
+    public long Scales;
+
+    /// <summary>Address of the E4M3 multipliers of W's groups, [N, K / 16] (NVFP4).</summary>
+    public long Groups;
+
+    /// <summary>Address of W's zero points, two a byte.</summary>
+    public long ZeroPoints;
+
+    /// <summary>Address of sums of parts of K, [parts, tiles, sums of a tile], where there are several.</summary>
+    public long Partials;
+
+    /// <summary>Address of a counter a column of blocks, zero before and afterwards, where K has several parts.</summary>
+    public long Arrived;
+
+    /// <summary>Elements between rows of y.</summary>
+    public long OutputStride;
+
+    public int M;
+    public int N;
+    public int K;
+    public int ScaleRowShift;
+    public int ScaleColumnShift;
+    public int ScaleColumns;
+
+    /// <summary>Tiles of 32 rows of W.</summary>
+    public int Tiles;
+
+    /// <summary>Chunks of 128 bytes of a row of W.</summary>
+    public int Chunks;
+
+    /// <summary>Chunks of a part of K.</summary>
+    public int PartChunks;
+}

@@ -1,0 +1,139 @@
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Products of at most 16 rows with large matrices as a Hopper card runs them, against the double oracle; with little work on the CPU, too.</summary>
+public sealed class HopperSkinnyLinearTests
+{
+    // Tensor cores add BF16 products with a few bits less than float32.
+    private const double Tolerance = 1e-5;
+
+    // The kernel needs 12 warps a block, and the CPU device a power of two.
+    private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
+
+    // Around tiles of 32 rows and chunks of 128 bytes; fewer chunks than warps, runs that end within tiles, blocks without tiles beside blocks with several.
+    private static readonly (int M, int N, int K)[] CardShapes =
+    [
+        (1, 1, 128), (1, 33, 256), (2, 31, 384), (3, 640, 2048), (7, 1000, 896), (8, 4200, 1152), (9, 65, 4224), (15, 97, 1664), (16, 2080, 3200), (16, 8192, 256),
+    ];
+
+    public static TheoryData<TestDevice, WeightFormat, ActivationFormat?> Cases()
+    {
+        var data = new TheoryData<TestDevice, WeightFormat, ActivationFormat?>();
+        foreach (TestDevice device in TestDevices.Chosen.Where(d => d != TestDevice.Cpu))
+            foreach ((WeightFormat format, ActivationFormat? activations) in HopperSkinnyKernels.Combinations)
+                data.Add(device, format, activations);
+        return data;
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void EveryNumberOfPartsMatchesTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    {
+        if (Device(which) is not { } device)
+            return;
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 40, 640)])
+        {
+            BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
+            HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
+            double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
+            foreach (int parts in device.IsCuda ? new[] { 1, 2, 3, 7 } : [1, 2])
+            {
+                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, activations, parts);
+                Compare.Close(exact, expected, Tolerance);
+                Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    {
+        if (Device(which) is not { } device)
+            return;
+        (int n, int k) = device.IsCuda ? (1500, 2432) : (33, 384);
+        HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
+        BFloat16[] x = RandomData.GaussianBf16(16 * k, 6);
+        float[] all = Run(device, w, x, 16, activations).Exact;
+        foreach (int m in device.IsCuda ? new[] { 1, 2, 7, 8, 9, 15 } : [8])
+        {
+            Assert.Equal(all[..(m * n)], Run(device, w, x[..(m * k)], m, activations).Exact);
+            Assert.Equal(all[^(m * n)..], Run(device, w, x[^(m * k)..], m, activations).Exact);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void OneHotInputsReadEachCodeFromItsPlace(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    {
+        if (Device(which) is not { } device || activations is not null)
+            return;
+        (int n, int k) = device.IsCuda ? (264, 896) : (9, 384);
+        HostMatrix w = Weights(RandomData.Gaussian(n * k, 7), n, k, format);
+        double[] values = MatrixOracle.Values(w);
+        for (int first = 0; first + 16 <= k; first += device.IsCuda ? 16 : 176)
+        {
+            var hot = new BFloat16[16 * k];
+            for (int row = 0; row < 16; row++)
+                hot[(row * k) + first + row] = (BFloat16)1f;
+            float[] y = Run(device, w, hot, 16, null, 2).Exact;
+            for (int row = 0; row < 16; row++)
+                for (int column = 0; column < n; column++)
+                    Assert.Equal((float)values[(column * k) + first + row], y[(row * n) + column]);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void RepeatedLaunchesGiveTheSameBits(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    {
+        if (Device(which) is not { IsCuda: true } device)
+            return;
+        const int M = 16, N = 6000, K = 4096;
+        HostMatrix w = Weights(RandomData.Gaussian(N * K, 5), N, K, format);
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
+        float[] first = Run(device, w, x, M, activations).Exact;
+        for (int i = 0; i < 20; i++)
+            Assert.Equal(first, Run(device, w, x, M, activations, repeats: 5).Exact);
+    }
+
+    // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
+    private static GpuDevice? Device(TestDevice which)
+    {
+        if (which != TestDevice.Cuda)
+            return Cpu.Value;
+        GpuDevice device = TestDevices.Get(which);
+        return device.Target?.Name == "90a" ? device : null;
+    }
+
+    private static double[] Values(BFloat16[] x, int m, int k, ActivationFormat? activations) =>
+        activations is { } format ? StreamedActivationTests.Values(x, m, k, format) : Array.ConvertAll(x, v => (double)(float)v);
+
+    private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, format == WeightFormat.Fp8Block ? new ScaleBlock(128, 128) : ScaleBlock.Group128);
+
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat? activations, int? parts = null, int repeats = 1)
+    {
+        HopperSkinnyPlan plan = HopperSkinnyPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, activations), LinearDevice.Of(device), parts);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var exact = GuardedBuffer<float>.Output(device, m * w.N);
+        using var rounded = GuardedBuffer<BFloat16>.Output(device, m * w.N);
+        GpuStream stream = device.DefaultStream;
+        if (activations is not { } format)
+        {
+            for (int i = 0; i < repeats; i++)
+                HopperSkinnyLinear.Launch(stream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), plan);
+            HopperSkinnyLinear.Launch(stream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), plan);
+            return (exact.ToArray(), rounded.ToArray());
+        }
+        using var codes = new QuantizedActivations(device, format, m, w.K);
+        ActivationQuantizer.Quantize(stream, input.View, codes, m);
+        for (int i = 0; i < repeats; i++)
+            HopperSkinnyLinear.Launch(stream, weights, codes, exact.View.Cast<byte>(), true, (m, 0), plan);
+        HopperSkinnyLinear.Launch(stream, weights, codes, rounded.View.Cast<byte>(), false, (m, 0), plan);
+        return (exact.ToArray(), rounded.ToArray());
+    }
+}
