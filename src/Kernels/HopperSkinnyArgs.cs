@@ -32,12 +32,6 @@ internal struct HopperSkinnyArgs
     /// <summary>Address of W's zero points, two a byte.</summary>
     public long ZeroPoints;
 
-    /// <summary>Address of sums of parts of K, [parts, tiles, sums of a tile], where there are several.</summary>
-    public long Partials;
-
-    /// <summary>Address of a counter a column of blocks, zero before and afterwards, where K has several parts.</summary>
-    public long Arrived;
-
     /// <summary>Elements between rows of y.</summary>
     public long OutputStride;
 
@@ -54,6 +48,11 @@ internal struct HopperSkinnyArgs
     /// <summary>Chunks of 128 bytes of a row of W.</summary>
     public int Chunks;
 
-    /// <summary>Chunks of a part of K.</summary>
-    public int PartChunks;
+    /// <summary>Phases that K is taken in.</summary>
+    public int Phases;
+
+    /// <summary>Chunks of a phase.</summary>
+    public int PhaseChunks;
+
+    public int X1;
 }

@@ -8,10 +8,10 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <see cref="SkinnyGemm"/> for large matrices on Hopper (sm_90a): at most 16 rows of x, which lie in shared memory as products take them, and weights that the copy engine brings, a ring a warp.
 /// </summary>
 /// <remarks>
-/// A block has a part of K and some tiles of 32 rows of W. Its part of x is arranged once, so that a chunk costs a warp nothing but its weights' decoding, a 16-byte load a step and tile of x, and the
-/// products. The block's chunks, tile after tile, are divided evenly among its warps: each has a run of them, and no warp waits for another before the end. A tile that a run ends within is finished by
-/// the warp that began it, which adds the other runs' pieces in their order; parts of K are added by the last block of a column of blocks to be done, in their order. All of it follows from N, K, the format and
-/// the device, so a row of x has the same bits for every M of 1..16.
+/// A block has some tiles of 32 rows of W and takes K in phases, as much of x as fits into shared memory, arranged once, so that a chunk costs a warp nothing but its weights' decoding, a 16-byte load a step and tile
+/// of x, and the products. A phase's chunks, tile after tile, are divided evenly among the warps: each has a run of them, and none waits for another before the end of the phase, where the copies of the next one's
+/// weights are on their way. A tile that a run ends within is finished by the warp that began it, which adds the other runs' pieces in their order, and phases are added in theirs. All of it follows from N, K, the
+/// format and the device, so a row of x has the same bits for every M of 1..16.
 /// </remarks>
 internal static class HopperSkinnyGemm
 {
@@ -32,7 +32,7 @@ internal static class HopperSkinnyGemm
     /// <summary>Codes of a chunk.</summary>
     public static int ChunkCodes(int codesPerWordShift) => (ChunkBytes / 4) << codesPerWordShift;
 
-    /// <summary>Dynamic shared memory of a block whose part has so many columns.</summary>
+    /// <summary>Dynamic shared memory of a block whose phases have so many columns.</summary>
     public static int SharedBytes(int tiles, int columns) => Inputs(tiles) + (columns * tiles * SkinnyGemm.Columns * sizeof(ushort));
 
     private static int Stages(int tiles) => tiles == 1 ? 3 : 2;
@@ -41,7 +41,9 @@ internal static class HopperSkinnyGemm
 
     private static int Pieces(int tiles) => Aside(tiles) + (Warps * Stages(tiles) * AsideBytes);
 
-    private static int Barriers(int tiles) => Pieces(tiles) + (Warps * tiles * SumsBytes);
+    private static int Totals(int tiles) => Pieces(tiles) + (Warps * tiles * SumsBytes);
+
+    private static int Barriers(int tiles) => Totals(tiles) + (HopperSkinnyCursor.PhasedTiles * tiles * SumsBytes);
 
     private static int Inputs(int tiles) => Barriers(tiles) + (Warps * 4 * BarrierBytes);
 
@@ -61,7 +63,7 @@ internal static class HopperSkinnyGemm
         warp.Inputs = window + (uint)Inputs(TTiles.Count);
         warp.Pieces = window + (uint)Pieces(TTiles.Count);
         warp.Aside = shared.SubView(Aside(TTiles.Count) + (warp.Index * Stages(TTiles.Count) * AsideBytes), Stages(TTiles.Count) * AsideBytes).Cast<uint>();
-        warp.Locate(a);
+        warp.Totals = window + (uint)Totals(TTiles.Count);
         if (warp.Lane == 0)
         {
             for (int i = 0; i < Stages(TTiles.Count); i++)
@@ -69,45 +71,53 @@ internal static class HopperSkinnyGemm
             Mbarrier.FenceInitialized();
         }
         WarpOps.Barrier();
+        HopperSkinnyCursor unit = default, next;
+        unit.Enter(a, warp.Index, 0);
+        next = unit;
+        next.Settle(a, warp.Index);
         // Weights are no output of the launch before.
-        HopperSkinnyUnit next = warp.First;
         for (int i = 0; i < Stages(TTiles.Count); i++)
         {
             Request<TFormat>(a, warp, next, i);
-            next.Advance(warp.Chunks);
+            next.Advance();
+            next.Settle(a, warp.Index);
         }
         GridDependency.Release();
         GridDependency.Wait();
-        HopperSkinnyInputs.Arrange<TFormat, TInput, TTiles>(a, warp);
-        // All of x is there before it is multiplied.
-        Group.Barrier();
-        SkinnyAccumulators sums = default;
-        int open = Multiply<TFormat, TOutput, TInput, TTiles>(a, warp, next, ref sums);
-        // All pieces are there before they are added.
-        Group.Barrier();
-        if (open >= 0)
-            HopperSkinnySums.Finish<TFormat, TInput, TOutput, TTiles>(a, warp, open, sums);
-        if (Grid.DimY > 1)
-            HopperSkinnySums.AddParts<TFormat, TInput, TOutput, TTiles>(a, warp, shared);
+        HopperRing ring = default;
+        for (int segment = 0; segment < HopperSkinnyCursor.Segments(a); segment++)
+        {
+            unit.Enter(a, warp.Index, segment);
+            HopperSkinnyInputs.Arrange<TFormat, TInput, TTiles>(a, warp, unit);
+            // All of x is there before it is multiplied, and what the phase before has added to totals.
+            Group.Barrier();
+            HopperSkinnyCursor end = unit;
+            SkinnyAccumulators sums = default;
+            bool open = Multiply<TFormat, TInput, TOutput, TTiles>(a, warp, ref end, ref next, ref ring, ref sums);
+            // All pieces are there before they are added, and nobody reads x any more.
+            Group.Barrier();
+            if (open)
+                HopperSkinnySums.Finish<TFormat, TInput, TOutput, TTiles>(a, warp, end, sums);
+        }
     }
 
-    // The warp's run of chunks. Gives the tile that it has begun and not ended, whose sums are left, or −1.
-    private static int Multiply<TFormat, TOutput, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit next, ref SkinnyAccumulators sums)
+    // The warp's run of chunks of a phase. Whether it has begun a tile and not ended it, whose sums are left.
+    private static bool Multiply<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, ref HopperSkinnyCursor unit, ref HopperSkinnyCursor next, ref HopperRing ring, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
-        HopperSkinnyUnit unit = warp.First;
-        HopperRing ring = default;
-        bool begun = unit.Chunk == 0;
+        bool begun = unit.Chunk == 0, pending = false;
         HopperSkinnyOperands operands = HopperSkinnyProducts.LoadAhead<TFormat>(a, warp, unit);
-        while (unit.Number < warp.End)
+        while (unit.Number < unit.End)
         {
             Mbarrier.Wait(warp.Barriers + (uint)(ring.Stage * BarrierBytes), ring.Parity);
             if (HasAside<TFormat>())
             {
-                if (TTiles.Count == 1)
+                if ((a.X1 & 1) != 0)
+                    CpAsync.WaitAll();
+                else if (TTiles.Count == 1)
                     CpAsync.Wait(2);
                 else
                     CpAsync.Wait(1);
@@ -116,49 +126,59 @@ internal static class HopperSkinnyGemm
                 HopperSkinnyProducts.LoadAside<TFormat>(warp, ring.Stage * AsideBytes / sizeof(uint), ref operands);
             }
             HopperSkinnyCodes codes = HopperSkinnyProducts.LoadCodes<TFormat>(warp, ring.Stage * StageBytes);
-            // All lanes have read the stage: it is filled again.
-            WarpOps.Barrier();
-            Request<TFormat>(a, warp, next, ring.Stage);
-            next.Advance(warp.Chunks);
-            HopperSkinnyUnit following = unit;
-            following.Advance(warp.Chunks);
+            HopperSkinnyCursor following = unit;
+            following.Advance();
             HopperSkinnyOperands ahead = HopperSkinnyProducts.LoadAhead<TFormat>(a, warp, following);
-            HopperSkinnyProducts.Multiply<TFormat, TTiles>(warp.Inputs + HopperSkinnyInputs.Offset<TFormat, TTiles>(unit.Chunk, warp.Lane), codes, operands, ref sums);
+            uint x = warp.Inputs + HopperSkinnyInputs.Offset<TFormat, TTiles>(unit.Chunk, warp.Lane);
+            SkinnyAccumulators parts = HopperSkinnyProducts.MultiplyFirst<TFormat, TTiles>(x, codes, operands, ref sums);
+            // The first words were loaded last and have been used: all lanes have read the stage, and it is filled again.
+            WarpOps.Barrier();
+            if ((a.X1 & 2) == 0)
+                Request<TFormat>(a, warp, next, ring.Stage);
+            HopperSkinnyProducts.MultiplySecond<TFormat, TTiles>(x, codes, operands, parts, ref sums);
+            if ((a.X1 & 2) != 0)
+            {
+                if ((a.X1 & 4) != 0)
+                    Tma.FenceShared();
+                WarpOps.Barrier();
+                Request<TFormat>(a, warp, next, ring.Stage);
+            }
+            next.Advance();
+            next.Settle(a, warp.Index);
             operands = ahead;
-            if (unit.Chunk == warp.Chunks - 1)
+            pending = true;
+            if (unit.Chunk == unit.Chunks - 1)
             {
                 if (begun)
-                    HopperSkinnySums.Emit<TFormat, TInput, TOutput, TTiles>(a, warp, unit.Tile, sums);
+                    HopperSkinnySums.Emit<TFormat, TInput, TOutput, TTiles>(a, warp, unit, sums);
                 else
                     HopperSkinnySums.Keep<TTiles>(warp, sums);
                 begun = true;
+                pending = false;
                 sums = default;
             }
             unit = following;
             ring.Advance(Stages(TTiles.Count));
         }
-        if (unit.Chunk == 0 || warp.First.Number >= warp.End)
-            return -1;
-        if (begun)
-            return unit.Tile;
-        HopperSkinnySums.Keep<TTiles>(warp, sums);
-        return -1;
+        if (pending & !begun)
+            HopperSkinnySums.Keep<TTiles>(warp, sums);
+        return pending & begun;
     }
 
     private static bool HasAside<TFormat>()
         where TFormat : struct, IStreamedFormat => TFormat.HasGroupScales || TFormat.HasRowScales;
 
     // Asks for a chunk, or for nothing behind the run's end.
-    private static void Request<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit unit, int stage)
+    private static void Request<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyCursor unit, int stage)
         where TFormat : struct, IStreamedFormat
     {
-        if (unit.Number < warp.End)
+        if (unit.Number < unit.End)
         {
             if (warp.Lane == 0)
             {
                 uint arrived = warp.Barriers + (uint)(stage * BarrierBytes);
                 Mbarrier.ArriveExpecting(arrived, StageBytes);
-                Tma.Load(a.Weight, HopperSkinnyArgs.WeightMap, warp.Ring + (uint)(stage * StageBytes), (warp.FirstChunk + unit.Chunk) * ChunkBytes, unit.Tile * Rows, arrived);
+                Tma.Load(a.Weight, HopperSkinnyArgs.WeightMap, warp.Ring + (uint)(stage * StageBytes), (unit.FirstChunk + unit.Chunk) * ChunkBytes, unit.Tile * Rows, arrived);
             }
             if (HasAside<TFormat>())
                 HopperSkinnyProducts.RequestAside<TFormat>(a, warp, unit, stage * AsideBytes / sizeof(uint));
@@ -168,59 +188,14 @@ internal static class HopperSkinnyGemm
     }
 }
 
-/// <summary>A chunk of a block: of which tile, which of its chunks, and which of all.</summary>
-internal struct HopperSkinnyUnit
-{
-    public int Tile, Chunk, Number;
-
-    /// <summary>The next one.</summary>
-    public void Advance(int chunks)
-    {
-        Number++;
-        Chunk++;
-        if (Chunk == chunks)
-        {
-            Chunk = 0;
-            Tile++;
-        }
-    }
-}
-
-/// <summary>Where a warp of <see cref="HopperSkinnyGemm"/> finds things, and its run of chunks.</summary>
+/// <summary>Where a warp of <see cref="HopperSkinnyGemm"/> finds things.</summary>
 internal struct HopperSkinnyWarp
 {
     public int Index, Lane;
 
-    /// <summary>Addresses of the warp's stages and barriers, of all warps' pieces, and of x.</summary>
-    public uint Ring, Barriers, Pieces, Inputs;
+    /// <summary>Addresses of the warp's stages and barriers, of all warps' pieces, of sums over phases, and of x.</summary>
+    public uint Ring, Barriers, Pieces, Totals, Inputs;
 
     /// <summary>What is stored beside the warp's stages.</summary>
     public ArrayView<uint> Aside;
-
-    /// <summary>The block's first tile and the one behind its last.</summary>
-    public int FirstTile, EndTile;
-
-    /// <summary>The part's first chunk, and how many it has.</summary>
-    public int FirstChunk, Chunks;
-
-    /// <summary>The run's first chunk, and the number behind its last.</summary>
-    public HopperSkinnyUnit First;
-
-    public int End;
-
-    /// <summary>Finds the run.</summary>
-    public void Locate(HopperSkinnyArgs a)
-    {
-        FirstTile = (int)((long)a.Tiles * Grid.IdxX / Grid.DimX);
-        EndTile = (int)((long)a.Tiles * (Grid.IdxX + 1) / Grid.DimX);
-        FirstChunk = Grid.IdxY * a.PartChunks;
-        Chunks = IntrinsicMath.Min(a.PartChunks, a.Chunks - FirstChunk);
-        First.Number = RunOf(Index);
-        First.Tile = FirstTile + (First.Number / Chunks);
-        First.Chunk = First.Number - ((First.Tile - FirstTile) * Chunks);
-        End = RunOf(Index + 1);
-    }
-
-    /// <summary>The number of a warp's first chunk.</summary>
-    public readonly int RunOf(int warp) => (int)((long)(EndTile - FirstTile) * Chunks * warp / HopperSkinnyGemm.Warps);
 }

@@ -5,7 +5,7 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// x of a part of K in shared memory, as the products of <see cref="HopperSkinnyGemm"/> take it: [chunk][first or second word of a lane][step][tile of 8 rows of x][lane] 16 bytes, which are eight
+/// x of a phase of K in shared memory, as the products of <see cref="HopperSkinnyGemm"/> take it: [chunk][first or second word of a lane][step][tile of 8 rows of x][lane] 16 bytes, which are eight
 /// columns of one row of x in the order of the decoded weights. Rows beyond M and columns beyond K are zero.
 /// </summary>
 internal static class HopperSkinnyInputs
@@ -27,15 +27,15 @@ internal static class HopperSkinnyInputs
         where TTiles : struct, ITiles => (uint)((chunk * 2 * StepsOfWord<TFormat>() * StepBytes<TTiles>()) + (lane * 16));
 
     /// <summary>Fills it; the whole block, word by word of weights, two at a time so that their loads wait together.</summary>
-    public static void Arrange<TFormat, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp)
+    public static void Arrange<TFormat, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyCursor segment)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        int count = warp.Chunks * 2 * TTiles.Count;
+        int count = segment.Chunks * 2 * TTiles.Count;
         for (int item = warp.Index; item < count; item += 2 * HopperSkinnyGemm.Warps)
         {
-            SkinnyInputs first = Load<TFormat, TInput, TTiles>(a, warp, item), second = Load<TFormat, TInput, TTiles>(a, warp, IntrinsicMath.Min(item + HopperSkinnyGemm.Warps, count - 1));
+            SkinnyInputs first = Load<TFormat, TInput, TTiles>(a, warp, segment.FirstChunk, item), second = Load<TFormat, TInput, TTiles>(a, warp, segment.FirstChunk, IntrinsicMath.Min(item + HopperSkinnyGemm.Warps, count - 1));
             Store<TFormat, TInput, TTiles>(warp, item, first);
             if (item + HopperSkinnyGemm.Warps < count)
                 Store<TFormat, TInput, TTiles>(warp, item + HopperSkinnyGemm.Warps, second);
@@ -43,14 +43,14 @@ internal static class HopperSkinnyInputs
     }
 
     // What goes with a lane's word of weights: four times eight BF16, or codes and their groups' multipliers.
-    private static SkinnyInputs Load<TFormat, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int item)
+    private static SkinnyInputs Load<TFormat, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int firstChunk, int item)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
         SkinnyInputs inputs = default;
         int word = item / TTiles.Count, row = ((item - (word * TTiles.Count)) * SkinnyGemm.Columns) + (warp.Lane >> 2), codes = 4 << TFormat.CodesPerWordShift;
-        int column = ((warp.FirstChunk + (word >> 1)) * HopperSkinnyGemm.ChunkCodes(TFormat.CodesPerWordShift)) + (HopperSkinnyProducts.Word<TFormat>(warp.Lane, word & 1) * codes);
+        int column = ((firstChunk + (word >> 1)) * HopperSkinnyGemm.ChunkCodes(TFormat.CodesPerWordShift)) + (HopperSkinnyProducts.Word<TFormat>(warp.Lane, word & 1) * codes);
         if (row >= a.M || column >= a.K)
             return inputs;
         if (TInput.AreCodes)

@@ -34,29 +34,29 @@ internal static class HopperSkinnyProducts
     public static int Word<TFormat>(int lane, int second)
         where TFormat : struct, IStreamedFormat => TFormat.HasGroupScales ? (2 * (lane & 3)) + second : (lane & 3) + (4 * second);
 
-    /// <summary>A lane's codes of a stage.</summary>
+    /// <summary>A lane's codes of a stage. A warp's loads from shared memory return in the order of their requests: when the first words, which are loaded last, are used, the second ones are there.</summary>
     public static HopperSkinnyCodes LoadCodes<TFormat>(HopperSkinnyWarp warp, int stage)
         where TFormat : struct, IStreamedFormat
     {
         int row = Row<TFormat>(warp.Lane);
         uint at = warp.Ring + (uint)(stage + (row * HopperSkinnyGemm.ChunkBytes) + (((Word<TFormat>(warp.Lane, 0) ^ row) & 7) << 4)), other = at ^ (TFormat.HasGroupScales ? 16u : 64u);
         HopperSkinnyCodes codes;
-        codes.First0 = SharedWindow.Load(at);
-        codes.First1 = SharedWindow.Load(at + RowStepBytes);
-        codes.First2 = SharedWindow.Load(at + (2 * RowStepBytes));
-        codes.First3 = SharedWindow.Load(at + (3 * RowStepBytes));
         codes.Second0 = SharedWindow.Load(other);
         codes.Second1 = SharedWindow.Load(other + RowStepBytes);
         codes.Second2 = SharedWindow.Load(other + (2 * RowStepBytes));
         codes.Second3 = SharedWindow.Load(other + (3 * RowStepBytes));
+        codes.First0 = SharedWindow.Load(at);
+        codes.First1 = SharedWindow.Load(at + RowStepBytes);
+        codes.First2 = SharedWindow.Load(at + (2 * RowStepBytes));
+        codes.First3 = SharedWindow.Load(at + (3 * RowStepBytes));
         return codes;
     }
 
     /// <summary>Copies what is stored beside the codes of a chunk, a row a lane: eight E4M3 multipliers twice, or one float32 a half.</summary>
-    public static void RequestAside<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit unit, int at)
+    public static void RequestAside<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyCursor unit, int at)
         where TFormat : struct, IStreamedFormat
     {
-        int row = IntrinsicMath.Min((unit.Tile * HopperSkinnyGemm.Rows) + warp.Lane, a.N - 1), chunk = warp.FirstChunk + unit.Chunk;
+        int row = IntrinsicMath.Min((unit.Tile * HopperSkinnyGemm.Rows) + warp.Lane, a.N - 1), chunk = unit.FirstChunk + unit.Chunk;
         if (TFormat.HasGroupScales)
         {
             // What lies behind the row is no multiplier of it.
@@ -102,11 +102,11 @@ internal static class HopperSkinnyProducts
     }
 
     /// <summary>What comes straight from memory, a chunk ahead: the multiplier of a tile's block, or zero points. Behind the run's end that of a chunk before.</summary>
-    public static HopperSkinnyOperands LoadAhead<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit unit)
+    public static HopperSkinnyOperands LoadAhead<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyCursor unit)
         where TFormat : struct, IStreamedFormat
     {
         HopperSkinnyOperands operands = default;
-        int column = (warp.FirstChunk + unit.Chunk) * HopperSkinnyGemm.ChunkCodes(TFormat.CodesPerWordShift), first = IntrinsicMath.Min(unit.Tile, a.Tiles - 1) * HopperSkinnyGemm.Rows;
+        int column = (unit.FirstChunk + unit.Chunk) * HopperSkinnyGemm.ChunkCodes(TFormat.CodesPerWordShift), first = IntrinsicMath.Min(unit.Tile, a.Tiles - 1) * HopperSkinnyGemm.Rows;
         if (TFormat.HasTileScales)
             operands.First0 = Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Scales + ((((long)(first >> a.ScaleRowShift) * a.ScaleColumns) + (column >> a.ScaleColumnShift)) * sizeof(float))));
         if (TFormat.HasZeroPoints)
@@ -120,35 +120,51 @@ internal static class HopperSkinnyProducts
         return operands;
     }
 
-    /// <summary>Adds a chunk's products.</summary>
-    public static void Multiply<TFormat, TTiles>(uint x, HopperSkinnyCodes codes, HopperSkinnyOperands operands, ref SkinnyAccumulators sums)
+    /// <summary>Products of a chunk's first words; gives the sums that the second ones go on with.</summary>
+    public static SkinnyAccumulators MultiplyFirst<TFormat, TTiles>(uint x, HopperSkinnyCodes codes, HopperSkinnyOperands operands, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
-        U4 scales, further, prepared, second;
+        SkinnyAccumulators parts = IsScaled<TFormat>() ? default : sums;
+        Half<TFormat, TTiles>(x, codes.First0, codes.First1, codes.First2, codes.First3, Prepare<TFormat>(operands, 0), ref parts);
+        if (!TFormat.HasRowScales)
+            return parts;
+        Fold<TFormat, TTiles>(parts, FirstScales<TFormat>(operands), ref sums);
+        return default;
+    }
+
+    /// <summary>Products of its second words, and the chunk's end.</summary>
+    public static void MultiplySecond<TFormat, TTiles>(uint x, HopperSkinnyCodes codes, HopperSkinnyOperands operands, SkinnyAccumulators parts, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
+    {
+        uint half = (uint)(HopperSkinnyInputs.StepsOfWord<TFormat>() * HopperSkinnyInputs.StepBytes<TTiles>());
+        Half<TFormat, TTiles>(x + half, codes.Second0, codes.Second1, codes.Second2, codes.Second3, Prepare<TFormat>(operands, TFormat.HasGroupScales ? 16 : 4), ref parts);
+        if (!IsScaled<TFormat>())
+        {
+            sums = parts;
+            return;
+        }
+        U4 scales = FirstScales<TFormat>(operands);
+        if (TFormat.HasRowScales)
+        {
+            scales.X = operands.Second0;
+            scales.Y = operands.Second1;
+            scales.Z = operands.Second2;
+            scales.W = operands.Second3;
+        }
+        Fold<TFormat, TTiles>(parts, scales, ref sums);
+    }
+
+    private static U4 FirstScales<TFormat>(HopperSkinnyOperands operands)
+        where TFormat : struct, IStreamedFormat
+    {
+        U4 scales;
         scales.X = operands.First0;
         scales.Y = TFormat.HasTileScales ? operands.First0 : operands.First1;
         scales.Z = TFormat.HasTileScales ? operands.First0 : operands.First2;
         scales.W = TFormat.HasTileScales ? operands.First0 : operands.First3;
-        further.X = operands.Second0;
-        further.Y = operands.Second1;
-        further.Z = operands.Second2;
-        further.W = operands.Second3;
-        prepared = Prepare<TFormat>(TFormat.HasGroupScales ? scales : Zeros(operands), 0);
-        second = Prepare<TFormat>(TFormat.HasGroupScales ? scales : Zeros(operands), TFormat.HasGroupScales ? 16 : 4);
-        uint half = (uint)(HopperSkinnyInputs.StepsOfWord<TFormat>() * HopperSkinnyInputs.StepBytes<TTiles>());
-        SkinnyAccumulators parts = IsScaled<TFormat>() ? default : sums;
-        Half<TFormat, TTiles>(x, codes.First0, codes.First1, codes.First2, codes.First3, prepared, ref parts);
-        if (TFormat.HasRowScales)
-        {
-            Fold<TFormat, TTiles>(parts, scales, ref sums);
-            parts = default;
-        }
-        Half<TFormat, TTiles>(x + half, codes.Second0, codes.Second1, codes.Second2, codes.Second3, second, ref parts);
-        if (IsScaled<TFormat>())
-            Fold<TFormat, TTiles>(parts, TFormat.HasRowScales ? further : scales, ref sums);
-        else
-            sums = parts;
+        return scales;
     }
 
     private static bool IsScaled<TFormat>()
@@ -163,27 +179,24 @@ internal static class HopperSkinnyProducts
         return a.ScaleColumnShift > 7 ? own * 17 : pair;
     }
 
-    private static U4 Zeros(HopperSkinnyOperands operands)
-    {
-        U4 zeros;
-        zeros.X = operands.Zeros0;
-        zeros.Y = operands.Zeros1;
-        zeros.Z = operands.Zeros2;
-        zeros.W = operands.Zeros3;
-        return zeros;
-    }
-
-    private static U4 Prepare<TFormat>(U4 stored, int shift)
+    // The groups' multipliers or the zero points of the first words, or by a shift the second ones', as the decoder wants them.
+    private static U4 Prepare<TFormat>(HopperSkinnyOperands operands, int shift)
         where TFormat : struct, IStreamedFormat
     {
-        uint mask = TFormat.HasGroupScales ? 0xFFFFu : 15u;
         U4 prepared = default;
-        if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
+        if (TFormat.HasGroupScales)
         {
-            prepared.X = TFormat.PrepareOperand((stored.X >> shift) & mask);
-            prepared.Y = TFormat.PrepareOperand((stored.Y >> shift) & mask);
-            prepared.Z = TFormat.PrepareOperand((stored.Z >> shift) & mask);
-            prepared.W = TFormat.PrepareOperand((stored.W >> shift) & mask);
+            prepared.X = TFormat.PrepareOperand((operands.First0 >> shift) & 0xFFFF);
+            prepared.Y = TFormat.PrepareOperand((operands.First1 >> shift) & 0xFFFF);
+            prepared.Z = TFormat.PrepareOperand((operands.First2 >> shift) & 0xFFFF);
+            prepared.W = TFormat.PrepareOperand((operands.First3 >> shift) & 0xFFFF);
+        }
+        if (TFormat.HasZeroPoints)
+        {
+            prepared.X = TFormat.PrepareOperand((operands.Zeros0 >> shift) & 15);
+            prepared.Y = TFormat.PrepareOperand((operands.Zeros1 >> shift) & 15);
+            prepared.Z = TFormat.PrepareOperand((operands.Zeros2 >> shift) & 15);
+            prepared.W = TFormat.PrepareOperand((operands.Zeros3 >> shift) & 15);
         }
         return prepared;
     }

@@ -8,6 +8,8 @@ namespace GpuKit.Ilgpu;
 /// <summary>Launches <see cref="HopperSkinnyGemm"/>.</summary>
 internal static class HopperSkinnyLinear
 {
+    private static readonly int Flags = int.Parse(Environment.GetEnvironmentVariable("X_FLAGS") ?? "0", System.Globalization.CultureInfo.InvariantCulture);
+
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ of BF16 x.</summary>
     public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperSkinnyPlan plan) =>
         Launch(stream, weights, null, Describe(stream, weights, y, size) with { X = Shape.Address(x) }, float32, plan);
@@ -25,15 +27,11 @@ internal static class HopperSkinnyLinear
     private static void Launch(GpuStream stream, QuantizedMatrix weights, ActivationFormat? activations, HopperSkinnyArgs args, bool float32, in HopperSkinnyPlan plan)
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
-        args.PartChunks = plan.PartChunks;
-        if (plan.Parts > 1)
-        {
-            LaunchScratch scratch = stream.Scratch;
-            args.Partials = Shape.Address(scratch.Partials.View);
-            args.Arrived = Shape.Address(scratch.Counters.View);
-        }
-        int shared = HopperSkinnyPlan.SharedBytes(args.M, weights.Format, plan.PartChunks);
-        stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (plan.Columns, plan.Parts, 1), HopperSkinnyGemm.Threads, shared, args);
+        args.Phases = plan.Phases;
+        args.PhaseChunks = plan.PhaseChunks;
+        args.X1 = Flags;
+        int shared = HopperSkinnyPlan.SharedBytes(args.M, weights.Format, plan.PhaseChunks);
+        stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (plan.Blocks, 1, 1), HopperSkinnyGemm.Threads, shared, args);
     }
 
     private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size)

@@ -82,9 +82,9 @@ public static partial class Linear
             HopperMixedLinear.Launch(stream, weights, x, y, float32, size, HopperMixedPlan.Choose(shape, device));
             return;
         }
-        if (Experiment && path is null && HopperSkinnyPlan.Exists(shape, device) && device.IsCuda && HopperSkinnyPlan.Choose(shape, device) is { Parts: > 0 } skinny)
+        if (Experiment && path is null && HopperSkinnyPlan.Exists(shape, device) && device.IsCuda)
         {
-            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, skinny);
+            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperSkinnyPlan.Choose(shape, device));
             return;
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);

@@ -30,7 +30,7 @@ public sealed class HopperSkinnyLinearTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void EveryNumberOfPartsMatchesTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void EveryNumberOfPhasesMatchesTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
     {
         if (Device(which) is not { } device)
             return;
@@ -39,9 +39,9 @@ public sealed class HopperSkinnyLinearTests
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
             double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
-            foreach (int parts in device.IsCuda ? new[] { 1, 2, 3, 7 } : [1, 2])
+            foreach (int phases in device.IsCuda ? new[] { 1, 2, 3, 7 } : [1, 2])
             {
-                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, activations, parts);
+                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, activations, phases);
                 Compare.Close(exact, expected, Tolerance);
                 Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
             }
@@ -100,6 +100,24 @@ public sealed class HopperSkinnyLinearTests
             Assert.Equal(first, Run(device, w, x, M, activations, repeats: 5).Exact);
     }
 
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void RunsOfSeveralTilesMatchTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    {
+        if (Device(which) is not { } device || (!device.IsCuda && (format != WeightFormat.Int4 || activations is not null)))
+            return;
+        (int n, int k) = device.IsCuda ? (896 * 4, 2048) : (896, 1024);
+        HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
+        foreach (int m in device.IsCuda ? new[] { 1, 8, 16 } : [1])
+        {
+            BFloat16[] x = RandomData.GaussianBf16(m * k, 6);
+            double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
+            foreach ((int blocks, int phases) in device.IsCuda ? new[] { (1, 1), (2, 1), (4, 1), (3, 2) } : [(1, 1)])
+                for (int i = 0; i < (device.IsCuda ? 10 : 1); i++)
+                    Compare.Close(Run(device, w, x, m, activations, phases, blocks: blocks).Exact, expected, Tolerance);
+        }
+    }
+
     // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
     private static GpuDevice? Device(TestDevice which)
     {
@@ -114,9 +132,10 @@ public sealed class HopperSkinnyLinearTests
 
     private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, format == WeightFormat.Fp8Block ? new ScaleBlock(128, 128) : ScaleBlock.Group128);
 
-    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat? activations, int? parts = null, int repeats = 1)
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat? activations, int? phases = null, int repeats = 1, int? blocks = null)
     {
-        HopperSkinnyPlan plan = HopperSkinnyPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, activations), LinearDevice.Of(device), parts);
+        HopperSkinnyPlan plan = HopperSkinnyPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, activations), LinearDevice.Of(device), phases);
+        plan = plan with { Blocks = blocks ?? plan.Blocks };
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);
