@@ -76,14 +76,14 @@ internal sealed class GemvBench
             bool isWeightFormat = product.Activation is null && accumulator == Accumulator.Float32;
             GpuTime? alone = m == 1 && isWeightFormat ? GpuTimer.Measure(stream, weights.Count, i => operands.Multiply(weights[i]), overlap: false) : null;
             double gbps = weights.Last.Bytes / time.Us / 1000;
-            (LinearPath path, KernelResources? resources) = operands.Kernel(weights.Last);
+            (string path, KernelResources? resources) = operands.Kernel(weights.Last);
             var record = new ResultRecord
             {
                 Bench = "gemv",
                 Format = product.Format.ToString(),
                 Activation = product.Activation?.ToString(),
                 Accumulator = accumulator == Accumulator.Float32 ? null : accumulator.ToString(),
-                Path = path.ToString(),
+                Path = path,
                 M = m,
                 N = n,
                 K = k,

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu.Bench;
@@ -74,21 +75,23 @@ internal sealed class GemvOperands : IDisposable
     }
 
     /// <summary>The path that is timed and its kernel's resources on a card.</summary>
-    public (LinearPath Path, KernelResources? Resources) Kernel(QuantizedMatrix w)
+    public (string Path, KernelResources? Resources) Kernel(QuantizedMatrix w)
     {
         GpuDevice device = stream.Device;
         var shape = new LinearShape(m, w.N, w.K, w.Format, Linear.IsAligned(w, x), 0, w.Block, product.Activation);
+        if (accumulator == Accumulator.Float32 && HopperSkinnyPlan.IsChosen(shape, LinearDevice.Of(device)))
+            return (nameof(HopperSkinnyGemm), device.Kernels.Resources(HopperSkinnyKernels.Get(w.Format, product.Activation, m, false)));
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
-            return (plan.Path, plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
+            return (plan.Path.ToString(), plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));
         if (accurate.Path == LinearPath.SkinnyGemm)
-            return (accurate.Path, device.Kernels.Resources(SkinnyKernels.Get(w.Format, product.Activation, m, false)));
+            return (accurate.Path.ToString(), device.Kernels.Resources(SkinnyKernels.Get(w.Format, product.Activation, m, false)));
         if (accurate.Tile is { } tile)
-            return (accurate.Path, device.Kernels.Resources(CodeKernels.Get(accurate.Decoding, tile)));
-        return (accurate.Path, device.Kernels.Resources(AccurateKernels.Get(accurate, w.Format, product.Activation, accumulator, false)));
+            return (accurate.Path.ToString(), device.Kernels.Resources(CodeKernels.Get(accurate.Decoding, tile)));
+        return (accurate.Path.ToString(), device.Kernels.Resources(AccurateKernels.Get(accurate, w.Format, product.Activation, accumulator, false)));
     }
 
     public void Dispose()

@@ -23,7 +23,7 @@ internal struct HopperSkinnyArgs
     /// <summary>Address of y[M, OutputStride], BF16 or float32.</summary>
     public long Output;
 
-    /// <summary>Address of the float32 multipliers of W: of blocks, or the matrix's (NVFP4).</summary>
+    /// <summary>Address of the float32 multipliers of W: of groups of a row, or the matrix's (NVFP4).</summary>
     public long Scales;
 
     /// <summary>Address of the E4M3 multipliers of W's groups, [N, K / 16] (NVFP4).</summary>
@@ -31,12 +31,6 @@ internal struct HopperSkinnyArgs
 
     /// <summary>Address of W's zero points, two a byte.</summary>
     public long ZeroPoints;
-
-    /// <summary>Address of sums of parts of K, [parts, tiles, sums of a tile], where there are several.</summary>
-    public long Partials;
-
-    /// <summary>Address of a counter a column of blocks, zero before and afterwards, where K has several parts.</summary>
-    public long Arrived;
 
     /// <summary>Elements between rows of y.</summary>
     public long OutputStride;
@@ -53,7 +47,4 @@ internal struct HopperSkinnyArgs
 
     /// <summary>Chunks of 128 bytes of a row of W.</summary>
     public int Chunks;
-
-    /// <summary>Chunks of a part of K.</summary>
-    public int PartChunks;
 }

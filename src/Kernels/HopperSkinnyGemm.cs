@@ -5,13 +5,12 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// <see cref="SkinnyGemm"/> for large matrices on Hopper (sm_90a): at most 16 rows of x, which lie in shared memory as products take them, and weights that the copy engine brings, a ring a warp.
+/// <see cref="SkinnyGemm"/> for large matrices on Hopper (sm_90a): at most 16 rows of x, which lie in shared memory as products take them, and weights of four bits that the copy engine brings, a ring a warp.
 /// </summary>
 /// <remarks>
-/// A block has a part of K and some tiles of 32 rows of W. Its part of x is arranged once, so that a chunk costs a warp nothing but its weights' decoding, a 16-byte load a step and tile of x, and the
-/// products. The block's chunks, tile after tile, are divided evenly among its warps: each has a run of them, and no warp waits for another before the end. A tile that a run ends within is finished by
-/// the warp that began it, which adds the other runs' pieces in their order; parts of K are added by the last block of a column of blocks to be done, in their order. All of it follows from N, K, the format and
-/// the device, so a row of x has the same bits for every M of 1..16.
+/// A block has some tiles of 32 rows of W and all of x, which it arranges once: then a chunk costs a warp nothing but its weights' decoding, a 16-byte load a step and tile of x, and the products. The block's
+/// chunks, tile after tile, are divided evenly among its warps: each has a run of them, and none waits for another before the end. A tile that a run ends within is finished by the warp that began it, which
+/// adds the other runs' pieces in their order. All of it follows from N, K, the format and the device, so a row of x has the same bits for every M of 1..16.
 /// </remarks>
 internal static class HopperSkinnyGemm
 {
@@ -30,9 +29,9 @@ internal static class HopperSkinnyGemm
     internal const int SumsBytes = Rows * SkinnyGemm.Columns * sizeof(float);
 
     /// <summary>Codes of a chunk.</summary>
-    public static int ChunkCodes(int codesPerWordShift) => (ChunkBytes / 4) << codesPerWordShift;
+    public const int ChunkCodes = 2 * ChunkBytes;
 
-    /// <summary>Dynamic shared memory of a block whose part has so many columns.</summary>
+    /// <summary>Dynamic shared memory of a block for so many tiles of x and columns, whole chunks.</summary>
     public static int SharedBytes(int tiles, int columns) => Inputs(tiles) + (columns * tiles * SkinnyGemm.Columns * sizeof(ushort));
 
     private static int Stages(int tiles) => tiles == 1 ? 3 : 2;
@@ -61,7 +60,6 @@ internal static class HopperSkinnyGemm
         warp.Inputs = window + (uint)Inputs(TTiles.Count);
         warp.Pieces = window + (uint)Pieces(TTiles.Count);
         warp.Aside = shared.SubView(Aside(TTiles.Count) + (warp.Index * Stages(TTiles.Count) * AsideBytes), Stages(TTiles.Count) * AsideBytes).Cast<uint>();
-        warp.Locate(a);
         if (warp.Lane == 0)
         {
             for (int i = 0; i < Stages(TTiles.Count); i++)
@@ -69,12 +67,14 @@ internal static class HopperSkinnyGemm
             Mbarrier.FenceInitialized();
         }
         WarpOps.Barrier();
+        HopperSkinnyRun first = default;
+        first.Enter(a, warp.Index);
+        HopperSkinnyRun next = first;
         // Weights are no output of the launch before.
-        HopperSkinnyUnit next = warp.First;
         for (int i = 0; i < Stages(TTiles.Count); i++)
         {
             Request<TFormat>(a, warp, next, i);
-            next.Advance(warp.Chunks);
+            next.Advance(a.Chunks);
         }
         GridDependency.Release();
         GridDependency.Wait();
@@ -82,98 +82,117 @@ internal static class HopperSkinnyGemm
         // All of x is there before it is multiplied.
         Group.Barrier();
         SkinnyAccumulators sums = default;
-        int open = Multiply<TFormat, TOutput, TInput, TTiles>(a, warp, next, ref sums);
+        int open = Multiply<TFormat, TInput, TOutput, TTiles>(a, warp, first, next, ref sums);
         // All pieces are there before they are added.
         Group.Barrier();
         if (open >= 0)
             HopperSkinnySums.Finish<TFormat, TInput, TOutput, TTiles>(a, warp, open, sums);
-        if (Grid.DimY > 1)
-            HopperSkinnySums.AddParts<TFormat, TInput, TOutput, TTiles>(a, warp, shared);
     }
 
     // The warp's run of chunks. Gives the tile that it has begun and not ended, whose sums are left, or −1.
-    private static int Multiply<TFormat, TOutput, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit next, ref SkinnyAccumulators sums)
+    private static int Multiply<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyRun unit, HopperSkinnyRun next, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
-        HopperSkinnyUnit unit = warp.First;
         HopperRing ring = default;
-        bool begun = unit.Chunk == 0;
+        bool begun = unit.Chunk == 0, pending = false;
         HopperSkinnyOperands operands = HopperSkinnyProducts.LoadAhead<TFormat>(a, warp, unit);
-        while (unit.Number < warp.End)
+        while (unit.Number < unit.End)
         {
             Mbarrier.Wait(warp.Barriers + (uint)(ring.Stage * BarrierBytes), ring.Parity);
-            if (HasAside<TFormat>())
-            {
-                if (TTiles.Count == 1)
-                    CpAsync.Wait(2);
-                else
-                    CpAsync.Wait(1);
-                // All lanes' copies have landed.
-                WarpOps.Barrier();
-                HopperSkinnyProducts.LoadAside<TFormat>(warp, ring.Stage * AsideBytes / sizeof(uint), ref operands);
-            }
+            if (TTiles.Count == 1)
+                CpAsync.Wait(2);
+            else
+                CpAsync.Wait(1);
+            // All lanes' copies have landed.
+            WarpOps.Barrier();
+            HopperSkinnyProducts.LoadAside<TFormat>(warp, ring.Stage * AsideBytes / sizeof(uint), ref operands);
             HopperSkinnyCodes codes = HopperSkinnyProducts.LoadCodes<TFormat>(warp, ring.Stage * StageBytes);
-            // All lanes have read the stage: it is filled again.
+            HopperSkinnyRun following = unit;
+            following.Advance(a.Chunks);
+            HopperSkinnyOperands ahead = HopperSkinnyProducts.LoadAhead<TFormat>(a, warp, following);
+            uint x = warp.Inputs + HopperSkinnyInputs.Offset<TTiles>(unit.Chunk, warp.Lane);
+            SkinnyAccumulators parts = HopperSkinnyProducts.MultiplyUntilLoaded<TFormat, TTiles>(x, codes, operands, ref sums);
+            // Part of every loaded word has been multiplied, so all of them are there, in all lanes: the stage is filled again. A load that has only been issued may read what the copy engine brings.
             WarpOps.Barrier();
             Request<TFormat>(a, warp, next, ring.Stage);
-            next.Advance(warp.Chunks);
-            HopperSkinnyUnit following = unit;
-            following.Advance(warp.Chunks);
-            HopperSkinnyOperands ahead = HopperSkinnyProducts.LoadAhead<TFormat>(a, warp, following);
-            HopperSkinnyProducts.Multiply<TFormat, TTiles>(warp.Inputs + HopperSkinnyInputs.Offset<TFormat, TTiles>(unit.Chunk, warp.Lane), codes, operands, ref sums);
+            next.Advance(a.Chunks);
+            HopperSkinnyProducts.MultiplyRest<TFormat, TTiles>(x, codes, operands, parts, ref sums);
             operands = ahead;
-            if (unit.Chunk == warp.Chunks - 1)
+            pending = true;
+            if (unit.Chunk == a.Chunks - 1)
             {
                 if (begun)
                     HopperSkinnySums.Emit<TFormat, TInput, TOutput, TTiles>(a, warp, unit.Tile, sums);
                 else
                     HopperSkinnySums.Keep<TTiles>(warp, sums);
                 begun = true;
+                pending = false;
                 sums = default;
             }
             unit = following;
             ring.Advance(Stages(TTiles.Count));
         }
-        if (unit.Chunk == 0 || warp.First.Number >= warp.End)
-            return -1;
-        if (begun)
-            return unit.Tile;
-        HopperSkinnySums.Keep<TTiles>(warp, sums);
-        return -1;
+        if (pending & !begun)
+            HopperSkinnySums.Keep<TTiles>(warp, sums);
+        return pending & begun ? unit.Tile : -1;
     }
 
-    private static bool HasAside<TFormat>()
-        where TFormat : struct, IStreamedFormat => TFormat.HasGroupScales || TFormat.HasRowScales;
-
     // Asks for a chunk, or for nothing behind the run's end.
-    private static void Request<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit unit, int stage)
+    private static void Request<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyRun unit, int stage)
         where TFormat : struct, IStreamedFormat
     {
-        if (unit.Number < warp.End)
+        if (unit.Number < unit.End)
         {
             if (warp.Lane == 0)
             {
                 uint arrived = warp.Barriers + (uint)(stage * BarrierBytes);
                 Mbarrier.ArriveExpecting(arrived, StageBytes);
-                Tma.Load(a.Weight, HopperSkinnyArgs.WeightMap, warp.Ring + (uint)(stage * StageBytes), (warp.FirstChunk + unit.Chunk) * ChunkBytes, unit.Tile * Rows, arrived);
+                Tma.Load(a.Weight, HopperSkinnyArgs.WeightMap, warp.Ring + (uint)(stage * StageBytes), unit.Chunk * ChunkBytes, unit.Tile * Rows, arrived);
             }
-            if (HasAside<TFormat>())
-                HopperSkinnyProducts.RequestAside<TFormat>(a, warp, unit, stage * AsideBytes / sizeof(uint));
+            HopperSkinnyProducts.RequestAside<TFormat>(a, warp, unit, stage * AsideBytes / sizeof(uint));
         }
-        if (HasAside<TFormat>())
-            CpAsync.Commit();
+        CpAsync.Commit();
     }
 }
 
-/// <summary>A chunk of a block: of which tile, which of its chunks, and which of all.</summary>
-internal struct HopperSkinnyUnit
+/// <summary>Where a warp of <see cref="HopperSkinnyGemm"/> finds things.</summary>
+internal struct HopperSkinnyWarp
 {
-    public int Tile, Chunk, Number;
+    public int Index, Lane;
 
-    /// <summary>The next one.</summary>
+    /// <summary>Addresses of the warp's stages and barriers, of all warps' pieces, and of x.</summary>
+    public uint Ring, Barriers, Pieces, Inputs;
+
+    /// <summary>What is stored beside the warp's stages.</summary>
+    public ArrayView<uint> Aside;
+}
+
+/// <summary>A warp's place in its run of its block's chunks: tiles of the block one after the other, all chunks of each.</summary>
+internal struct HopperSkinnyRun
+{
+    /// <summary>The tile, its chunk, the chunk's number in the block, and the number behind the run's last.</summary>
+    public int Tile, Chunk, Number, End;
+
+    /// <summary>The block's first tile.</summary>
+    public static int FirstTile(HopperSkinnyArgs a) => Bound(a, Grid.IdxX);
+
+    /// <summary>The number of the first chunk of a warp's run.</summary>
+    public static int FirstNumber(HopperSkinnyArgs a, int warp) => (int)((long)(Bound(a, Grid.IdxX + 1) - FirstTile(a)) * a.Chunks * warp / HopperSkinnyGemm.Warps);
+
+    /// <summary>Goes to the beginning of a warp's run.</summary>
+    public void Enter(HopperSkinnyArgs a, int warp)
+    {
+        Number = FirstNumber(a, warp);
+        End = FirstNumber(a, warp + 1);
+        int tile = Number / a.Chunks;
+        Tile = FirstTile(a) + tile;
+        Chunk = Number - (tile * a.Chunks);
+    }
+
+    /// <summary>The next chunk.</summary>
     public void Advance(int chunks)
     {
         Number++;
@@ -184,43 +203,6 @@ internal struct HopperSkinnyUnit
             Tile++;
         }
     }
-}
 
-/// <summary>Where a warp of <see cref="HopperSkinnyGemm"/> finds things, and its run of chunks.</summary>
-internal struct HopperSkinnyWarp
-{
-    public int Index, Lane;
-
-    /// <summary>Addresses of the warp's stages and barriers, of all warps' pieces, and of x.</summary>
-    public uint Ring, Barriers, Pieces, Inputs;
-
-    /// <summary>What is stored beside the warp's stages.</summary>
-    public ArrayView<uint> Aside;
-
-    /// <summary>The block's first tile and the one behind its last.</summary>
-    public int FirstTile, EndTile;
-
-    /// <summary>The part's first chunk, and how many it has.</summary>
-    public int FirstChunk, Chunks;
-
-    /// <summary>The run's first chunk, and the number behind its last.</summary>
-    public HopperSkinnyUnit First;
-
-    public int End;
-
-    /// <summary>Finds the run.</summary>
-    public void Locate(HopperSkinnyArgs a)
-    {
-        FirstTile = (int)((long)a.Tiles * Grid.IdxX / Grid.DimX);
-        EndTile = (int)((long)a.Tiles * (Grid.IdxX + 1) / Grid.DimX);
-        FirstChunk = Grid.IdxY * a.PartChunks;
-        Chunks = IntrinsicMath.Min(a.PartChunks, a.Chunks - FirstChunk);
-        First.Number = RunOf(Index);
-        First.Tile = FirstTile + (First.Number / Chunks);
-        First.Chunk = First.Number - ((First.Tile - FirstTile) * Chunks);
-        End = RunOf(Index + 1);
-    }
-
-    /// <summary>The number of a warp's first chunk.</summary>
-    public readonly int RunOf(int warp) => (int)((long)(EndTile - FirstTile) * Chunks * warp / HopperSkinnyGemm.Warps);
+    private static int Bound(HopperSkinnyArgs a, int block) => (int)((long)a.Tiles * block / Grid.DimX);
 }

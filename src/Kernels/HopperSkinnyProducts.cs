@@ -10,7 +10,7 @@ internal struct HopperSkinnyCodes
     public U4 First0, First1, First2, First3, Second0, Second1, Second2, Second3;
 }
 
-/// <summary>What a lane's decoder and sums need for the two words of its four rows: multipliers of float32, or E4M3 multipliers of groups, and zero points.</summary>
+/// <summary>What a lane's decoder and sums need for the two words of its four rows: float32 multipliers and zero points, or E4M3 multipliers of groups.</summary>
 internal struct HopperSkinnyOperands
 {
     public uint First0, First1, First2, First3, Second0, Second1, Second2, Second3;
@@ -41,22 +41,22 @@ internal static class HopperSkinnyProducts
         int row = Row<TFormat>(warp.Lane);
         uint at = warp.Ring + (uint)(stage + (row * HopperSkinnyGemm.ChunkBytes) + (((Word<TFormat>(warp.Lane, 0) ^ row) & 7) << 4)), other = at ^ (TFormat.HasGroupScales ? 16u : 64u);
         HopperSkinnyCodes codes;
-        codes.First0 = SharedWindow.Load(at);
-        codes.First1 = SharedWindow.Load(at + RowStepBytes);
-        codes.First2 = SharedWindow.Load(at + (2 * RowStepBytes));
-        codes.First3 = SharedWindow.Load(at + (3 * RowStepBytes));
         codes.Second0 = SharedWindow.Load(other);
         codes.Second1 = SharedWindow.Load(other + RowStepBytes);
         codes.Second2 = SharedWindow.Load(other + (2 * RowStepBytes));
         codes.Second3 = SharedWindow.Load(other + (3 * RowStepBytes));
+        codes.First0 = SharedWindow.Load(at);
+        codes.First1 = SharedWindow.Load(at + RowStepBytes);
+        codes.First2 = SharedWindow.Load(at + (2 * RowStepBytes));
+        codes.First3 = SharedWindow.Load(at + (3 * RowStepBytes));
         return codes;
     }
 
     /// <summary>Copies what is stored beside the codes of a chunk, a row a lane: eight E4M3 multipliers twice, or one float32 a half.</summary>
-    public static void RequestAside<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit unit, int at)
+    public static void RequestAside<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyRun unit, int at)
         where TFormat : struct, IStreamedFormat
     {
-        int row = IntrinsicMath.Min((unit.Tile * HopperSkinnyGemm.Rows) + warp.Lane, a.N - 1), chunk = warp.FirstChunk + unit.Chunk;
+        int row = IntrinsicMath.Min((unit.Tile * HopperSkinnyGemm.Rows) + warp.Lane, a.N - 1), chunk = unit.Chunk;
         if (TFormat.HasGroupScales)
         {
             // What lies behind the row is no multiplier of it.
@@ -68,7 +68,7 @@ internal static class HopperSkinnyProducts
             return;
         }
         long scales = a.Scales + ((long)(row >> a.ScaleRowShift) * a.ScaleColumns * sizeof(float));
-        int column = chunk * HopperSkinnyGemm.ChunkCodes(TFormat.CodesPerWordShift), last = a.ScaleColumns - 1;
+        int column = chunk * HopperSkinnyGemm.ChunkCodes, last = a.ScaleColumns - 1;
         CpAsync.Copy4From(ref warp.Aside[at + (warp.Lane * 2)], scales + ((long)(column >> a.ScaleColumnShift) * sizeof(float)));
         CpAsync.Copy4From(ref warp.Aside[at + (warp.Lane * 2) + 1], scales + ((long)IntrinsicMath.Min((column + 128) >> a.ScaleColumnShift, last) * sizeof(float)));
     }
@@ -101,17 +101,14 @@ internal static class HopperSkinnyProducts
         operands.Second3 = pair.Y;
     }
 
-    /// <summary>What comes straight from memory, a chunk ahead: the multiplier of a tile's block, or zero points. Behind the run's end that of a chunk before.</summary>
-    public static HopperSkinnyOperands LoadAhead<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyUnit unit)
+    /// <summary>What comes straight from memory, a chunk ahead: zero points. Behind the run's end those of a chunk before.</summary>
+    public static HopperSkinnyOperands LoadAhead<TFormat>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyRun unit)
         where TFormat : struct, IStreamedFormat
     {
         HopperSkinnyOperands operands = default;
-        int column = (warp.FirstChunk + unit.Chunk) * HopperSkinnyGemm.ChunkCodes(TFormat.CodesPerWordShift), first = IntrinsicMath.Min(unit.Tile, a.Tiles - 1) * HopperSkinnyGemm.Rows;
-        if (TFormat.HasTileScales)
-            operands.First0 = Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Scales + ((((long)(first >> a.ScaleRowShift) * a.ScaleColumns) + (column >> a.ScaleColumnShift)) * sizeof(float))));
         if (TFormat.HasZeroPoints)
         {
-            int row = first + Row<TFormat>(warp.Lane), block = column >> a.ScaleColumnShift;
+            int row = (IntrinsicMath.Min(unit.Tile, a.Tiles - 1) * HopperSkinnyGemm.Rows) + Row<TFormat>(warp.Lane), block = (unit.Chunk * HopperSkinnyGemm.ChunkCodes) >> a.ScaleColumnShift;
             operands.Zeros0 = Zeros(a, row, block);
             operands.Zeros1 = Zeros(a, row + RowStep, block);
             operands.Zeros2 = Zeros(a, row + (2 * RowStep), block);
@@ -120,39 +117,44 @@ internal static class HopperSkinnyProducts
         return operands;
     }
 
-    /// <summary>Adds a chunk's products.</summary>
-    public static void Multiply<TFormat, TTiles>(uint x, HopperSkinnyCodes codes, HopperSkinnyOperands operands, ref SkinnyAccumulators sums)
+    /// <summary>Products of a chunk's first words and the first step of the second ones: part of every word. Gives the sums that <see cref="MultiplyRest"/> goes on with.</summary>
+    public static SkinnyAccumulators MultiplyUntilLoaded<TFormat, TTiles>(uint x, HopperSkinnyCodes codes, HopperSkinnyOperands operands, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
-        U4 scales, further, prepared, second;
-        scales.X = operands.First0;
-        scales.Y = TFormat.HasTileScales ? operands.First0 : operands.First1;
-        scales.Z = TFormat.HasTileScales ? operands.First0 : operands.First2;
-        scales.W = TFormat.HasTileScales ? operands.First0 : operands.First3;
-        further.X = operands.Second0;
-        further.Y = operands.Second1;
-        further.Z = operands.Second2;
-        further.W = operands.Second3;
-        prepared = Prepare<TFormat>(TFormat.HasGroupScales ? scales : Zeros(operands), 0);
-        second = Prepare<TFormat>(TFormat.HasGroupScales ? scales : Zeros(operands), TFormat.HasGroupScales ? 16 : 4);
-        uint half = (uint)(HopperSkinnyInputs.StepsOfWord<TFormat>() * HopperSkinnyInputs.StepBytes<TTiles>());
-        SkinnyAccumulators parts = IsScaled<TFormat>() ? default : sums;
-        Half<TFormat, TTiles>(x, codes.First0, codes.First1, codes.First2, codes.First3, prepared, ref parts);
+        SkinnyAccumulators parts = TFormat.HasRowScales ? default : sums;
+        U4 prepared = Prepare<TFormat>(operands, 0);
+        Step<TFormat, TTiles>(x, codes.First0, codes.First1, codes.First2, codes.First3, 0, prepared, ref parts);
+        Rest<TFormat, TTiles>(x, codes.First0, codes.First1, codes.First2, codes.First3, prepared, ref parts);
         if (TFormat.HasRowScales)
         {
-            Fold<TFormat, TTiles>(parts, scales, ref sums);
+            Fold<TFormat, TTiles>(parts, (operands.First0, operands.First1, operands.First2, operands.First3), ref sums);
             parts = default;
         }
-        Half<TFormat, TTiles>(x + half, codes.Second0, codes.Second1, codes.Second2, codes.Second3, second, ref parts);
-        if (IsScaled<TFormat>())
-            Fold<TFormat, TTiles>(parts, TFormat.HasRowScales ? further : scales, ref sums);
-        else
-            sums = parts;
+        Step<TFormat, TTiles>(x + Half<TTiles>(), codes.Second0, codes.Second1, codes.Second2, codes.Second3, 0, PrepareSecond<TFormat>(operands), ref parts);
+        return parts;
     }
 
-    private static bool IsScaled<TFormat>()
-        where TFormat : struct, IStreamedFormat => TFormat.HasTileScales || TFormat.HasRowScales;
+    /// <summary>The other products, and the chunk's end.</summary>
+    public static void MultiplyRest<TFormat, TTiles>(uint x, HopperSkinnyCodes codes, HopperSkinnyOperands operands, SkinnyAccumulators parts, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
+    {
+        Rest<TFormat, TTiles>(x + Half<TTiles>(), codes.Second0, codes.Second1, codes.Second2, codes.Second3, PrepareSecond<TFormat>(operands), ref parts);
+        if (!TFormat.HasRowScales)
+        {
+            sums = parts;
+            return;
+        }
+        Fold<TFormat, TTiles>(parts, (operands.Second0, operands.Second1, operands.Second2, operands.Second3), ref sums);
+    }
+
+    // Bytes of the inputs of a chunk's first words.
+    private static uint Half<TTiles>()
+        where TTiles : struct, ITiles => (uint)(HopperSkinnyInputs.StepsOfWord * HopperSkinnyInputs.StepBytes<TTiles>());
+
+    private static U4 PrepareSecond<TFormat>(HopperSkinnyOperands operands)
+        where TFormat : struct, IStreamedFormat => Prepare<TFormat>(operands, TFormat.HasGroupScales ? 16 : 4);
 
     private static uint Zeros(HopperSkinnyArgs a, int row, int block)
     {
@@ -163,44 +165,37 @@ internal static class HopperSkinnyProducts
         return a.ScaleColumnShift > 7 ? own * 17 : pair;
     }
 
-    private static U4 Zeros(HopperSkinnyOperands operands)
-    {
-        U4 zeros;
-        zeros.X = operands.Zeros0;
-        zeros.Y = operands.Zeros1;
-        zeros.Z = operands.Zeros2;
-        zeros.W = operands.Zeros3;
-        return zeros;
-    }
-
-    private static U4 Prepare<TFormat>(U4 stored, int shift)
+    // The groups' multipliers or the zero points of the first words, or by a shift the second ones', as the decoder wants them.
+    private static U4 Prepare<TFormat>(HopperSkinnyOperands operands, int shift)
         where TFormat : struct, IStreamedFormat
     {
-        uint mask = TFormat.HasGroupScales ? 0xFFFFu : 15u;
         U4 prepared = default;
-        if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
+        if (TFormat.HasGroupScales)
         {
-            prepared.X = TFormat.PrepareOperand((stored.X >> shift) & mask);
-            prepared.Y = TFormat.PrepareOperand((stored.Y >> shift) & mask);
-            prepared.Z = TFormat.PrepareOperand((stored.Z >> shift) & mask);
-            prepared.W = TFormat.PrepareOperand((stored.W >> shift) & mask);
+            prepared.X = TFormat.PrepareOperand((operands.First0 >> shift) & 0xFFFF);
+            prepared.Y = TFormat.PrepareOperand((operands.First1 >> shift) & 0xFFFF);
+            prepared.Z = TFormat.PrepareOperand((operands.First2 >> shift) & 0xFFFF);
+            prepared.W = TFormat.PrepareOperand((operands.First3 >> shift) & 0xFFFF);
+        }
+        if (TFormat.HasZeroPoints)
+        {
+            prepared.X = TFormat.PrepareOperand((operands.Zeros0 >> shift) & 15);
+            prepared.Y = TFormat.PrepareOperand((operands.Zeros1 >> shift) & 15);
+            prepared.Z = TFormat.PrepareOperand((operands.Zeros2 >> shift) & 15);
+            prepared.W = TFormat.PrepareOperand((operands.Zeros3 >> shift) & 15);
         }
         return prepared;
     }
 
-    private static void Half<TFormat, TTiles>(uint x, U4 row0, U4 row1, U4 row2, U4 row3, U4 operands, ref SkinnyAccumulators parts)
+    // All steps of four words but the first.
+    private static void Rest<TFormat, TTiles>(uint x, U4 row0, U4 row1, U4 row2, U4 row3, U4 operands, ref SkinnyAccumulators parts)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         uint step = (uint)HopperSkinnyInputs.StepBytes<TTiles>();
-        Step<TFormat, TTiles>(x, row0, row1, row2, row3, 0, operands, ref parts);
-        if (TFormat.CodesPerWordShift > 1)
-            Step<TFormat, TTiles>(x + step, row0, row1, row2, row3, 1, operands, ref parts);
-        if (TFormat.CodesPerWordShift > 2)
-        {
-            Step<TFormat, TTiles>(x + (2 * step), row0, row1, row2, row3, 2, operands, ref parts);
-            Step<TFormat, TTiles>(x + (3 * step), row0, row1, row2, row3, 3, operands, ref parts);
-        }
+        Step<TFormat, TTiles>(x + step, row0, row1, row2, row3, 1, operands, ref parts);
+        Step<TFormat, TTiles>(x + (2 * step), row0, row1, row2, row3, 2, operands, ref parts);
+        Step<TFormat, TTiles>(x + (3 * step), row0, row1, row2, row3, 3, operands, ref parts);
     }
 
     // Eight codes of each row.
@@ -229,12 +224,12 @@ internal static class HopperSkinnyProducts
         return SkinnyProducts.Multiply<TFormat>(upper.Z, lower.Z, upper.W, lower.W, x.Z, x.W, part);
     }
 
-    private static void Fold<TFormat, TTiles>(SkinnyAccumulators parts, U4 scales, ref SkinnyAccumulators sums)
+    private static void Fold<TFormat, TTiles>(SkinnyAccumulators parts, (uint Row0, uint Row1, uint Row2, uint Row3) scales, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
-        float scale0 = Interop.IntAsFloat(scales.X) * TFormat.Correction, scale1 = Interop.IntAsFloat(scales.Y) * TFormat.Correction;
-        float scale2 = Interop.IntAsFloat(scales.Z) * TFormat.Correction, scale3 = Interop.IntAsFloat(scales.W) * TFormat.Correction;
+        float scale0 = Interop.IntAsFloat(scales.Row0) * TFormat.Correction, scale1 = Interop.IntAsFloat(scales.Row1) * TFormat.Correction;
+        float scale2 = Interop.IntAsFloat(scales.Row2) * TFormat.Correction, scale3 = Interop.IntAsFloat(scales.Row3) * TFormat.Correction;
         sums.Upper0 = Fold(sums.Upper0, parts.Upper0, scale0, scale1);
         sums.Lower0 = Fold(sums.Lower0, parts.Lower0, scale2, scale3);
         if (TTiles.Count == 2)

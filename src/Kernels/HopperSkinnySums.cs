@@ -49,99 +49,34 @@ internal static class HopperSkinnySums
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
-        int end = (tile + 1 - warp.FirstTile) * warp.Chunks;
-        for (int next = warp.Index + 1; next < HopperSkinnyGemm.Warps && warp.RunOf(next) < end; next++)
+        int behind = (tile + 1 - HopperSkinnyRun.FirstTile(a)) * a.Chunks;
+        for (int next = warp.Index + 1; next < HopperSkinnyGemm.Warps && HopperSkinnyRun.FirstNumber(a, next) < behind; next++)
         {
             // A run without chunks has no piece.
-            if (warp.RunOf(next + 1) == warp.RunOf(next))
-                continue;
-            uint from = Piece<TTiles>(warp, next);
-            sums.Upper0 = Plus(sums.Upper0, SharedWindow.Load(from));
-            sums.Lower0 = Plus(sums.Lower0, SharedWindow.Load(from + HalfBytes));
-            if (TTiles.Count == 2)
-            {
-                sums.Upper1 = Plus(sums.Upper1, SharedWindow.Load(from + (2 * HalfBytes)));
-                sums.Lower1 = Plus(sums.Lower1, SharedWindow.Load(from + (3 * HalfBytes)));
-            }
+            if (HopperSkinnyRun.FirstNumber(a, next + 1) != HopperSkinnyRun.FirstNumber(a, next))
+                sums = Plus<TTiles>(sums, Piece<TTiles>(warp, next));
         }
         Emit<TFormat, TInput, TOutput, TTiles>(a, warp, tile, sums);
-    }
-
-    /// <summary>A tile's sums over the block's part of K: to y, or where the parts meet.</summary>
-    public static void Emit<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TOutput : struct, ISkinnyOutput
-        where TTiles : struct, ITiles
-    {
-        if (Grid.DimY == 1)
-        {
-            Store<TFormat, TInput, TOutput, TTiles>(a, warp, tile, sums);
-            return;
-        }
-        long to = Partial<TTiles>(a, warp, Grid.IdxY, tile);
-        // Columns beyond M are not read.
-        if (2 * (warp.Lane & 3) < a.M)
-        {
-            Mem.StoreGlobalTo(to, Float32Output.Bits(sums.Upper0));
-            Mem.StoreGlobalTo(to + HalfBytes, Float32Output.Bits(sums.Lower0));
-        }
-        if (TTiles.Count == 2 && (2 * (warp.Lane & 3)) + SkinnyGemm.Columns < a.M)
-        {
-            Mem.StoreGlobalTo(to + (2 * HalfBytes), Float32Output.Bits(sums.Upper1));
-            Mem.StoreGlobalTo(to + (3 * HalfBytes), Float32Output.Bits(sums.Lower1));
-        }
-    }
-
-    /// <summary>The last block of a column to be done adds the parts. Called once by every thread of the block.</summary>
-    public static void AddParts<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, ArrayView<byte> shared)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TOutput : struct, ISkinnyOutput
-        where TTiles : struct, ITiles
-    {
-        int parts = Grid.DimY;
-        // Stages are not used any more.
-        ArrayView<uint> arrived = shared.SubView(0, 16).Cast<uint>();
-        // The block's sums are written before it counts.
-        Group.Barrier();
-        if (Group.IdxX == 0)
-            arrived[0] = Fence.CountAround(a.Arrived + (Grid.IdxX * (long)sizeof(int)), (uint)(parts - 1));
-        // The whole block knows its number, and sees what the others wrote before they counted.
-        Group.Barrier();
-        if (arrived[0] != (uint)(parts - 1))
-            return;
-        for (int tile = warp.FirstTile + warp.Index; tile < warp.EndTile; tile += HopperSkinnyGemm.Warps)
-        {
-            SkinnyAccumulators sums = default;
-            bool first = 2 * (warp.Lane & 3) < a.M, second = (2 * (warp.Lane & 3)) + SkinnyGemm.Columns < a.M;
-            for (int part = 0; part < parts; part++)
-            {
-                long from = Partial<TTiles>(a, warp, part, tile);
-                if (first)
-                {
-                    sums.Upper0 = Plus(sums.Upper0, Mem.LoadL2From(from));
-                    sums.Lower0 = Plus(sums.Lower0, Mem.LoadL2From(from + HalfBytes));
-                }
-                if (TTiles.Count == 2 && second)
-                {
-                    sums.Upper1 = Plus(sums.Upper1, Mem.LoadL2From(from + (2 * HalfBytes)));
-                    sums.Lower1 = Plus(sums.Lower1, Mem.LoadL2From(from + (3 * HalfBytes)));
-                }
-            }
-            Store<TFormat, TInput, TOutput, TTiles>(a, warp, tile, sums);
-        }
     }
 
     private static uint Piece<TTiles>(HopperSkinnyWarp warp, int index)
         where TTiles : struct, ITiles => warp.Pieces + (uint)((index * TTiles.Count * HopperSkinnyGemm.SumsBytes) + (warp.Lane * 16));
 
-    // Lanes of one pair of columns lie beside each other: few rows of x touch few sectors.
-    private static long Partial<TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int part, int tile)
-        where TTiles : struct, ITiles =>
-        a.Partials + ((((long)part * a.Tiles) + tile) * TTiles.Count * HopperSkinnyGemm.SumsBytes) + ((((warp.Lane & 3) * 8) + (warp.Lane >> 2)) * 16);
+    private static SkinnyAccumulators Plus<TTiles>(SkinnyAccumulators sums, uint from)
+        where TTiles : struct, ITiles
+    {
+        sums.Upper0 = Plus(sums.Upper0, SharedWindow.Load(from));
+        sums.Lower0 = Plus(sums.Lower0, SharedWindow.Load(from + HalfBytes));
+        if (TTiles.Count == 2)
+        {
+            sums.Upper1 = Plus(sums.Upper1, SharedWindow.Load(from + (2 * HalfBytes)));
+            sums.Lower1 = Plus(sums.Lower1, SharedWindow.Load(from + (3 * HalfBytes)));
+        }
+        return sums;
+    }
 
-    private static void Store<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
+    /// <summary>Stores a tile's sums, times what multiplies whole sums.</summary>
+    public static void Emit<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput

@@ -4,7 +4,7 @@ using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>The one place where run-time choices become type arguments of <see cref="HopperSkinnyGemm"/>.</summary>
+/// <summary>The one place where run-time choices become type arguments of <see cref="HopperSkinnyGemm"/>: formats of four bits, of which a warp's run is long enough to hide how it begins.</summary>
 internal static class HopperSkinnyKernels
 {
     private static readonly KernelTraits Traits = new(HopperSkinnyGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 1, HasPlainArguments: true);
@@ -29,7 +29,6 @@ internal static class HopperSkinnyKernels
     private static Dictionary<Key, KernelDefinition<HopperSkinnyArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<HopperSkinnyArgs>>();
-        Add<StreamedFp8, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8Block, null));
         Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
         Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
         Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));

@@ -9,37 +9,29 @@ namespace GpuKit.Ilgpu;
 internal static class HopperSkinnyLinear
 {
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ of BF16 x.</summary>
-    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperSkinnyPlan plan) =>
-        Launch(stream, weights, null, Describe(stream, weights, y, size) with { X = Shape.Address(x) }, float32, plan);
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks) =>
+        Launch(stream, weights, null, Describe(stream, weights, y, size) with { X = Shape.Address(x) }, float32, blocks);
 
     /// <summary>The same of quantised x.</summary>
-    public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperSkinnyPlan plan)
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks)
     {
         HopperSkinnyArgs args = Describe(stream, weights, y, size);
         args.X = Shape.Address(x.Codes.View);
         args.InputGroups = Shape.Address(x.ScaleTable.Groups);
         args.InputScales = Shape.Address(x.ScaleTable.Blocks);
-        Launch(stream, weights, x.Format, args, float32, plan);
+        Launch(stream, weights, x.Format, args, float32, blocks);
     }
 
-    private static void Launch(GpuStream stream, QuantizedMatrix weights, ActivationFormat? activations, HopperSkinnyArgs args, bool float32, in HopperSkinnyPlan plan)
+    private static void Launch(GpuStream stream, QuantizedMatrix weights, ActivationFormat? activations, HopperSkinnyArgs args, bool float32, int blocks)
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
-        args.PartChunks = plan.PartChunks;
-        if (plan.Parts > 1)
-        {
-            LaunchScratch scratch = stream.Scratch;
-            args.Partials = Shape.Address(scratch.Partials.View);
-            args.Arrived = Shape.Address(scratch.Counters.View);
-        }
-        int shared = HopperSkinnyPlan.SharedBytes(args.M, weights.Format, plan.PartChunks);
-        stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (plan.Columns, plan.Parts, 1), HopperSkinnyGemm.Threads, shared, args);
+        int shared = HopperSkinnyGemm.SharedBytes(args.M > SkinnyGemm.Columns ? 2 : 1, args.Chunks * HopperSkinnyGemm.ChunkCodes);
+        stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (blocks, 1, 1), HopperSkinnyGemm.Threads, shared, args);
     }
 
     private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size)
     {
         long rowBytes = weights.Format.Info().RowBytes(weights.K);
-        int codes = HopperSkinnyGemm.ChunkBytes * 8 / weights.Format.Info().BitsPerCode;
         return new HopperSkinnyArgs
         {
             Weight = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, rowBytes, weights.N, rowBytes, HopperSkinnyGemm.ChunkBytes, HopperSkinnyGemm.Rows)),
@@ -54,8 +46,8 @@ internal static class HopperSkinnyLinear
             ScaleRowShift = weights.ScaleTable.RowShift,
             ScaleColumnShift = weights.ScaleTable.ColumnShift,
             ScaleColumns = weights.ScaleTable.Columns,
-            Tiles = (weights.N + HopperSkinnyGemm.Rows - 1) / HopperSkinnyGemm.Rows,
-            Chunks = (weights.K + codes - 1) / codes,
+            Tiles = HopperSkinnyPlan.Tiles(weights.N),
+            Chunks = HopperSkinnyPlan.Chunks(weights.K),
         };
     }
 }

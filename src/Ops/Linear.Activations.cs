@@ -61,9 +61,9 @@ public static partial class Linear
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;
         }
-        if (Experiment && path is null && HopperSkinnyPlan.Exists(shape, device) && device.IsCuda && HopperSkinnyPlan.Choose(shape, device) is { Parts: > 0 } skinny)
+        if (path is null && size.M > 0 && HopperSkinnyPlan.IsChosen(shape, device))
         {
-            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, skinny);
+            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperSkinnyPlan.Blocks(weights.N, device));
             return;
         }
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);

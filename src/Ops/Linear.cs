@@ -16,8 +16,6 @@ namespace GpuKit.Ilgpu;
 /// </remarks>
 public static partial class Linear
 {
-    private static readonly bool Experiment = Environment.GetEnvironmentVariable("X_SKINNY") == "1";
-
     /// <summary>Multiplies into BF16.</summary>
     /// <param name="stream">Stream to launch on.</param>
     /// <param name="weights"><c>W[N, K]</c>; one matrix.</param>
@@ -82,9 +80,9 @@ public static partial class Linear
             HopperMixedLinear.Launch(stream, weights, x, y, float32, size, HopperMixedPlan.Choose(shape, device));
             return;
         }
-        if (Experiment && path is null && HopperSkinnyPlan.Exists(shape, device) && device.IsCuda && HopperSkinnyPlan.Choose(shape, device) is { Parts: > 0 } skinny)
+        if (path is null && HopperSkinnyPlan.IsChosen(shape, device))
         {
-            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, skinny);
+            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperSkinnyPlan.Blocks(weights.N, device));
             return;
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);

@@ -71,7 +71,7 @@ public sealed class GemvCheckTests
                 Assert.False(GemvOperands.IsRight(Record(operands.Error(other, check), null)), $"{product.Name}, {accumulator}");
                 // Quantised activations stream on a card, and are dot products elsewhere, as other accumulators are everywhere.
                 bool accurate = accumulator != Accumulator.Float32 || (product.Activation is not null && !device.IsCuda);
-                Assert.Equal(accurate, operands.Kernel(w).Path is LinearPath.Accurate or LinearPath.AccurateScalar);
+                Assert.Equal(accurate, operands.Kernel(w).Path is nameof(LinearPath.Accurate) or nameof(LinearPath.AccurateScalar));
             }
         }
         Assert.False(GemvOperands.IsRight(Record(double.NaN, null)));

@@ -16,7 +16,7 @@ public sealed class HopperSkinnyLinearTests
     // Around tiles of 32 rows and chunks of 128 bytes; fewer chunks than warps, runs that end within tiles, blocks without tiles beside blocks with several.
     private static readonly (int M, int N, int K)[] CardShapes =
     [
-        (1, 1, 128), (1, 33, 256), (2, 31, 384), (3, 640, 2048), (7, 1000, 896), (8, 4200, 1152), (9, 65, 4224), (15, 97, 1664), (16, 2080, 3200), (16, 8192, 256),
+        (1, 1, 128), (1, 33, 256), (2, 31, 384), (3, 640, 2048), (7, 1000, 896), (8, 4200, 1152), (9, 65, 2816), (15, 97, 1664), (16, 2080, 2560), (16, 8192, 256), (5, 70, 288), (16, 33, 2720),
     ];
 
     public static TheoryData<TestDevice, WeightFormat, ActivationFormat?> Cases()
@@ -30,18 +30,21 @@ public sealed class HopperSkinnyLinearTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void EveryNumberOfPartsMatchesTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void EveryNumberOfBlocksMatchesTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
     {
         if (Device(which) is not { } device)
             return;
-        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 40, 640)])
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 40, 640), (2, 9, 288)])
         {
+            // NVFP4 needs whole 8-byte words of multipliers.
+            if (format == WeightFormat.Nvfp4 && k % 128 != 0)
+                continue;
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
             double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
-            foreach (int parts in device.IsCuda ? new[] { 1, 2, 3, 7 } : [1, 2])
+            foreach (int? blocks in device.IsCuda ? new int?[] { null, 1, 3 } : [1, 2])
             {
-                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, activations, parts);
+                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, activations, blocks);
                 Compare.Close(exact, expected, Tolerance);
                 Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
             }
@@ -92,12 +95,30 @@ public sealed class HopperSkinnyLinearTests
     {
         if (Device(which) is not { IsCuda: true } device)
             return;
-        const int M = 16, N = 6000, K = 4096;
+        const int M = 16, N = 20000, K = 1024;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 5), N, K, format);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
         float[] first = Run(device, w, x, M, activations).Exact;
         for (int i = 0; i < 20; i++)
             Assert.Equal(first, Run(device, w, x, M, activations, repeats: 5).Exact);
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void RunsOfSeveralTilesMatchTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    {
+        if (Device(which) is not { } device || (!device.IsCuda && (format != WeightFormat.Int4 || activations is not null)))
+            return;
+        (int n, int k) = device.IsCuda ? (896 * 4, 2048) : (896, 1024);
+        HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
+        foreach (int m in device.IsCuda ? new[] { 1, 8, 16 } : [1])
+        {
+            BFloat16[] x = RandomData.GaussianBf16(m * k, 6);
+            double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
+            foreach (int blocks in device.IsCuda ? new[] { 1, 2, 4 } : [1])
+                for (int i = 0; i < (device.IsCuda ? 10 : 1); i++)
+                    Compare.Close(Run(device, w, x, m, activations, blocks).Exact, expected, Tolerance);
+        }
     }
 
     // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
@@ -114,9 +135,11 @@ public sealed class HopperSkinnyLinearTests
 
     private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, format == WeightFormat.Fp8Block ? new ScaleBlock(128, 128) : ScaleBlock.Group128);
 
-    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat? activations, int? parts = null, int repeats = 1)
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat? activations, int? given = null, int repeats = 1)
     {
-        HopperSkinnyPlan plan = HopperSkinnyPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, activations), LinearDevice.Of(device), parts);
+        var shape = new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, activations);
+        Assert.True(HopperSkinnyPlan.Exists(shape, LinearDevice.Of(device)));
+        int blocks = Math.Min(given ?? int.MaxValue, HopperSkinnyPlan.Blocks(w.N, LinearDevice.Of(device)));
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);
@@ -125,15 +148,15 @@ public sealed class HopperSkinnyLinearTests
         if (activations is not { } format)
         {
             for (int i = 0; i < repeats; i++)
-                HopperSkinnyLinear.Launch(stream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), plan);
-            HopperSkinnyLinear.Launch(stream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), plan);
+                HopperSkinnyLinear.Launch(stream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), blocks);
+            HopperSkinnyLinear.Launch(stream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), blocks);
             return (exact.ToArray(), rounded.ToArray());
         }
         using var codes = new QuantizedActivations(device, format, m, w.K);
         ActivationQuantizer.Quantize(stream, input.View, codes, m);
         for (int i = 0; i < repeats; i++)
-            HopperSkinnyLinear.Launch(stream, weights, codes, exact.View.Cast<byte>(), true, (m, 0), plan);
-        HopperSkinnyLinear.Launch(stream, weights, codes, rounded.View.Cast<byte>(), false, (m, 0), plan);
+            HopperSkinnyLinear.Launch(stream, weights, codes, exact.View.Cast<byte>(), true, (m, 0), blocks);
+        HopperSkinnyLinear.Launch(stream, weights, codes, rounded.View.Cast<byte>(), false, (m, 0), blocks);
         return (exact.ToArray(), rounded.ToArray());
     }
 }

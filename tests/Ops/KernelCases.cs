@@ -13,7 +13,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -127,6 +127,28 @@ internal static class KernelCases
     }
 
     // 24-row products of one matrix, and the experts of as many sorted rows.
+    // Rows of W for more warps than one, and for runs that end within tiles.
+    private static IEnumerable<SmallCase> HopperSkinny(GpuDevice device)
+    {
+        if (device.IsCuda && device.Target?.Name != "90a")
+            yield break;
+        const int Rows = 160, Columns = 640;
+        foreach ((WeightFormat format, ActivationFormat? activations) in HopperSkinnyKernels.Combinations)
+            foreach (int m in new[] { 3, 11 })
+                foreach (bool float32 in new[] { false, true })
+                    yield return new($"Hopper skinny {format} {activations} {m}, float32 {float32}", t =>
+                    {
+                        (QuantizedMatrix w, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), Bytes(t, m * Rows, float32));
+                        if (activations is { } a)
+                        {
+                            QuantizedActivations quantized = t.Activations(a, m, Columns);
+                            return stream => HopperSkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2);
+                        }
+                        ArrayView<BFloat16> x = t.Halves(m * Columns);
+                        return stream => HopperSkinnyLinear.Launch(stream, w, x, y, float32, (m, 0), 2);
+                    });
+    }
+
     private static IEnumerable<SmallCase> HopperMixed(GpuDevice device)
     {
         if (device.IsCuda && device.Target?.Name != "90a")

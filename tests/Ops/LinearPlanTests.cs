@@ -62,6 +62,24 @@ public sealed class LinearPlanTests
         Assert.Equal(expected, $"{plan.Path} {plan.Decoding} {plan.GridX}×{plan.GridY} of {plan.Threads}{(plan.Vectorised ? "" : " by elements")}{(plan.Tile is { } tile ? $" in {tile}" : "")}");
     }
 
+    [Fact]
+    public void HopperTakesFewRowsOfLargeMatricesOfFourBitsThroughItsCopyEngine()
+    {
+        var head = new LinearShape(1, 151936, 2048, WeightFormat.Int4, true, 0, ScaleBlock.Group128);
+        Assert.True(HopperSkinnyPlan.IsChosen(head, H200));
+        Assert.Equal(132, HopperSkinnyPlan.Blocks(head.N, H200));
+        Assert.True(HopperSkinnyPlan.IsChosen(head with { M = 16 }, H200));
+        Assert.True(HopperSkinnyPlan.IsChosen(head with { Format = WeightFormat.Nvfp4, Activations = ActivationFormat.Nvfp4 }, H200));
+        foreach (LinearShape other in new[]
+        {
+            head with { M = 17 }, head with { N = 65536 }, head with { K = 8192 }, head with { K = 2064 }, head with { Format = WeightFormat.Nvfp4, K = 2080 }, head with { Aligned = false }, head with { Experts = 8 },
+            head with { Format = WeightFormat.Fp8Block, Block = new ScaleBlock(128, 128) }, head with { Block = new ScaleBlock(1, 64) }, head with { Activations = ActivationFormat.Int4 },
+        })
+            Assert.False(HopperSkinnyPlan.IsChosen(other, H200), other.ToString());
+        Assert.False(HopperSkinnyPlan.IsChosen(head, A100));
+        Assert.False(HopperSkinnyPlan.IsChosen(head, Cpu));
+    }
+
     [Theory]
     // A Hopper card multiplies BF16, and FP8 by FP8, in the tiles that leave its busiest multiprocessor least to do.
     [InlineData("H200", 64, 14336, 4096, false, "Bf16N64 1×112 by 112")]

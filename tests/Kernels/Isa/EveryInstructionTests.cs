@@ -189,10 +189,15 @@ public sealed partial class EveryInstructionTests
     /// <summary>What reckons with addresses; compiled only: HopperLinearTests runs it.</summary>
     internal static void Addresses(AddressArgs a)
     {
-        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
+        ArrayView<byte> bytes = SharedMemory.GetDynamic<byte>();
+        uint shared = SharedWindow.Open(ref bytes[0]);
+        CpAsync.Copy8From(ref bytes.Cast<uint>()[4], a.Source, 4);
+        CpAsync.Copy4From(ref bytes.Cast<uint>()[6], a.Source + 4);
         Warpgroup.Meet(1);
         a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source)) + Mem.LoadL2From(a.Source).Y + Fence.CountAround(a.Source + 32, 7);
         Mem.StoreGlobalTo(a.Source + 16, SharedWindow.Load(shared));
+        Mem.StoreHalfTo(a.Source + 60, Mem.LoadHalfFrom(a.Source + 62) + Mem.LoadReadOnlyByte(a.Source + 63));
+        Mem.StoreWordTo(a.Source + 56, shared);
         Mem.StoreRelaxedTo(a.Source + 40, Mem.LoadRelaxedFrom(a.Source + 36) ^ Mem.LoadRelaxedFromIf(a.Source + 56, shared) ^ Mem.LoadRelaxed2From(a.Source + 48).Y);
         Mem.AddRelaxedTo(a.Source + 44, 1);
     }
