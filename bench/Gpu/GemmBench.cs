@@ -147,7 +147,7 @@ internal sealed class GemmBench
             return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (way.Tile is null && HopperSkinnyPlan.IsChosen(shape, device))
-            return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)));
+            return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.M, false)));
         if (shape.Activations is not null)
         {
             LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device, way.Tile is null ? null : LinearPath.Gemm, way.Decoding, way.Tile);

@@ -11,14 +11,8 @@ internal struct HopperSkinnyArgs
     /// <summary>Rows of W as bytes, tiles of 128 bytes × 32 rows.</summary>
     public TensorMap Weight;
 
-    /// <summary>Address of x: [M, K] BF16 or codes.</summary>
+    /// <summary>Address of x: [M, K] BF16.</summary>
     public long X;
-
-    /// <summary>Address of the E4M3 multipliers of x's groups, [M, K / 16], where x is NVFP4.</summary>
-    public long InputGroups;
-
-    /// <summary>Address of the float32 multipliers of x: one a row (NVFP4).</summary>
-    public long InputScales;
 
     /// <summary>Address of y[M, OutputStride], BF16 or float32.</summary>
     public long Output;

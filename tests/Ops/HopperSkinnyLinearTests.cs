@@ -19,18 +19,18 @@ public sealed class HopperSkinnyLinearTests
         (1, 1, 128), (1, 33, 256), (2, 31, 384), (3, 640, 2048), (7, 1000, 896), (8, 4200, 1152), (9, 65, 2816), (15, 97, 1664), (16, 2080, 2560), (16, 8192, 256), (5, 70, 288), (16, 33, 2720),
     ];
 
-    public static TheoryData<TestDevice, WeightFormat, ActivationFormat?> Cases()
+    public static TheoryData<TestDevice, WeightFormat> Cases()
     {
-        var data = new TheoryData<TestDevice, WeightFormat, ActivationFormat?>();
+        var data = new TheoryData<TestDevice, WeightFormat>();
         foreach (TestDevice device in TestDevices.Chosen.Where(d => d != TestDevice.Cpu))
-            foreach ((WeightFormat format, ActivationFormat? activations) in HopperSkinnyKernels.Combinations)
-                data.Add(device, format, activations);
+            foreach (WeightFormat format in HopperSkinnyKernels.Formats)
+                data.Add(device, format);
         return data;
     }
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void EveryNumberOfBlocksMatchesTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void EveryNumberOfBlocksMatchesTheOracle(TestDevice which, WeightFormat format)
     {
         if (Device(which) is not { } device)
             return;
@@ -41,10 +41,10 @@ public sealed class HopperSkinnyLinearTests
                 continue;
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
-            double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
+            double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
             foreach (int? blocks in device.IsCuda ? new int?[] { null, 1, 3 } : [1, 2])
             {
-                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, activations, blocks);
+                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, blocks);
                 Compare.Close(exact, expected, Tolerance);
                 Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
             }
@@ -53,26 +53,26 @@ public sealed class HopperSkinnyLinearTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, WeightFormat format)
     {
         if (Device(which) is not { } device)
             return;
         (int n, int k) = device.IsCuda ? (1500, 2432) : (33, 384);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
         BFloat16[] x = RandomData.GaussianBf16(16 * k, 6);
-        float[] all = Run(device, w, x, 16, activations).Exact;
+        float[] all = Run(device, w, x, 16).Exact;
         foreach (int m in device.IsCuda ? new[] { 1, 2, 7, 8, 9, 15 } : [8])
         {
-            Assert.Equal(all[..(m * n)], Run(device, w, x[..(m * k)], m, activations).Exact);
-            Assert.Equal(all[^(m * n)..], Run(device, w, x[^(m * k)..], m, activations).Exact);
+            Assert.Equal(all[..(m * n)], Run(device, w, x[..(m * k)], m).Exact);
+            Assert.Equal(all[^(m * n)..], Run(device, w, x[^(m * k)..], m).Exact);
         }
     }
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void OneHotInputsReadEachCodeFromItsPlace(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void OneHotInputsReadEachCodeFromItsPlace(TestDevice which, WeightFormat format)
     {
-        if (Device(which) is not { } device || activations is not null)
+        if (Device(which) is not { } device)
             return;
         (int n, int k) = device.IsCuda ? (264, 896) : (9, 384);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 7), n, k, format);
@@ -82,7 +82,7 @@ public sealed class HopperSkinnyLinearTests
             var hot = new BFloat16[16 * k];
             for (int row = 0; row < 16; row++)
                 hot[(row * k) + first + row] = (BFloat16)1f;
-            float[] y = Run(device, w, hot, 16, null, 2).Exact;
+            float[] y = Run(device, w, hot, 16, 2).Exact;
             for (int row = 0; row < 16; row++)
                 for (int column = 0; column < n; column++)
                     Assert.Equal((float)values[(column * k) + first + row], y[(row * n) + column]);
@@ -91,33 +91,33 @@ public sealed class HopperSkinnyLinearTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void RepeatedLaunchesGiveTheSameBits(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void RepeatedLaunchesGiveTheSameBits(TestDevice which, WeightFormat format)
     {
         if (Device(which) is not { IsCuda: true } device)
             return;
         const int M = 16, N = 20000, K = 1024;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 5), N, K, format);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
-        float[] first = Run(device, w, x, M, activations).Exact;
+        float[] first = Run(device, w, x, M).Exact;
         for (int i = 0; i < 20; i++)
-            Assert.Equal(first, Run(device, w, x, M, activations, repeats: 5).Exact);
+            Assert.Equal(first, Run(device, w, x, M, repeats: 5).Exact);
     }
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void RunsOfSeveralTilesMatchTheOracle(TestDevice which, WeightFormat format, ActivationFormat? activations)
+    public void RunsOfSeveralTilesMatchTheOracle(TestDevice which, WeightFormat format)
     {
-        if (Device(which) is not { } device || (!device.IsCuda && (format != WeightFormat.Int4 || activations is not null)))
+        if (Device(which) is not { } device || (!device.IsCuda && (format != WeightFormat.Int4)))
             return;
         (int n, int k) = device.IsCuda ? (896 * 4, 2048) : (896, 1024);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
         foreach (int m in device.IsCuda ? new[] { 1, 8, 16 } : [1])
         {
             BFloat16[] x = RandomData.GaussianBf16(m * k, 6);
-            double[] expected = AccurateLinearTests.Multiply(Values(x, m, k, activations), MatrixOracle.Values(w), m, n, k);
+            double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
             foreach (int blocks in device.IsCuda ? new[] { 1, 2, 4 } : [1])
                 for (int i = 0; i < (device.IsCuda ? 10 : 1); i++)
-                    Compare.Close(Run(device, w, x, m, activations, blocks).Exact, expected, Tolerance);
+                    Compare.Close(Run(device, w, x, m, blocks).Exact, expected, Tolerance);
         }
     }
 
@@ -130,14 +130,11 @@ public sealed class HopperSkinnyLinearTests
         return device.Target?.Name == "90a" ? device : null;
     }
 
-    private static double[] Values(BFloat16[] x, int m, int k, ActivationFormat? activations) =>
-        activations is { } format ? StreamedActivationTests.Values(x, m, k, format) : Array.ConvertAll(x, v => (double)(float)v);
+    private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, ScaleBlock.Group128);
 
-    private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, format == WeightFormat.Fp8Block ? new ScaleBlock(128, 128) : ScaleBlock.Group128);
-
-    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, ActivationFormat? activations, int? given = null, int repeats = 1)
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, int? given = null, int repeats = 1)
     {
-        var shape = new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, activations);
+        var shape = new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block);
         Assert.True(HopperSkinnyPlan.Exists(shape, LinearDevice.Of(device)));
         int blocks = Math.Min(given ?? int.MaxValue, HopperSkinnyPlan.Blocks(w.N, LinearDevice.Of(device)));
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
@@ -145,18 +142,9 @@ public sealed class HopperSkinnyLinearTests
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);
         using var rounded = GuardedBuffer<BFloat16>.Output(device, m * w.N);
         GpuStream stream = device.DefaultStream;
-        if (activations is not { } format)
-        {
-            for (int i = 0; i < repeats; i++)
-                HopperSkinnyLinear.Launch(stream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), blocks);
-            HopperSkinnyLinear.Launch(stream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), blocks);
-            return (exact.ToArray(), rounded.ToArray());
-        }
-        using var codes = new QuantizedActivations(device, format, m, w.K);
-        ActivationQuantizer.Quantize(stream, input.View, codes, m);
         for (int i = 0; i < repeats; i++)
-            HopperSkinnyLinear.Launch(stream, weights, codes, exact.View.Cast<byte>(), true, (m, 0), blocks);
-        HopperSkinnyLinear.Launch(stream, weights, codes, rounded.View.Cast<byte>(), false, (m, 0), blocks);
+            HopperSkinnyLinear.Launch(stream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), blocks);
+        HopperSkinnyLinear.Launch(stream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), blocks);
         return (exact.ToArray(), rounded.ToArray());
     }
 }

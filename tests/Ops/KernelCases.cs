@@ -133,18 +133,12 @@ internal static class KernelCases
         if (device.IsCuda && device.Target?.Name != "90a")
             yield break;
         const int Rows = 160, Columns = 640;
-        foreach ((WeightFormat format, ActivationFormat? activations) in HopperSkinnyKernels.Combinations)
+        foreach (WeightFormat format in HopperSkinnyKernels.Formats)
             foreach (int m in new[] { 3, 11 })
                 foreach (bool float32 in new[] { false, true })
-                    yield return new($"Hopper skinny {format} {activations} {m}, float32 {float32}", t =>
+                    yield return new($"Hopper skinny {format} {m}, float32 {float32}", t =>
                     {
-                        (QuantizedMatrix w, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), Bytes(t, m * Rows, float32));
-                        if (activations is { } a)
-                        {
-                            QuantizedActivations quantized = t.Activations(a, m, Columns);
-                            return stream => HopperSkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2);
-                        }
-                        ArrayView<BFloat16> x = t.Halves(m * Columns);
+                        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
                         return stream => HopperSkinnyLinear.Launch(stream, w, x, y, float32, (m, 0), 2);
                     });
     }
