@@ -23,7 +23,7 @@ internal static class HopperSkinnyGemm
     public const int ChunkBytes = 128;
 
     // A stage's codes, and what is stored beside the weights for them: 16 bytes a row.
-    private const int StageBytes = Rows * ChunkBytes, AsideBytes = 16 * Rows, BarrierBytes = 8;
+    private const int StageBytes = Rows * ChunkBytes, AsideBytes = 16 * Rows, BarrierBytes = 8, MostStages = 3, BarriersOfWarp = 4;
 
     /// <summary>Sums of a warp's tile and eight rows of x.</summary>
     internal const int SumsBytes = Rows * SkinnyGemm.Columns * sizeof(float);
@@ -34,7 +34,8 @@ internal static class HopperSkinnyGemm
     /// <summary>Dynamic shared memory of a block for so many tiles of x and columns, whole chunks.</summary>
     public static int SharedBytes(int tiles, int columns) => Inputs(tiles) + (columns * tiles * SkinnyGemm.Columns * sizeof(ushort));
 
-    private static int Stages(int tiles) => tiles == 1 ? 3 : 2;
+    // Of nine rows and more, x takes what the third would.
+    private static int Stages(int tiles) => tiles == 1 ? MostStages : MostStages - 1;
 
     private static int Aside(int tiles) => Warps * Stages(tiles) * StageBytes;
 
@@ -42,7 +43,7 @@ internal static class HopperSkinnyGemm
 
     private static int Barriers(int tiles) => Pieces(tiles) + (Warps * tiles * SumsBytes);
 
-    private static int Inputs(int tiles) => Barriers(tiles) + (Warps * 4 * BarrierBytes);
+    private static int Inputs(int tiles) => Barriers(tiles) + (Warps * BarriersOfWarp * BarrierBytes);
 
     public static void Run<TFormat, TOutput, TTiles>(HopperSkinnyArgs a)
         where TFormat : struct, IStreamedFormat
@@ -55,7 +56,7 @@ internal static class HopperSkinnyGemm
         warp.Index = Group.IdxX >> 5;
         warp.Lane = Group.IdxX & 31;
         warp.Ring = window + (uint)(warp.Index * Stages(TTiles.Count) * StageBytes);
-        warp.Barriers = window + (uint)(Barriers(TTiles.Count) + (warp.Index * 4 * BarrierBytes));
+        warp.Barriers = window + (uint)(Barriers(TTiles.Count) + (warp.Index * BarriersOfWarp * BarrierBytes));
         warp.Inputs = window + (uint)Inputs(TTiles.Count);
         warp.Pieces = window + (uint)Pieces(TTiles.Count);
         warp.Aside = shared.SubView(Aside(TTiles.Count) + (warp.Index * Stages(TTiles.Count) * AsideBytes), Stages(TTiles.Count) * AsideBytes).Cast<uint>();
@@ -100,6 +101,7 @@ internal static class HopperSkinnyGemm
         while (unit.Number < unit.End)
         {
             Mbarrier.Wait(warp.Barriers + (uint)(ring.Stage * BarrierBytes), ring.Parity);
+            // All copies but those of the other stages.
             if (TTiles.Count == 1)
                 CpAsync.Wait(2);
             else

@@ -107,7 +107,7 @@ public sealed class HopperSkinnyLinearTests
     [MemberData(nameof(Cases))]
     public void RunsOfSeveralTilesMatchTheOracle(TestDevice which, WeightFormat format)
     {
-        if (Device(which) is not { } device || (!device.IsCuda && (format != WeightFormat.Int4)))
+        if (Device(which) is not { } device || (!device.IsCuda && format != WeightFormat.Int4))
             return;
         (int n, int k) = device.IsCuda ? (896 * 4, 2048) : (896, 1024);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
