@@ -5,9 +5,9 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>One lane's inputs of a chunk, of each tile of x.</summary>
-internal struct SkinnyInputPair
+internal struct SkinnyInputTiles
 {
-    public SkinnyInputs Tile0, Tile1;
+    public SkinnyInputs Tile0, Tile1, Tile2, Tile3;
 }
 
 /// <summary>
@@ -40,8 +40,14 @@ internal static class SkinnyGemm
     /// <summary>The same in 32-bit words.</summary>
     public const int ChunkWords = ChunkBytes / 4;
 
-    /// <summary>Dynamic shared memory of a block: one sum a warp, row and column.</summary>
-    public static int SharedBytes(int warps, int m) => warps * (m > Columns ? 2 : 1) * Rows * Columns * sizeof(float);
+    /// <summary>Dynamic shared memory of a block: one sum a warp, row and column of so many tiles.</summary>
+    public static int SharedBytes(int warps, int tiles) => warps * tiles * Rows * Columns * sizeof(float);
+
+    /// <summary>Rows of x in a tile's columns: where halves of a chunk are scaled apart, each row has a column a half.</summary>
+    public static int TileRows(bool halves) => halves ? Columns / 2 : Columns;
+
+    /// <summary>Tiles of so many rows of x: 1, 2 or 4.</summary>
+    public static int Tiles(int m, bool halves) => m <= TileRows(halves) ? 1 : m <= 2 * TileRows(halves) ? 2 : 4;
 
     public static void Run<TFormat, TInput, TOutput, TTiles>(LinearArgs a)
         where TFormat : struct, IStreamedFormat
@@ -60,26 +66,40 @@ internal static class SkinnyGemm
         }
         else if (TwoBuffers<TFormat, TTiles>())
         {
-            StreamTwo<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
+            StreamTwo<TFormat, TInput, TTiles>(a, place, Turns<TFormat>(turn, chunks, warps), ref sums);
         }
         else
         {
-            StreamThree<TFormat, TInput, TTiles>(a, place, (turn, chunks, warps), ref sums);
+            StreamThree<TFormat, TInput, TTiles>(a, place, Turns<TFormat>(turn, chunks, warps), ref sums);
         }
         // What is left of K is the turn of the warp after the last full chunk.
         if (chunks * ChunkCodes<TFormat>() < a.K && chunks % warps == turn)
         {
-            SkinnyInputs inputs0 = default, inputs1 = default;
-            SkinnyChunk rest = SkinnyLoads.Rest<TFormat, TInput>(a, place, chunks, lane, ref inputs0, ref inputs1);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(rest, inputs0, inputs1, ref sums);
+            MultiplyRest<TFormat, TInput, TTiles>(a, place, (chunks, 0), lane, ref sums);
+            if (TFormat.Terms > 1)
+                MultiplyRest<TFormat, TInput, TTiles>(a, place, (chunks, 1), lane, ref sums);
         }
         SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, sums);
     }
 
+    private static void MultiplyRest<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int Chunk, int Term) at, int lane, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        SkinnyInputTiles inputs = default;
+        SkinnyChunk rest = SkinnyLoads.Rest<TFormat, TInput, TTiles>(a, place, at, lane, ref inputs);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(rest, inputs, ref sums);
+    }
+
+    // A warp's chunks. With two terms: twice its own, counted from 0.
+    private static (int First, int Count, int Step) Turns<TFormat>(int turn, int chunks, int warps)
+        where TFormat : struct, IStreamedFormat => TFormat.Terms == 1 ? (turn, chunks, warps) : (0, 2 * ((chunks - turn + warps - 1) / warps), 1);
+
     // Where decoding or a second tile of x need many registers, a third chunk would cost more than it hides (docs/kernels/gemv.md).
     private static bool TwoBuffers<TFormat, TTiles>()
         where TFormat : struct, IStreamedFormat
-        where TTiles : struct, ITiles => TFormat.HasGroupScales || (TTiles.Count == 2 && TFormat.CodesPerWordShift > 1);
+        where TTiles : struct, ITiles => TFormat.HasGroupScales || (TTiles.Count >= 2 && TFormat.CodesPerWordShift > 1);
 
     // Chunks in registers are refilled as soon as they are multiplied: no register is copied, so nothing waits for a load but the
     // multiplication that needs it. Past the end the last chunk is read again.
@@ -93,37 +113,43 @@ internal static class SkinnyGemm
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
+        SkinnyLoads.Prefetch<TFormat>(a, loadedChunks: 3);
         GridDependency.Release();
         GridDependency.Wait();
-        SkinnyInputPair x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
+        SkinnyInputTiles x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
         for (; c + (2 * step) < count; c += 3 * step)
         {
             x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
             x2 = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1.Tile0, x1.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
             x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2.Tile0, x2.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2, ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0.Tile0, x0.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
         if (c + step < count)
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
     }
 
-    // Of both tiles of x.
-    private static SkinnyInputPair Inputs<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, int c)
+    // Of all tiles of x.
+    private static SkinnyInputTiles Inputs<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, int c)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        SkinnyInputPair inputs = default;
+        SkinnyInputTiles inputs = default;
         inputs.Tile0 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input0, c);
-        if (TTiles.Count == 2)
+        if (TTiles.Count >= 2)
             inputs.Tile1 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input1, c);
+        if (TTiles.Count == 4)
+        {
+            inputs.Tile2 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input2, c);
+            inputs.Tile3 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input3, c);
+        }
         return inputs;
     }
 
@@ -136,9 +162,10 @@ internal static class SkinnyGemm
         int last = count - 1;
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
+        SkinnyLoads.Prefetch<TFormat>(a, loadedChunks: 2);
         GridDependency.Release();
         GridDependency.Wait();
-        SkinnyInputPair x = default;
+        SkinnyInputTiles x = default;
         if (IsAhead<TFormat, TInput>())
             x = Inputs<TFormat, TInput, TTiles>(a, place, c);
         for (; c + step < count; c += 2 * step)
@@ -151,7 +178,7 @@ internal static class SkinnyGemm
         if (c >= count)
             return;
         if (IsAhead<TFormat, TInput>())
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x.Tile0, x.Tile1, ref sums);
+            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x, ref sums);
         else
             Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
     }
@@ -162,7 +189,7 @@ internal static class SkinnyGemm
         where TInput : struct, IStreamedInputs => TInput.AreCodes && TFormat.CodesPerWordShift > 2;
 
     // Multiplies a chunk; gives the inputs of the next one where they are ahead.
-    private static SkinnyInputPair MultiplyTurn<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputPair x, (int This, int Next) chunk, ref SkinnyAccumulators sums)
+    private static SkinnyInputTiles MultiplyTurn<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputTiles x, (int This, int Next) chunk, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
@@ -172,8 +199,8 @@ internal static class SkinnyGemm
             Multiply<TFormat, TInput, TTiles>(a, place, w, chunk.This, ref sums);
             return x;
         }
-        SkinnyInputPair next = Inputs<TFormat, TInput, TTiles>(a, place, chunk.Next);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x.Tile0, x.Tile1, ref sums);
+        SkinnyInputTiles next = Inputs<TFormat, TInput, TTiles>(a, place, chunk.Next);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
         return next;
     }
 
@@ -186,9 +213,7 @@ internal static class SkinnyGemm
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        SkinnyInputs inputs0 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input0, c), inputs1 = default;
-        if (TTiles.Count == 2)
-            inputs1 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input1, c);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, inputs0, inputs1, ref sums);
+        SkinnyInputTiles inputs = Inputs<TFormat, TInput, TTiles>(a, place, c);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, inputs, ref sums);
     }
 }

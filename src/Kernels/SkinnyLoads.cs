@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
 /// One lane's weights of a chunk: a 16-byte word of the rows g, g + 8, g + 16 and g + 24, the float32 bits that multiply their
-/// sums (in a format with tile scales the first for all rows, and the second for its second half where halves are scaled apart), and
+/// sums (in a format with tile scales the first for all rows), and
 /// what their decoder needs.
 /// </summary>
 internal struct SkinnyChunk
@@ -18,13 +18,13 @@ internal struct SkinnyChunk
 
 /// <summary>
 /// One lane's inputs of a word of weights in one tile of x: eight BF16 a step, or a word of codes in X0 with what their decoder
-/// needs; and the multipliers of the two columns of the tile whose sums the lane has, for the chunk or its first half, and the second.
+/// needs; and the multipliers of the two columns of the tile whose sums the lane has.
 /// </summary>
 internal struct SkinnyInputs
 {
     public U4 X0, X1, X2, X3;
     public uint Operand;
-    public float Column0, Column1, SecondColumn0, SecondColumn1;
+    public float Column0, Column1;
 }
 
 /// <summary>Where a lane reads a tile of x: its words of a row, that row's groups, and the multipliers of two columns.</summary>
@@ -41,18 +41,24 @@ internal struct SkinnyPlace
     public ArrayView<uint> Row0, Row1, Row2, Row3;
     public int Scales0, Scales1, Scales2, Scales3;
     public int Zeros0, Zeros1, Zeros2, Zeros3;
-    public SkinnyInputPlace Input0, Input1;
+    public SkinnyInputPlace Input0, Input1, Input2, Input3;
 }
 
 /// <summary>What <see cref="SkinnyGemm"/> loads, and from where.</summary>
 internal static class SkinnyLoads
 {
+    // Words that the four lanes of a quad are apart.
+    private const int WordStep = 4;
+
+    // Of each row, measured: 1,024 bytes are as good or worse, 4,096 worse (docs/kernels/gemv.md).
+    private const int PrefetchedWords = 256 / 4, LineWords = 128 / 4;
+
     /// <summary>A lane's places. Rows beyond the matrix repeat its last row, columns of x beyond M the last one; they are not stored.</summary>
     public static SkinnyPlace Locate<TFormat, TInput>(LinearArgs a, int lane)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        int group = lane >> 2, word = (lane & 3) * WordStep<TInput>();
+        int group = lane >> 2, word = (lane & 3) * WordStep;
         long first = (long)Grid.IdxX * SkinnyGemm.Rows, row = first + group, last = a.N - 1;
         int row0 = (int)IntrinsicMath.Min(row, last), row1 = (int)IntrinsicMath.Min(row + 8, last);
         int row2 = (int)IntrinsicMath.Min(row + 16, last), row3 = (int)IntrinsicMath.Min(row + 24, last);
@@ -74,28 +80,63 @@ internal static class SkinnyLoads
         place.Zeros2 = (row2 >> a.ScaleTable.RowShift) * zeroBytes;
         place.Zeros3 = (row3 >> a.ScaleTable.RowShift) * zeroBytes;
         place.Input0 = LocateInputs<TFormat, TInput>(a, lane, 0);
-        place.Input1 = LocateInputs<TFormat, TInput>(a, lane, SkinnyGemm.Columns);
+        place.Input1 = LocateInputs<TFormat, TInput>(a, lane, SkinnyGemm.TileRows(TInput.ScaleColumns == 32));
+        if (TInput.ScaleColumns == 32)
+        {
+            place.Input2 = LocateInputs<TFormat, TInput>(a, lane, 2 * SkinnyGemm.TileRows(true));
+            place.Input3 = LocateInputs<TFormat, TInput>(a, lane, 3 * SkinnyGemm.TileRows(true));
+        }
         return place;
+    }
+
+    /// <summary>
+    /// Asks for what follows the chunks that the block's warps have loaded to be brought into L2: the memory then has something to do until the launch before has ended. Formats of four bits gain nothing. A
+    /// lane a row, a warp each 128 bytes.
+    /// </summary>
+    public static void Prefetch<TFormat>(LinearArgs a, int loadedChunks)
+        where TFormat : struct, IStreamedFormat
+    {
+        if (TFormat.CodesPerWordShift > 2)
+            return;
+        int warps = Group.DimX >> 5, words = a.K >> TFormat.CodesPerWordShift;
+        long row = IntrinsicMath.Min(((long)Grid.IdxX * SkinnyGemm.Rows) + (Group.IdxX & 31), a.N - 1);
+        ArrayView<uint> codes = a.Codes.Cast<uint>();
+        int loaded = warps * loadedChunks * SkinnyGemm.ChunkWords, end = IntrinsicMath.Min(loaded + PrefetchedWords, words);
+        for (int word = loaded + ((Group.IdxX >> 5) * LineWords); word < end; word += warps * LineWords)
+            Mem.PrefetchL2(ref codes[(row * words) + word]);
     }
 
     /// <summary>A chunk of W: all of it inside the matrix.</summary>
     public static SkinnyChunk Chunk<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs => Chunk<TFormat, TInput>(a, place, Within<TFormat>(chunk), chunk & (TFormat.Terms - 1));
+
+    // Of a format with two terms a warp counts its own chunks, each once a term.
+    private static int Within<TFormat>(int chunk)
+        where TFormat : struct, IStreamedFormat => TFormat.Terms == 1 ? chunk : (Group.IdxX >> 5) + ((chunk >> 1) * (Group.DimX >> 5));
+
+    private static SkinnyChunk Chunk<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk, int term)
+        where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
         SkinnyChunk loaded = default;
         int word = chunk * SkinnyGemm.ChunkWords;
-        loaded.Row0 = Word<TInput>(place.Row0, word);
-        loaded.Row1 = Word<TInput>(place.Row1, word);
-        loaded.Row2 = Word<TInput>(place.Row2, word);
-        loaded.Row3 = Word<TInput>(place.Row3, word);
+        long skip = TFormat.Terms > 1 ? term * ((long)a.N * (a.K >> TFormat.CodesPerWordShift)) : 0;
+        loaded.Row0 = Word<TFormat>(place.Row0, word, skip);
+        loaded.Row1 = Word<TFormat>(place.Row1, word, skip);
+        loaded.Row2 = Word<TFormat>(place.Row2, word, skip);
+        loaded.Row3 = Word<TFormat>(place.Row3, word, skip);
         Operands<TFormat>(a, place, chunk, ref loaded);
-        Scales<TFormat, TInput>(a, place, chunk, a.K, ref loaded);
+        Scales<TFormat, TInput>(a, place, chunk, term, ref loaded);
         return loaded;
     }
 
     /// <summary>A lane's inputs of a chunk, in one tile of x. Plain loads: x may be the output of the launch before.</summary>
     public static SkinnyInputs Inputs<TFormat, TInput>(LinearArgs a, SkinnyInputPlace place, int chunk)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs => InputsOf<TFormat, TInput>(a, place, Within<TFormat>(chunk));
+
+    private static SkinnyInputs InputsOf<TFormat, TInput>(LinearArgs a, SkinnyInputPlace place, int chunk)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
@@ -104,60 +145,62 @@ internal static class SkinnyLoads
         if (TInput.AreCodes)
         {
             int word = chunk * SkinnyGemm.ChunkWords;
-            inputs.X0 = TInput.ScaleColumns == 32 ? Join(Mem.LoadGlobal2(ref x[word]), Mem.LoadGlobal2At(ref x[word], 32)) : Mem.LoadGlobal(ref x[word]);
-            InputScales<TFormat, TInput>(a, place, chunk, a.K, ref inputs);
+            inputs.X0 = Mem.LoadGlobal(ref x[word]);
+            InputScales<TFormat, TInput>(a, place, chunk, ref inputs);
             return inputs;
         }
-        int first = chunk * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
+        int first = TInput.AreArranged ? chunk * (ArrangeInputs.ChunkBytes / 4) : chunk * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
         inputs.X0 = Mem.LoadGlobal(ref x[first]);
         if (TFormat.CodesPerWordShift > 1)
-            inputs.X1 = Mem.LoadGlobalAt(ref x[first], 16);
+            inputs.X1 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? ArrangeInputs.StepBytes : 16);
         if (TFormat.CodesPerWordShift > 2)
         {
-            inputs.X2 = Mem.LoadGlobalAt(ref x[first], 32);
-            inputs.X3 = Mem.LoadGlobalAt(ref x[first], 48);
+            inputs.X2 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? 2 * ArrangeInputs.StepBytes : 32);
+            inputs.X3 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? 3 * ArrangeInputs.StepBytes : 48);
         }
         return inputs;
     }
 
-    /// <summary>A chunk of which K covers only the first words, and its inputs: the others are zeros on both sides.</summary>
-    public static SkinnyChunk Rest<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk, int lane, ref SkinnyInputs inputs0, ref SkinnyInputs inputs1)
+    /// <summary>A term's chunk of which K covers only the first words, and its inputs: the others are zeros on both sides.</summary>
+    public static SkinnyChunk Rest<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int Chunk, int Term) at, int lane, ref SkinnyInputTiles inputs)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
     {
         SkinnyChunk rest = default;
-        int start = chunk * SkinnyGemm.ChunkCodes<TFormat>(), column = ((lane & 3) * WordStep<TInput>()) << TFormat.CodesPerWordShift;
-        if (TInput.ScaleColumns == 32)
+        int start = at.Chunk * SkinnyGemm.ChunkCodes<TFormat>(), column = ((lane & 3) * WordStep) << TFormat.CodesPerWordShift;
+        if (start + column < a.K)
         {
-            RestHalves<TFormat, TInput>(a, place, (chunk, start, column), ref rest, ref inputs0, ref inputs1);
-        }
-        else if (start + column < a.K)
-        {
-            rest = Chunk<TFormat, TInput>(a, place, chunk);
-            inputs0 = Inputs<TFormat, TInput>(a, place.Input0, chunk);
-            inputs1 = Inputs<TFormat, TInput>(a, place.Input1, chunk);
+            rest = Chunk<TFormat, TInput>(a, place, at.Chunk, at.Term);
+            inputs.Tile0 = InputsOf<TFormat, TInput>(a, place.Input0, at.Chunk);
+            if (TTiles.Count >= 2)
+                inputs.Tile1 = InputsOf<TFormat, TInput>(a, place.Input1, at.Chunk);
+            if (TTiles.Count == 4)
+            {
+                inputs.Tile2 = InputsOf<TFormat, TInput>(a, place.Input2, at.Chunk);
+                inputs.Tile3 = InputsOf<TFormat, TInput>(a, place.Input3, at.Chunk);
+            }
         }
         // A quad's products end up in each of its lanes: those without words scale them too.
-        Scales<TFormat, TInput>(a, place, chunk, a.K, ref rest);
+        Scales<TFormat, TInput>(a, place, at.Chunk, at.Term, ref rest);
         if (TInput.ScaleColumns > 0)
         {
-            InputScales<TFormat, TInput>(a, place.Input0, chunk, a.K, ref inputs0);
-            InputScales<TFormat, TInput>(a, place.Input1, chunk, a.K, ref inputs1);
+            InputScales<TFormat, TInput>(a, place.Input0, at.Chunk, ref inputs.Tile0);
+            if (TTiles.Count >= 2)
+                InputScales<TFormat, TInput>(a, place.Input1, at.Chunk, ref inputs.Tile1);
+            if (TTiles.Count == 4)
+            {
+                InputScales<TFormat, TInput>(a, place.Input2, at.Chunk, ref inputs.Tile2);
+                InputScales<TFormat, TInput>(a, place.Input3, at.Chunk, ref inputs.Tile3);
+            }
         }
         return rest;
     }
 
-    // A load of 8 bytes: no row is shorter, no lane that reads begins later.
-    private const int LeastWords = 2;
-
-    // Words that the four lanes of a quad are apart.
-    private static int WordStep<TInput>()
-        where TInput : struct, IStreamedInputs => TInput.ScaleColumns == 32 ? 2 : 4;
-
     // A row's words from a lane's first one on; a lane that has none in a short row is given a place where it reads nothing.
     private static ArrayView<uint> From(ArrayView<uint> words, long start)
     {
-        start = IntrinsicMath.Min(start, words.Length - LeastWords);
+        start = IntrinsicMath.Min(start, words.Length - WordStep);
         return words.SubView(start, words.Length - start);
     }
 
@@ -165,10 +208,16 @@ internal static class SkinnyLoads
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        int word = (lane & 3) * WordStep<TInput>(), row = IntrinsicMath.Min((lane >> 2) + firstRow, a.M - 1);
+        int rows = SkinnyGemm.TileRows(TInput.ScaleColumns == 32);
+        int word = (lane & 3) * WordStep, row = IntrinsicMath.Min(((lane >> 2) & (rows - 1)) + firstRow, a.M - 1);
         // The sums that a lane has are of two neighbouring columns of the tile.
-        int column = ((lane & 3) * 2) + firstRow;
+        int column = (((lane & 3) * 2) & (rows - 1)) + firstRow;
         SkinnyInputPlace place = default;
+        if (TInput.AreArranged)
+        {
+            place.Row = From(a.X.Cast<uint>(), (firstRow == 0 ? 0 : ArrangeInputs.Chunks(a.K) * (ArrangeInputs.ChunkBytes / 4)) + (lane * 4));
+            return place;
+        }
         place.Row = TInput.AreCodes
             ? From(a.X.Cast<uint>(), ((long)row * (a.K >> TFormat.CodesPerWordShift)) + word)
             : From(a.X.Cast<uint>(), ((long)row * (a.K >> 1)) + (word << (TFormat.CodesPerWordShift - 1)));
@@ -178,19 +227,8 @@ internal static class SkinnyLoads
         return place;
     }
 
-    private static U4 Word<TInput>(ArrayView<uint> row, int word)
-        where TInput : struct, IStreamedInputs =>
-        TInput.ScaleColumns == 32 ? Join(Mem.LoadStream2(ref row[word]), Mem.LoadStream2At(ref row[word], 32)) : Mem.LoadStream(ref row[word]);
-
-    private static U4 Join(U2 first, U2 second)
-    {
-        U4 word;
-        word.X = first.X;
-        word.Y = first.Y;
-        word.Z = second.X;
-        word.W = second.Y;
-        return word;
-    }
+    private static U4 Word<TFormat>(ArrayView<uint> row, int word, long skip)
+        where TFormat : struct, IStreamedFormat => TFormat.Terms > 1 ? Mem.LoadStream(ref row[word + skip]) : Mem.LoadStream(ref row[word]);
 
     private static void Operands<TFormat>(LinearArgs a, SkinnyPlace place, int chunk, ref SkinnyChunk loaded)
         where TFormat : struct, IStreamedFormat
@@ -216,7 +254,7 @@ internal static class SkinnyLoads
         }
     }
 
-    private static void Scales<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk, int k, ref SkinnyChunk loaded)
+    private static void Scales<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk, int term, ref SkinnyChunk loaded)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
@@ -224,10 +262,8 @@ internal static class SkinnyLoads
         int start = chunk * SkinnyGemm.ChunkCodes<TFormat>(), block = start >> a.ColumnShift;
         if (TFormat.HasTileScales)
         {
-            loaded.Scale0 = Mem.LoadReadOnly1(ref scales[place.Scales0 + block]);
-            // The second half of the last chunk may lie beyond the matrix.
-            if (TInput.ScaleColumns == 32)
-                loaded.Scale1 = Mem.LoadReadOnly1(ref scales[place.Scales0 + (IntrinsicMath.Min(start + 32, k - 1) >> a.ColumnShift)]);
+            int of = place.Scales0 + (TFormat.Terms > 1 ? term * a.ScaleTable.PerSlab : 0);
+            loaded.Scale0 = Mem.LoadReadOnly1(ref scales[of + (TInput.ScaleColumns == 32 ? OwnColumn(start, a.K) >> a.ColumnShift : block)]);
         }
         if (TFormat.HasRowScales && !TInput.AreIntegers)
         {
@@ -238,7 +274,7 @@ internal static class SkinnyLoads
         }
     }
 
-    private static void InputScales<TFormat, TInput>(LinearArgs a, SkinnyInputPlace place, int chunk, int k, ref SkinnyInputs inputs)
+    private static void InputScales<TFormat, TInput>(LinearArgs a, SkinnyInputPlace place, int chunk, ref SkinnyInputs inputs)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
@@ -248,49 +284,12 @@ internal static class SkinnyLoads
         if (TInput.ScaleColumns > 0)
         {
             ArrayView<float> scales = a.InputScales.Blocks;
-            int group = start / TInput.ScaleColumns;
+            int group = TInput.ScaleColumns == 32 ? OwnColumn(start, a.K) / 32 : start / TInput.ScaleColumns;
             inputs.Column0 = scales[place.Scales0 + group];
             inputs.Column1 = scales[place.Scales1 + group];
-            if (TInput.ScaleColumns == 32)
-            {
-                int second = IntrinsicMath.Min(start + 32, k - 1) / TInput.ScaleColumns;
-                inputs.SecondColumn0 = scales[place.Scales0 + second];
-                inputs.SecondColumn1 = scales[place.Scales1 + second];
-            }
         }
     }
 
-    // The same where a word's halves lie apart: each may be beyond K.
-    private static void RestHalves<TFormat, TInput>(LinearArgs a, SkinnyPlace place, (int Chunk, int Start, int Column) at, ref SkinnyChunk rest, ref SkinnyInputs inputs0, ref SkinnyInputs inputs1)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-    {
-        int word = at.Chunk * SkinnyGemm.ChunkWords;
-        U2 none = default;
-        if (at.Start + at.Column < a.K)
-        {
-            rest.Row0 = Join(Mem.LoadStream2(ref place.Row0[word]), none);
-            rest.Row1 = Join(Mem.LoadStream2(ref place.Row1[word]), none);
-            rest.Row2 = Join(Mem.LoadStream2(ref place.Row2[word]), none);
-            rest.Row3 = Join(Mem.LoadStream2(ref place.Row3[word]), none);
-            inputs0.X0 = Join(Mem.LoadGlobal2(ref place.Input0.Row[word]), none);
-            inputs1.X0 = Join(Mem.LoadGlobal2(ref place.Input1.Row[word]), none);
-        }
-        if (at.Start + at.Column + 32 < a.K)
-        {
-            rest.Row0 = WithSecond(rest.Row0, Mem.LoadStream2At(ref place.Row0[word], 32));
-            rest.Row1 = WithSecond(rest.Row1, Mem.LoadStream2At(ref place.Row1[word], 32));
-            rest.Row2 = WithSecond(rest.Row2, Mem.LoadStream2At(ref place.Row2[word], 32));
-            rest.Row3 = WithSecond(rest.Row3, Mem.LoadStream2At(ref place.Row3[word], 32));
-            inputs0.X0 = WithSecond(inputs0.X0, Mem.LoadGlobal2At(ref place.Input0.Row[word], 32));
-            inputs1.X0 = WithSecond(inputs1.X0, Mem.LoadGlobal2At(ref place.Input1.Row[word], 32));
-        }
-    }
-
-    private static U4 WithSecond(U4 word, U2 second)
-    {
-        word.Z = second.X;
-        word.W = second.Y;
-        return word;
-    }
+    // The first column of the half of a chunk whose sums a lane has, in matrices that end with the first half the last column.
+    private static int OwnColumn(int start, int k) => IntrinsicMath.Min(start + (32 * ((Group.IdxX >> 1) & 1)), k - 1);
 }

@@ -5,19 +5,18 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// One lane's sums: the upper 16 rows of the tile with the first and the second tile of x, then the lower 16 rows. Float32, or the
-/// bits of integers.
+/// One lane's sums: the upper 16 rows of the tile with each tile of x, then the lower 16 rows. Float32, or the bits of integers.
 /// </summary>
 internal struct SkinnyAccumulators
 {
-    public F4 Upper0, Upper1, Lower0, Lower1;
+    public F4 Upper0, Upper1, Upper2, Upper3, Lower0, Lower1, Lower2, Lower3;
 }
 
 /// <summary>The multiplication of a chunk in <see cref="SkinnyGemm"/>.</summary>
 internal static class SkinnyProducts
 {
-    /// <summary>Adds a chunk's products with one tile of x or two.</summary>
-    public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputs x0, SkinnyInputs x1, ref SkinnyAccumulators sums)
+    /// <summary>Adds a chunk's products with each tile of x.</summary>
+    public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
@@ -30,49 +29,77 @@ internal static class SkinnyProducts
             w.Operand3 = TFormat.PrepareOperand(w.Operand3);
             if (TInput.AreCodes)
             {
-                x0.Operand = TFormat.PrepareOperand(x0.Operand);
-                x1.Operand = TFormat.PrepareOperand(x1.Operand);
+                x.Tile0.Operand = TFormat.PrepareOperand(x.Tile0.Operand);
+                x.Tile1.Operand = TFormat.PrepareOperand(x.Tile1.Operand);
+            }
+        }
+        if (TInput.ScaleColumns == 32)
+        {
+            x.Tile0.X0 = OwnHalf(x.Tile0.X0);
+            if (TTiles.Count >= 2)
+                x.Tile1.X0 = OwnHalf(x.Tile1.X0);
+            if (TTiles.Count == 4)
+            {
+                x.Tile2.X0 = OwnHalf(x.Tile2.X0);
+                x.Tile3.X0 = OwnHalf(x.Tile3.X0);
             }
         }
         SkinnyAccumulators parts = default;
-        Step<TFormat, TInput, TTiles>(w, 0, x0.X0, x0, x1.X0, x1, ref parts);
-        if (TInput.ScaleColumns == 32)
-        {
-            Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
-            parts = default;
-            w.Scale0 = w.Scale1;
-            x0.Column0 = x0.SecondColumn0;
-            x0.Column1 = x0.SecondColumn1;
-            x1.Column0 = x1.SecondColumn0;
-            x1.Column1 = x1.SecondColumn1;
-        }
+        Step<TFormat, TInput, TTiles>(w, 0, (x.Tile0.X0, x.Tile1.X0), x, ref parts);
         if (TFormat.CodesPerWordShift > 1)
-            Step<TFormat, TInput, TTiles>(w, 1, x0.X1, x0, x1.X1, x1, ref parts);
+            Step<TFormat, TInput, TTiles>(w, 1, (x.Tile0.X1, x.Tile1.X1), x, ref parts);
         if (TFormat.CodesPerWordShift > 2)
         {
-            Step<TFormat, TInput, TTiles>(w, 2, x0.X2, x0, x1.X2, x1, ref parts);
-            Step<TFormat, TInput, TTiles>(w, 3, x0.X3, x0, x1.X3, x1, ref parts);
+            Step<TFormat, TInput, TTiles>(w, 2, (x.Tile0.X2, x.Tile1.X2), x, ref parts);
+            Step<TFormat, TInput, TTiles>(w, 3, (x.Tile0.X3, x.Tile1.X3), x, ref parts);
         }
-        Accumulate<TFormat, TInput, TTiles>(w, parts, x0, x1, ref sums);
+        Accumulate<TFormat, TInput, TTiles>(w, parts, x, ref sums);
     }
 
-    // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 or, as codes, in the first word.
-    private static void Step<TFormat, TInput, TTiles>(SkinnyChunk w, int step, U4 inputs0, SkinnyInputs x0, U4 inputs1, SkinnyInputs x1, ref SkinnyAccumulators parts)
+    // Of a chunk's halves, which are scaled apart, a tile's columns 0..3 have four rows' first and 4..7 the same rows' second: nothing else is multiplied.
+    private static U4 OwnHalf(U4 codes)
+    {
+        bool isOwn = ((Group.IdxX >> 4) & 1) == ((Group.IdxX >> 1) & 1);
+        U4 own;
+        own.X = isOwn ? codes.X : 0;
+        own.Y = isOwn ? codes.Y : 0;
+        own.Z = isOwn ? codes.Z : 0;
+        own.W = isOwn ? codes.W : 0;
+        return own;
+    }
+
+    // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 (of two tiles at most) or, as codes, in the first word.
+    private static void Step<TFormat, TInput, TTiles>(SkinnyChunk w, int step, (U4 Tile0, U4 Tile1) inputs, SkinnyInputTiles x, ref SkinnyAccumulators parts)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        inputs0 = TInput.Decode<TFormat>(TInput.AreCodes ? x0.X0 : inputs0, step, x0.Operand);
-        if (TTiles.Count == 2)
-            inputs1 = TInput.Decode<TFormat>(TInput.AreCodes ? x1.X0 : inputs1, step, x1.Operand);
+        U4 inputs0 = TInput.Decode<TFormat>(TInput.AreCodes ? x.Tile0.X0 : inputs.Tile0, step, x.Tile0.Operand), inputs1 = default, inputs2 = default, inputs3 = default;
+        if (TTiles.Count >= 2)
+            inputs1 = TInput.Decode<TFormat>(TInput.AreCodes ? x.Tile1.X0 : inputs.Tile1, step, x.Tile1.Operand);
+        if (TTiles.Count == 4)
+        {
+            inputs2 = TInput.Decode<TFormat>(x.Tile2.X0, step, x.Tile2.Operand);
+            inputs3 = TInput.Decode<TFormat>(x.Tile3.X0, step, x.Tile3.Operand);
+        }
         U4 row0 = TFormat.Decode(w.Row0, step, w.Operand0), row1 = TFormat.Decode(w.Row1, step, w.Operand1);
         parts.Upper0 = Multiply<TFormat, TInput>(row0, row1, inputs0, parts.Upper0);
-        if (TTiles.Count == 2)
+        if (TTiles.Count >= 2)
             parts.Upper1 = Multiply<TFormat, TInput>(row0, row1, inputs1, parts.Upper1);
+        if (TTiles.Count == 4)
+        {
+            parts.Upper2 = Multiply<TFormat, TInput>(row0, row1, inputs2, parts.Upper2);
+            parts.Upper3 = Multiply<TFormat, TInput>(row0, row1, inputs3, parts.Upper3);
+        }
         U4 row2 = TFormat.Decode(w.Row2, step, w.Operand2), row3 = TFormat.Decode(w.Row3, step, w.Operand3);
         parts.Lower0 = Multiply<TFormat, TInput>(row2, row3, inputs0, parts.Lower0);
-        if (TTiles.Count == 2)
+        if (TTiles.Count >= 2)
             parts.Lower1 = Multiply<TFormat, TInput>(row2, row3, inputs1, parts.Lower1);
+        if (TTiles.Count == 4)
+        {
+            parts.Lower2 = Multiply<TFormat, TInput>(row2, row3, inputs2, parts.Lower2);
+            parts.Lower3 = Multiply<TFormat, TInput>(row2, row3, inputs3, parts.Lower3);
+        }
     }
 
     private static F4 Multiply<TFormat, TInput>(U4 upper, U4 lower, U4 x, F4 part)
@@ -123,7 +150,7 @@ internal static class SkinnyProducts
         return TFormat.IsF16 ? Mma.F16(weights, inputs, sum) : Mma.Bf16(weights, inputs, sum);
     }
 
-    private static void Accumulate<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyAccumulators parts, SkinnyInputs x0, SkinnyInputs x1, ref SkinnyAccumulators sums)
+    private static void Accumulate<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyAccumulators parts, SkinnyInputTiles x, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
@@ -134,12 +161,19 @@ internal static class SkinnyProducts
             w.Scale2 = w.Scale0;
             w.Scale3 = w.Scale0;
         }
-        sums.Upper0 = Accumulate<TFormat, TInput>(sums.Upper0, parts.Upper0, w.Scale0, w.Scale1, x0);
-        sums.Lower0 = Accumulate<TFormat, TInput>(sums.Lower0, parts.Lower0, w.Scale2, w.Scale3, x0);
-        if (TTiles.Count == 2)
+        sums.Upper0 = Accumulate<TFormat, TInput>(sums.Upper0, parts.Upper0, w.Scale0, w.Scale1, x.Tile0);
+        sums.Lower0 = Accumulate<TFormat, TInput>(sums.Lower0, parts.Lower0, w.Scale2, w.Scale3, x.Tile0);
+        if (TTiles.Count >= 2)
         {
-            sums.Upper1 = Accumulate<TFormat, TInput>(sums.Upper1, parts.Upper1, w.Scale0, w.Scale1, x1);
-            sums.Lower1 = Accumulate<TFormat, TInput>(sums.Lower1, parts.Lower1, w.Scale2, w.Scale3, x1);
+            sums.Upper1 = Accumulate<TFormat, TInput>(sums.Upper1, parts.Upper1, w.Scale0, w.Scale1, x.Tile1);
+            sums.Lower1 = Accumulate<TFormat, TInput>(sums.Lower1, parts.Lower1, w.Scale2, w.Scale3, x.Tile1);
+        }
+        if (TTiles.Count == 4)
+        {
+            sums.Upper2 = Accumulate<TFormat, TInput>(sums.Upper2, parts.Upper2, w.Scale0, w.Scale1, x.Tile2);
+            sums.Lower2 = Accumulate<TFormat, TInput>(sums.Lower2, parts.Lower2, w.Scale2, w.Scale3, x.Tile2);
+            sums.Upper3 = Accumulate<TFormat, TInput>(sums.Upper3, parts.Upper3, w.Scale0, w.Scale1, x.Tile3);
+            sums.Lower3 = Accumulate<TFormat, TInput>(sums.Lower3, parts.Lower3, w.Scale2, w.Scale3, x.Tile3);
         }
     }
 

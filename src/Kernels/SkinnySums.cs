@@ -22,20 +22,30 @@ internal static class SkinnySums
         int start = (Group.IdxX >> 5) * TTiles.Count * TileSums;
         Publish(partials, start, lane, sums.Upper0);
         Publish(partials, start + (TileSums / 2), lane, sums.Lower0);
-        if (TTiles.Count == 2)
+        if (TTiles.Count >= 2)
         {
             Publish(partials, start + TileSums, lane, sums.Upper1);
             Publish(partials, start + (TileSums * 3 / 2), lane, sums.Lower1);
+        }
+        if (TTiles.Count == 4)
+        {
+            Publish(partials, start + (2 * TileSums), lane, sums.Upper2);
+            Publish(partials, start + (TileSums * 5 / 2), lane, sums.Lower2);
+            Publish(partials, start + (3 * TileSums), lane, sums.Upper3);
+            Publish(partials, start + (TileSums * 7 / 2), lane, sums.Lower3);
         }
         // All warps' sums are there before they are added.
         Group.Barrier();
         for (int i = Group.IdxX; i < TileSums * TTiles.Count; i += Group.DimX)
         {
-            int m = ((i >> 8) * SkinnyGemm.Columns) + (i & 7);
+            bool halves = TInput.ScaleColumns == 32;
+            int m = ((i >> 8) * SkinnyGemm.TileRows(halves)) + (i & 7);
             long n = ((long)Grid.IdxX * SkinnyGemm.Rows) + ((i >> 3) & 31);
-            if (n >= a.N || m >= a.M)
+            if (n >= a.N || m >= a.M || (halves && (i & 7) >= SkinnyGemm.TileRows(halves)))
                 continue;
             float sum = TInput.AreIntegers ? SumIntegers(partials, i, TTiles.Count * TileSums, warps) : Sum(partials, i, TTiles.Count * TileSums, warps);
+            if (halves)
+                sum += Sum(partials, i + SkinnyGemm.TileRows(halves), TTiles.Count * TileSums, warps);
             TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(a, sum, m, (int)n));
         }
     }
@@ -79,7 +89,7 @@ internal static class SkinnySums
     }
 }
 
-/// <summary>Tiles of 8 rows of x that share the decoded weights.</summary>
+/// <summary>Tiles of 8 columns, rows of x, that share the decoded weights.</summary>
 internal interface ITiles
 {
     static abstract int Count { get; }
@@ -95,4 +105,10 @@ internal readonly struct OneTile : ITiles
 internal readonly struct TwoTiles : ITiles
 {
     public static int Count => 2;
+}
+
+/// <summary>9..16 rows of which each has two columns of a tile.</summary>
+internal readonly struct FourTiles : ITiles
+{
+    public static int Count => 4;
 }

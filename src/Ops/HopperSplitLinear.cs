@@ -21,6 +21,7 @@ internal static class HopperSplitLinear
         args.Partials = Shape.Address(scratch.Partials.View);
         args.Arrived = Shape.Address(scratch.Counters.View);
         args.PartSteps = plan.PartSteps;
-        stream.Device.Launch(float32 ? Float32 : Bf16, stream, (plan.Columns, plan.Parts, 1), HopperSplitGemm.Threads, HopperSplitGemm.SharedBytes, args);
+        lock (scratch.Gate)
+            stream.Device.Launch(float32 ? Float32 : Bf16, stream, (plan.Columns, plan.Parts, 1), HopperSplitGemm.Threads, HopperSplitGemm.SharedBytes, args);
     }
 }

@@ -89,7 +89,7 @@ public static partial class Linear
             stream.Device.Launch(CodeKernels.Get(plan.Decoding, tile), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args with { K = weights.K / CodeKernels.CodesInColumn(weights.Format) });
             return;
         }
-        stream.Device.Launch(SkinnyKernels.Get(weights.Format, x.Format, size.M, float32), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, size.M), args);
+        SkinnyLinear.Launch(stream, weights.Format, args, plan, x.Format);
     }
 
     private static void LaunchAccurate(GpuStream stream, QuantizedMatrix weights, in AccurateInputs x, ArrayView<byte> y, bool float32, (int M, int YStride) size, Accumulator accumulator, LinearPath? path)

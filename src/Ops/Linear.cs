@@ -10,8 +10,8 @@ namespace GpuKit.Ilgpu;
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores (BF16 and FP8 weights on compute
 /// capability 9.0: with its own instructions); on the CPU each dot product is one thread's. Bitwise repeatable. Up to 16 rows, among 17 to 32 and among 33 to 64, a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
-/// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
-/// two-term FP8 take another path: dot products by warps, tiles from 16 rows, between which bits may differ. In a recorded
+/// aligned, a K that does not fill 16-byte words and narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns)
+/// take another path: dot products by warps, tiles from 17 rows, between which bits may differ. In a recorded
 /// graph a streamed product requests its first weights while the launch before it ends, if that was one of this kind.
 /// </remarks>
 public static partial class Linear
@@ -26,7 +26,7 @@ public static partial class Linear
     /// <param name="accumulator">How products are added; other than float32 takes dot products by warps for any m.</param>
     /// <exception cref="ArgumentException">A view is too short or on another device, or the matrix is a stack.</exception>
     /// <exception cref="GpuException">
-    /// The stream's first product of 17 to 64 rows found no memory for its sums (<see cref="AllocationLedger.ScratchBytes"/>): the next tries again. Or a kernel could not be compiled or launched.
+    /// The stream's first product of 9 to 64 rows found no memory for what its launches exchange (<see cref="AllocationLedger.ScratchBytes"/>): the next tries again. Or a kernel could not be compiled or launched.
     /// </exception>
     public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<BFloat16> y, int m, int yStride = 0, Accumulator accumulator = Accumulator.Float32)
     {
@@ -92,9 +92,13 @@ public static partial class Linear
             return;
         }
         LinearArgs args = CreateArgs(weights, x, y, size.M, size.YStride, float32);
+        if (plan.Path == LinearPath.SkinnyGemm)
+        {
+            SkinnyLinear.Launch(stream, weights.Format, args, plan);
+            return;
+        }
         args.WholeTiles = plan.WholeTiles;
-        int shared = plan.Path == LinearPath.SkinnyGemm ? SkinnyGemm.SharedBytes(plan.Threads / 32, size.M) : plan.SharedBytes;
-        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, shared, args);
+        stream.Device.Launch(LinearKernels.Get(plan, weights.Format, size.M, float32, grouped: false), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args);
     }
 
     /// <summary>Whether products of up to 16 aligned rows with a matrix stream it on its device: a row then has the same bits whatever their number.</summary>

@@ -53,7 +53,9 @@ internal enum Fp8Decoding
 /// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K.</param>
 /// <param name="Split">How K is split, by the kernel that does.</param>
 /// <param name="WholeTiles">Blocks of the pipelined kernel that have a whole tile, where the others have a part of one.</param>
-internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0, SplitPlan? Split = null, int WholeTiles = 0)
+/// <param name="ArrangesInputs">Whether a launch before the skinny kernel arranges x.</param>
+internal readonly record struct LinearPlan(
+    LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0, SplitPlan? Split = null, int WholeTiles = 0, bool ArrangesInputs = false)
 {
     /// <summary>Rows from which tiles take what does not stream: about where they win (16 of a tile's 64 rows pay for it), and beyond the 1 to 16 rows among which a row keeps its bits.</summary>
     public const int GemmFromRows = 17;
@@ -87,7 +89,7 @@ internal readonly record struct LinearPlan(LinearPath Path, Fp8Decoding Decoding
         if (path == LinearPath.SkinnyGemm)
         {
             int tiles = Tiles(shape.N, SkinnyGemm.Rows);
-            return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32));
+            return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32), ArrangesInputs: SkinnyLinear.Arranges(shape, device));
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
         int perBlock = path is LinearPath.Gemv or LinearPath.Accurate ? threads / device.WarpSize : threads;

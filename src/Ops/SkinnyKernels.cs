@@ -10,20 +10,27 @@ internal static class SkinnyKernels
     // A tile's rows share a scale in a format with square blocks; a chunk's columns in all.
     private const int Fp8Columns = SkinnyGemm.ChunkBytes, FourBitColumns = 2 * SkinnyGemm.ChunkBytes;
 
+    // The bound of 512 threads holds the compiler to 128 registers a thread (docs/kernels/gemv.md).
+    private static readonly KernelTraits Traits = new(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
+
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(WeightFormat Format, ActivationFormat? Activations, bool Float32 = false, bool TwoTiles = false);
+    private readonly record struct Key(WeightFormat Format, ActivationFormat? Activations, bool Float32 = false, int Tiles = 1, bool Arranged = false);
 
     /// <summary>The kernel for <paramref name="m"/> rows.</summary>
     /// <param name="format">Format of W.</param>
     /// <param name="activations">Format of x, or null for BF16.</param>
     /// <param name="m">1 to 16.</param>
     /// <param name="float32">Whether y is float32.</param>
-    public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32) =>
-        ByKey[new Key(format, activations, float32, m > SkinnyGemm.Columns)];
+    /// <param name="arranged">Whether <see cref="ArrangeInputs"/> has arranged x.</param>
+    public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32, bool arranged = false) =>
+        ByKey[new Key(format, activations, float32, Tiles(activations, m), arranged)];
+
+    /// <summary>Tiles of <paramref name="m"/> rows of x.</summary>
+    public static int Tiles(ActivationFormat? activations, int m) => SkinnyGemm.Tiles(m, halves: activations == ActivationFormat.Fp8Group32);
 
     /// <summary>Whether there is a kernel for weights with such scale blocks and such activations (null: BF16).</summary>
     public static bool Exist(WeightFormat format, ActivationFormat? activations, ScaleBlock block) => (format, activations) switch
@@ -32,7 +39,7 @@ internal static class SkinnyKernels
         // The dispatch has seen to one scale a row.
         (WeightFormat.Int4, ActivationFormat.Int4) => true,
         (WeightFormat.Int4 or WeightFormat.Int4Zero, null) => block.Columns >= FourBitColumns,
-        (WeightFormat.Fp8Block, null or ActivationFormat.Fp8Group128) => block.Columns >= Fp8Columns && block.Rows >= SkinnyGemm.Rows,
+        (WeightFormat.Fp8Block, null or ActivationFormat.Fp8Group128) or (WeightFormat.Fp8TwoTerm, null) => block.Columns >= Fp8Columns && block.Rows >= SkinnyGemm.Rows,
         (WeightFormat.Fp8Block, ActivationFormat.Fp8Group32) => block.Columns >= Fp8Columns / 2 && block.Rows >= SkinnyGemm.Rows,
         _ => false,
     };
@@ -40,27 +47,40 @@ internal static class SkinnyKernels
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
+        AddArranged<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
+        AddArranged<StreamedInt4>(kernels, WeightFormat.Int4);
+        AddArranged<StreamedInt4Zero>(kernels, WeightFormat.Int4Zero);
         Add<StreamedBf16, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Bf16, null));
         Add<StreamedFp8, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8Block, null));
+        Add<StreamedFp8TwoTerm, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8TwoTerm, null));
         Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
         Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
         Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
         Add<StreamedFp8Half, StreamedFp8Inputs128>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group128));
-        Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32));
+        var halves = new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32);
+        Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, halves);
+        kernels.Add(halves with { Tiles = 4 }, new(SkinnyGemm.Run<StreamedFp8Half, StreamedFp8Inputs32, Bf16Output, FourTiles>, Traits));
+        kernels.Add(halves with { Float32 = true, Tiles = 4 }, new(SkinnyGemm.Run<StreamedFp8Half, StreamedFp8Inputs32, Float32Output, FourTiles>, Traits));
         Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
         Add<StreamedInt4Bytes, StreamedInt4Inputs>(kernels, new Key(WeightFormat.Int4, ActivationFormat.Int4));
         return kernels;
     }
 
-    // The bound of 512 threads holds the compiler to 128 registers a thread (docs/kernels/gemv.md).
+    private static void AddArranged<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
+        where TFormat : struct, IStreamedFormat
+    {
+        var key = new Key(format, null, Tiles: 2, Arranged: true);
+        kernels.Add(key, new(SkinnyGemm.Run<TFormat, StreamedArrangedInputs, Bf16Output, TwoTiles>, Traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, StreamedArrangedInputs, Float32Output, TwoTiles>, Traits));
+    }
+
     private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        var traits = new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
-        kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, OneTile>, traits));
-        kernels.Add(key with { TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TwoTiles>, traits));
-        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, OneTile>, traits));
-        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TwoTiles>, traits));
+        kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, OneTile>, Traits));
+        kernels.Add(key with { Tiles = 2 }, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TwoTiles>, Traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, OneTile>, Traits));
+        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TwoTiles>, Traits));
     }
 }

@@ -18,6 +18,7 @@ internal static class SplitLinear
             Arrived = scratch.Counters,
             PartTurns = plan.PartTurns,
         };
-        stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);
+        lock (scratch.Gate)
+            stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);
     }
 }

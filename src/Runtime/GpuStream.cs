@@ -36,7 +36,7 @@ public sealed class GpuStream : IDisposable
         }
     }
 
-    /// <summary>What blocks of this stream's launches exchange numbers through: while the stream is recorded the graph's, else the stream's own.</summary>
+    /// <summary>What blocks of this stream's launches exchange numbers through, or launches hand on: while the stream is recorded the graph's, else the stream's own.</summary>
     /// <exception cref="GpuException">Memory is exhausted; the next call tries again.</exception>
     internal LaunchScratch Scratch
     {

@@ -3,7 +3,7 @@ using GpuKit.Ilgpu.Runtime.Driver;
 namespace GpuKit.Ilgpu.Runtime;
 
 /// <summary>
-/// Memory that blocks of one launch exchange numbers through. It belongs to a stream, or to a graph for the launches of a stream that are recorded into it: neither runs two launches at
+/// Memory that blocks of one launch exchange numbers through, or a launch hands to the next. It belongs to a stream, or to a graph for the launches of a stream that are recorded into it: neither runs two launches at
 /// once, so none takes another's. One size for all launches, allocated at the first that needs it; the ledger counts it as scratch.
 /// </summary>
 internal sealed class LaunchScratch : IDisposable
@@ -27,7 +27,7 @@ internal sealed class LaunchScratch : IDisposable
         device = cleared.Device;
         int blocks = BlocksOf(device.MultiprocessorCount);
         using RelaxedCapture relaxed = RelaxedCapture.Enter(device);
-        Partials = new DeviceBuffer<uint>(device, (long)blocks * (BlockBytes / sizeof(uint)), scratch: true);
+        Partials = new DeviceBuffer<uint>(device, PartialBytes(device.MultiprocessorCount) / sizeof(uint), scratch: true);
         try
         {
             Counters = new DeviceBuffer<int>(device, blocks, scratch: true);
@@ -41,6 +41,9 @@ internal sealed class LaunchScratch : IDisposable
         }
     }
 
+    /// <summary>Held by a thread while it launches what uses this: another's launch on the stream, between two that hand something on here, would overwrite it.</summary>
+    public Lock Gate { get; } = new();
+
     /// <summary>Contents are undefined at the start of a launch.</summary>
     public DeviceBuffer<uint> Partials { get; }
 
@@ -49,6 +52,9 @@ internal sealed class LaunchScratch : IDisposable
 
     /// <summary>Blocks that have a place and a counter on a device of so many multiprocessors.</summary>
     public static int BlocksOf(int multiprocessors) => BlocksPerMultiprocessor * Math.Max(multiprocessors, LeastMultiprocessors);
+
+    /// <summary>Bytes of <see cref="Partials"/> on a device of so many multiprocessors.</summary>
+    public static long PartialBytes(int multiprocessors) => (long)BlocksOf(multiprocessors) * BlockBytes;
 
     /// <summary>Returns the memory, also while the thread records. Work that uses it must have finished.</summary>
     public void Dispose()

@@ -33,11 +33,24 @@ internal static class KernelCases
         foreach (int m in new[] { 3, 11 })
             foreach (bool float32 in new[] { false, true })
             {
-                foreach (WeightFormat format in Streamed)
+                foreach (WeightFormat format in WeightFormats.All)
                     yield return Product(format, m, K, float32, LinearPath.SkinnyGemm, null, null);
                 foreach (ActivationFormat format in ActivationFormats.All)
                     yield return OfActivations(format, m, float32, Accumulator.Float32, LinearPath.SkinnyGemm);
             }
+        foreach (bool float32 in new[] { false, true })
+        {
+            // Two tiles of four rows; inputs that are arranged first.
+            yield return OfActivations(ActivationFormat.Fp8Group32, 6, float32, Accumulator.Float32, LinearPath.SkinnyGemm);
+            foreach (WeightFormat format in WeightFormats.All.Where(f => f.Info().BitsPerCode == 4))
+                yield return new SmallCase($"SkinnyGemm {format} of arranged inputs, float32 {float32}", t =>
+                {
+                    const int Rows = 11;
+                    (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(Rows * K), Bytes(t, Rows * N, float32));
+                    LinearPlan plan = LinearPlan.Choose(new LinearShape(Rows, N, K, format, true, 0, w.Block), LinearDevice.Of(w.Device), LinearPath.SkinnyGemm) with { ArrangesInputs = true };
+                    return stream => SkinnyLinear.Launch(stream, format, Linear.CreateArgs(w, x, y, Rows, 0, float32), plan);
+                });
+        }
     }
 
     // Two parts of K, whose sums meet in global memory, and one.

@@ -46,8 +46,8 @@ public sealed class LinearPlanTests
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, false, 0, "Gemv Table 512×1 of 256 by elements")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SkinnyGemm Table 128×1 of 512")]
     // Two terms do not stream and are decoded as FP8 is.
-    [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv Hardware 512×1 of 256")]
-    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemv BitMove 8192×1 of 256")]
+    [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "SkinnyGemm Hardware 128×1 of 512")]
+    [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "SkinnyGemm BitMove 128×1 of 512")]
     [InlineData("A100", 17, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128 in M32N64K128")]
     // Experts: dot products until each has 17 rows on average, then tiles and a partial one an expert.
     [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
@@ -198,11 +198,30 @@ public sealed class LinearPlanTests
     }
 
     [Fact]
-    public void TheSkinnyPlanDoesNotLookAtM()
+    public void TheSkinnyPlanDoesNotLookAtMButForTheOrderOfItsInputs()
     {
-        foreach ((int n, int k) in new[] { (768, 2048), (2048, 768), (4096, 4096), (151936, 2048), (16, 64) })
-            foreach (WeightFormat format in WeightFormats.All.Where(f => SkinnyKernels.Exist(f, null, default)))
-                Assert.Single(Enumerable.Range(1, 16).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200)).Distinct());
+        foreach ((int n, int k) in new[] { (768, 2048), (2048, 768), (4096, 4096), (151936, 2048), (16, 64), (29568, 8192) })
+            foreach (WeightFormat format in WeightFormats.All)
+                Assert.Single(Enumerable.Range(1, 16).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200) with { ArrangesInputs = false }).Distinct());
+    }
+
+    [Theory]
+    [InlineData(29568, 8192, true)]
+    [InlineData(14336, 4096, true)]
+    [InlineData(8192, 8192, true)]
+    // Few tiles; few weights.
+    [InlineData(4096, 14336, false)]
+    [InlineData(8192, 4096, false)]
+    // 16 rows fit into a stream's scratch.
+    [InlineData(8192, 270_336, true)]
+    [InlineData(8192, 270_368, false)]
+    public void NineAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected)
+    {
+        foreach (WeightFormat format in WeightFormats.All)
+            for (int m = 1; m <= 16; m++)
+                Assert.Equal(expected && m > 8 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
+        var codes = new LinearShape(16, n, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4);
+        Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
     }
 
     [Theory]

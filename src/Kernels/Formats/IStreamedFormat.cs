@@ -11,6 +11,9 @@ internal interface IStreamedFormat
     /// <summary>log2 of the codes in a 32-bit word.</summary>
     static abstract int CodesPerWordShift { get; }
 
+    /// <summary>Matrices of codes whose sum is the weights, one after the other, each with its own scales: 1 or 2.</summary>
+    static abstract int Terms { get; }
+
     /// <summary>Whether pairs are F16, not BF16.</summary>
     static abstract bool IsF16 { get; }
 

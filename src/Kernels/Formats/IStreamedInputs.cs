@@ -8,9 +8,11 @@ internal interface IStreamedInputs
     /// <summary>Whether inputs are codes: a 16-byte word holds as many as a word of weights. Otherwise they are BF16.</summary>
     static abstract bool AreCodes { get; }
 
+    /// <summary>Whether they are BF16 that <see cref="ArrangeInputs"/> has arranged.</summary>
+    static abstract bool AreArranged { get; }
+
     /// <summary>
-    /// Columns of a row that share a float32 multiplier of sums, 128 or 32; 0 without. With 32 a lane's word is two halves, of the
-    /// chunk's first and second 32 columns, which are scaled apart.
+    /// Columns of a row that share a float32 multiplier of sums, 128 or 32; 0 without. With 32 a chunk's two halves are scaled apart.
     /// </summary>
     static abstract int ScaleColumns { get; }
 
@@ -30,6 +32,8 @@ internal readonly struct StreamedBf16Inputs : IStreamedInputs
 {
     public static bool AreCodes => false;
 
+    public static bool AreArranged => false;
+
     public static int ScaleColumns => 0;
 
     public static bool HasRowScales => false;
@@ -40,10 +44,29 @@ internal readonly struct StreamedBf16Inputs : IStreamedInputs
         where TFormat : struct, IStreamedFormat => TFormat.Arrange(word);
 }
 
+/// <summary>BF16 inputs in the order in which they are multiplied.</summary>
+internal readonly struct StreamedArrangedInputs : IStreamedInputs
+{
+    public static bool AreCodes => false;
+
+    public static bool AreArranged => true;
+
+    public static int ScaleColumns => 0;
+
+    public static bool HasRowScales => false;
+
+    public static bool AreIntegers => false;
+
+    public static U4 Decode<TFormat>(U4 word, int step, uint operand)
+        where TFormat : struct, IStreamedFormat => word;
+}
+
 /// <summary>E4M3 codes with a multiplier a row and 128 columns. Converted by the hardware, which keeps NaN.</summary>
 internal readonly struct StreamedFp8Inputs128 : IStreamedInputs
 {
     public static bool AreCodes => true;
+
+    public static bool AreArranged => false;
 
     public static int ScaleColumns => 128;
 
@@ -71,6 +94,8 @@ internal readonly struct StreamedFp8Inputs32 : IStreamedInputs
 {
     public static bool AreCodes => true;
 
+    public static bool AreArranged => false;
+
     public static int ScaleColumns => 32;
 
     public static bool HasRowScales => false;
@@ -86,6 +111,8 @@ internal readonly struct StreamedNvfp4Inputs : IStreamedInputs
 {
     public static bool AreCodes => true;
 
+    public static bool AreArranged => false;
+
     public static int ScaleColumns => 0;
 
     public static bool HasRowScales => true;
@@ -100,6 +127,8 @@ internal readonly struct StreamedNvfp4Inputs : IStreamedInputs
 internal readonly struct StreamedInt4Inputs : IStreamedInputs
 {
     public static bool AreCodes => true;
+
+    public static bool AreArranged => false;
 
     public static int ScaleColumns => 0;
 

@@ -7,6 +7,8 @@ internal readonly struct StreamedBf16 : IStreamedFormat
 {
     public static int CodesPerWordShift => 1;
 
+    public static int Terms => 1;
+
     public static bool IsF16 => false;
 
     public static bool HasTileScales => false;

@@ -41,6 +41,8 @@ internal readonly struct StreamedInt4 : IStreamedFormat
 
     public static int CodesPerWordShift => 3;
 
+    public static int Terms => 1;
+
     public static bool IsF16 => false;
 
     public static bool HasTileScales => false;
@@ -86,6 +88,8 @@ internal readonly struct StreamedInt4Bytes : IStreamedFormat
 
     public static int CodesPerWordShift => 3;
 
+    public static int Terms => 1;
+
     public static bool IsF16 => false;
 
     public static bool HasTileScales => false;
@@ -127,6 +131,8 @@ internal readonly struct StreamedInt4Zero : IStreamedFormat
     private const int AndOr = 0xEA;
 
     public static int CodesPerWordShift => 3;
+
+    public static int Terms => 1;
 
     public static bool IsF16 => false;
 
@@ -179,6 +185,8 @@ internal readonly struct StreamedNvfp4 : IStreamedFormat
     private const uint ScaleMagnitude = 0x07F007F0;
 
     public static int CodesPerWordShift => 3;
+
+    public static int Terms => 1;
 
     public static bool IsF16 => false;
 

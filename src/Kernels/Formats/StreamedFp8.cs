@@ -65,6 +65,8 @@ internal readonly struct StreamedFp8 : IStreamedFormat
 
     public static int CodesPerWordShift => 2;
 
+    public static int Terms => 1;
+
     public static bool IsF16 => false;
 
     public static bool HasTileScales => true;
@@ -93,4 +95,30 @@ internal readonly struct StreamedFp8 : IStreamedFormat
         pairs.W = Scale(Bits.Prmt(x.Z, x.W, 0x7632u));
         return pairs;
     }
+}
+
+/// <summary>Two terms of <see cref="StreamedFp8"/>: all codes of the matrix, then all codes of what the first leave over. A chunk of the one is added to a warp's sum, then the same of the other.</summary>
+internal readonly struct StreamedFp8TwoTerm : IStreamedFormat
+{
+    public static int CodesPerWordShift => StreamedFp8.CodesPerWordShift;
+
+    public static int Terms => 2;
+
+    public static bool IsF16 => false;
+
+    public static bool HasTileScales => true;
+
+    public static bool HasRowScales => false;
+
+    public static bool HasGroupScales => false;
+
+    public static bool HasZeroPoints => false;
+
+    public static float Correction => StreamedFp8.Correction;
+
+    public static uint PrepareOperand(uint stored) => 0;
+
+    public static U4 Decode(U4 word, int step, uint operand) => StreamedFp8.Decode(word, step, operand);
+
+    public static U4 Arrange(U4 x) => StreamedFp8.Arrange(x);
 }

@@ -13,6 +13,8 @@ internal readonly struct StreamedFp8Half : IStreamedFormat
 
     public static int CodesPerWordShift => 2;
 
+    public static int Terms => 1;
+
     public static bool IsF16 => true;
 
     public static bool HasTileScales => true;

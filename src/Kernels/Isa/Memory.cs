@@ -27,6 +27,12 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.u32 %d, [%g0];")]
     public static uint LoadGlobal1(ref uint p) => Load<uint>(ref p, "ld.global.u32");
 
+    /// <summary>Asks for 128 bytes of global memory around an address to be brought into L2, before launches that overlap have ended; nothing on architectures without those.</summary>
+    [IntrinsicImplementation, Ptx("prefetch.global.L2 [%g0];", MinArch = 90, OmittedElsewhere = true)]
+    public static void PrefetchL2(ref uint p)
+    {
+    }
+
     /// <summary>Loads 16 bytes of global memory past L1: what another launch on the same multiprocessor wrote or left there is never seen stale.</summary>
     [IntrinsicImplementation, Ptx("ld.global.cg.v4.u32 %d, [%g0];")]
     public static U4 LoadL2(ref uint p) => Load<U4>(ref p, "ld.global.cg.v4.u32");
