@@ -19,10 +19,6 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.global.v2.u32 %d, [%g0];")]
     public static U2 LoadGlobal2(ref uint p) => Load<U2>(ref p, "ld.global.v2.u32");
 
-    /// <summary>Loads 8 bytes of global memory, a constant number of bytes on.</summary>
-    [IntrinsicImplementation, Ptx("ld.global.v2.u32 %d, [%g0+%c1];")]
-    public static U2 LoadGlobal2At(ref uint p, int bytes) => Load<U2>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.v2.u32");
-
     /// <summary>Loads 4 bytes of global memory.</summary>
     [IntrinsicImplementation, Ptx("ld.global.u32 %d, [%g0];")]
     public static uint LoadGlobal1(ref uint p) => Load<uint>(ref p, "ld.global.u32");
@@ -104,10 +100,6 @@ internal static class Mem
     /// <summary>Loads 8 bytes that are read once.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 %d, [%g0];")]
     public static U2 LoadStream2(ref uint p) => Load<U2>(ref p, "ld.global.nc.v2.u32");
-
-    /// <summary>Loads 8 bytes that are read once, a constant number of bytes on.</summary>
-    [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 %d, [%g0+%c1];")]
-    public static U2 LoadStream2At(ref uint p, int bytes) => Load<U2>(ref Unsafe.AddByteOffset(ref p, bytes), "ld.global.nc.v2.u32");
 
     /// <summary>Loads 4 bytes that are read once.</summary>
     [IntrinsicImplementation, Ptx("ld.global.nc.L1::no_allocate.L2::128B.u32 %d, [%g0];")]

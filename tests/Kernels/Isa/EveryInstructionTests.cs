@@ -29,6 +29,7 @@ public sealed partial class EveryInstructionTests
     {
         ArrayView<uint> shared = SharedMemory.Allocate<U4>(Lanes * Words / 4).Cast<uint>();
         int at = Group.IdxX * Words, other = ((Group.IdxX + 5) & (Lanes - 1)) * Words;
+        Mem.PrefetchL2(ref a.Input[at]);
         GridDependency.Release();
         GridDependency.Wait();
         CpAsync.Copy16(ref shared[at], ref a.Input[at]);
@@ -43,8 +44,8 @@ public sealed partial class EveryInstructionTests
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
         CpAsync.WaitAll();
         Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobalAt(ref a.Input[at + 4], 32));
-        Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2At(ref a.Input[at + 8], 32));
-        Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2At(ref a.Input[at + 10], 32));
+        Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2(ref a.Input[at + 16]));
+        Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2(ref a.Input[at + 18]));
         U4 streamed = Mem.LoadStream(ref a.Input[at + 20]);
         // Half of the lanes copied zeros.
         streamed.X ^= Mem.LoadShared(ref shared[at + 20]).Y;
