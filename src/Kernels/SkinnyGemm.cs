@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>One lane's inputs of a chunk, of each tile of x.</summary>
 internal struct SkinnyInputTiles
 {
-    public SkinnyInputs Tile0, Tile1, Tile2, Tile3;
+    public SkinnyInputs Tile0, Tile1;
 }
 
 /// <summary>
@@ -46,8 +46,19 @@ internal static class SkinnyGemm
     /// <summary>Rows of x in a tile's columns: where halves of a chunk are scaled apart, each row has a column a half.</summary>
     public static int TileRows(bool halves) => halves ? Columns / 2 : Columns;
 
-    /// <summary>Tiles of so many rows of x: 1, 2 or 4.</summary>
-    public static int Tiles(int m, bool halves) => m <= TileRows(halves) ? 1 : m <= 2 * TileRows(halves) ? 2 : 4;
+    /// <summary>Tiles of x of a block, 1 or 2.</summary>
+    public static int Tiles(int m, bool halves) => m > TileRows(halves) ? 2 : 1;
+
+    /// <summary>Blocks that have the same rows of W and each other rows of x: neighbours, so that one finds in L2 what the other has read.</summary>
+    public static int RowParts(int m, bool halves) => m > 2 * TileRows(halves) ? 2 : 1;
+
+    /// <summary>The block's first row of W.</summary>
+    public static long FirstRow<TInput>(LinearArgs a)
+        where TInput : struct, IStreamedInputs => (long)(TInput.ScaleColumns == 32 ? Grid.IdxX / RowParts(a.M, true) : Grid.IdxX) * Rows;
+
+    /// <summary>The block's first row of x.</summary>
+    public static int FirstInput<TInput>(LinearArgs a)
+        where TInput : struct, IStreamedInputs => TInput.ScaleColumns == 32 ? Grid.IdxX % RowParts(a.M, true) * 2 * TileRows(true) : 0;
 
     public static void Run<TFormat, TInput, TOutput, TTiles>(LinearArgs a)
         where TFormat : struct, IStreamedFormat
@@ -99,7 +110,7 @@ internal static class SkinnyGemm
     // Where decoding or a second tile of x need many registers, a third chunk would cost more than it hides (docs/kernels/gemv.md).
     private static bool TwoBuffers<TFormat, TTiles>()
         where TFormat : struct, IStreamedFormat
-        where TTiles : struct, ITiles => TFormat.HasGroupScales || (TTiles.Count >= 2 && TFormat.CodesPerWordShift > 1);
+        where TTiles : struct, ITiles => TFormat.HasGroupScales || (TTiles.Count == 2 && TFormat.CodesPerWordShift > 1);
 
     // Chunks in registers are refilled as soon as they are multiplied: no register is copied, so nothing waits for a load but the
     // multiplication that needs it. Past the end the last chunk is read again.
@@ -113,7 +124,7 @@ internal static class SkinnyGemm
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
-        SkinnyLoads.Prefetch<TFormat>(a, loadedChunks: 3);
+        SkinnyLoads.Prefetch<TFormat, TInput>(a, loadedChunks: 3);
         GridDependency.Release();
         GridDependency.Wait();
         SkinnyInputTiles x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
@@ -135,7 +146,7 @@ internal static class SkinnyGemm
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
     }
 
-    // Of all tiles of x.
+    // Of both tiles of x.
     private static SkinnyInputTiles Inputs<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, int c)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
@@ -143,13 +154,8 @@ internal static class SkinnyGemm
     {
         SkinnyInputTiles inputs = default;
         inputs.Tile0 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input0, c);
-        if (TTiles.Count >= 2)
+        if (TTiles.Count == 2)
             inputs.Tile1 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input1, c);
-        if (TTiles.Count == 4)
-        {
-            inputs.Tile2 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input2, c);
-            inputs.Tile3 = SkinnyLoads.Inputs<TFormat, TInput>(a, place.Input3, c);
-        }
         return inputs;
     }
 
@@ -162,7 +168,7 @@ internal static class SkinnyGemm
         int last = count - 1;
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
-        SkinnyLoads.Prefetch<TFormat>(a, loadedChunks: 2);
+        SkinnyLoads.Prefetch<TFormat, TInput>(a, loadedChunks: 2);
         GridDependency.Release();
         GridDependency.Wait();
         SkinnyInputTiles x = default;

@@ -41,7 +41,7 @@ internal struct SkinnyPlace
     public ArrayView<uint> Row0, Row1, Row2, Row3;
     public int Scales0, Scales1, Scales2, Scales3;
     public int Zeros0, Zeros1, Zeros2, Zeros3;
-    public SkinnyInputPlace Input0, Input1, Input2, Input3;
+    public SkinnyInputPlace Input0, Input1;
 }
 
 /// <summary>What <see cref="SkinnyGemm"/> loads, and from where.</summary>
@@ -59,7 +59,7 @@ internal static class SkinnyLoads
         where TInput : struct, IStreamedInputs
     {
         int group = lane >> 2, word = (lane & 3) * WordStep;
-        long first = (long)Grid.IdxX * SkinnyGemm.Rows, row = first + group, last = a.N - 1;
+        long first = SkinnyGemm.FirstRow<TInput>(a), row = first + group, last = a.N - 1;
         int row0 = (int)IntrinsicMath.Min(row, last), row1 = (int)IntrinsicMath.Min(row + 8, last);
         int row2 = (int)IntrinsicMath.Min(row + 16, last), row3 = (int)IntrinsicMath.Min(row + 24, last);
         // Groups are the lane's own, blocks the whole chunk's.
@@ -79,13 +79,9 @@ internal static class SkinnyLoads
         place.Zeros1 = (row1 >> a.ScaleTable.RowShift) * zeroBytes;
         place.Zeros2 = (row2 >> a.ScaleTable.RowShift) * zeroBytes;
         place.Zeros3 = (row3 >> a.ScaleTable.RowShift) * zeroBytes;
-        place.Input0 = LocateInputs<TFormat, TInput>(a, lane, 0);
-        place.Input1 = LocateInputs<TFormat, TInput>(a, lane, SkinnyGemm.TileRows(TInput.ScaleColumns == 32));
-        if (TInput.ScaleColumns == 32)
-        {
-            place.Input2 = LocateInputs<TFormat, TInput>(a, lane, 2 * SkinnyGemm.TileRows(true));
-            place.Input3 = LocateInputs<TFormat, TInput>(a, lane, 3 * SkinnyGemm.TileRows(true));
-        }
+        int firstInput = SkinnyGemm.FirstInput<TInput>(a);
+        place.Input0 = LocateInputs<TFormat, TInput>(a, lane, firstInput);
+        place.Input1 = LocateInputs<TFormat, TInput>(a, lane, firstInput + SkinnyGemm.TileRows(TInput.ScaleColumns == 32));
         return place;
     }
 
@@ -93,13 +89,14 @@ internal static class SkinnyLoads
     /// Asks for what follows the chunks that the block's warps have loaded to be brought into L2: the memory then has something to do until the launch before has ended. Formats of four bits gain nothing. A
     /// lane a row, a warp each 128 bytes.
     /// </summary>
-    public static void Prefetch<TFormat>(LinearArgs a, int loadedChunks)
+    public static void Prefetch<TFormat, TInput>(LinearArgs a, int loadedChunks)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
     {
         if (TFormat.CodesPerWordShift > 2)
             return;
         int warps = Group.DimX >> 5, words = a.K >> TFormat.CodesPerWordShift;
-        long row = IntrinsicMath.Min(((long)Grid.IdxX * SkinnyGemm.Rows) + (Group.IdxX & 31), a.N - 1);
+        long row = IntrinsicMath.Min(SkinnyGemm.FirstRow<TInput>(a) + (Group.IdxX & 31), a.N - 1);
         ArrayView<uint> codes = a.Codes.Cast<uint>();
         int loaded = warps * loadedChunks * SkinnyGemm.ChunkWords, end = IntrinsicMath.Min(loaded + PrefetchedWords, words);
         for (int word = loaded + ((Group.IdxX >> 5) * LineWords); word < end; word += warps * LineWords)
@@ -173,26 +170,16 @@ internal static class SkinnyLoads
         {
             rest = Chunk<TFormat, TInput>(a, place, at.Chunk, at.Term);
             inputs.Tile0 = InputsOf<TFormat, TInput>(a, place.Input0, at.Chunk);
-            if (TTiles.Count >= 2)
+            if (TTiles.Count == 2)
                 inputs.Tile1 = InputsOf<TFormat, TInput>(a, place.Input1, at.Chunk);
-            if (TTiles.Count == 4)
-            {
-                inputs.Tile2 = InputsOf<TFormat, TInput>(a, place.Input2, at.Chunk);
-                inputs.Tile3 = InputsOf<TFormat, TInput>(a, place.Input3, at.Chunk);
-            }
         }
         // A quad's products end up in each of its lanes: those without words scale them too.
         Scales<TFormat, TInput>(a, place, at.Chunk, at.Term, ref rest);
         if (TInput.ScaleColumns > 0)
         {
             InputScales<TFormat, TInput>(a, place.Input0, at.Chunk, ref inputs.Tile0);
-            if (TTiles.Count >= 2)
+            if (TTiles.Count == 2)
                 InputScales<TFormat, TInput>(a, place.Input1, at.Chunk, ref inputs.Tile1);
-            if (TTiles.Count == 4)
-            {
-                InputScales<TFormat, TInput>(a, place.Input2, at.Chunk, ref inputs.Tile2);
-                InputScales<TFormat, TInput>(a, place.Input3, at.Chunk, ref inputs.Tile3);
-            }
         }
         return rest;
     }

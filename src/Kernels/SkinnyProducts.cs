@@ -9,7 +9,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// </summary>
 internal struct SkinnyAccumulators
 {
-    public F4 Upper0, Upper1, Upper2, Upper3, Lower0, Lower1, Lower2, Lower3;
+    public F4 Upper0, Upper1, Lower0, Lower1;
 }
 
 /// <summary>The multiplication of a chunk in <see cref="SkinnyGemm"/>.</summary>
@@ -36,13 +36,8 @@ internal static class SkinnyProducts
         if (TInput.ScaleColumns == 32)
         {
             x.Tile0.X0 = OwnHalf(x.Tile0.X0);
-            if (TTiles.Count >= 2)
+            if (TTiles.Count == 2)
                 x.Tile1.X0 = OwnHalf(x.Tile1.X0);
-            if (TTiles.Count == 4)
-            {
-                x.Tile2.X0 = OwnHalf(x.Tile2.X0);
-                x.Tile3.X0 = OwnHalf(x.Tile3.X0);
-            }
         }
         SkinnyAccumulators parts = default;
         Step<TFormat, TInput, TTiles>(w, 0, (x.Tile0.X0, x.Tile1.X0), x, ref parts);
@@ -68,38 +63,23 @@ internal static class SkinnyProducts
         return own;
     }
 
-    // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 (of two tiles at most) or, as codes, in the first word.
+    // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 or, as codes, in the first word.
     private static void Step<TFormat, TInput, TTiles>(SkinnyChunk w, int step, (U4 Tile0, U4 Tile1) inputs, SkinnyInputTiles x, ref SkinnyAccumulators parts)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        U4 inputs0 = TInput.Decode<TFormat>(TInput.AreCodes ? x.Tile0.X0 : inputs.Tile0, step, x.Tile0.Operand), inputs1 = default, inputs2 = default, inputs3 = default;
-        if (TTiles.Count >= 2)
+        U4 inputs0 = TInput.Decode<TFormat>(TInput.AreCodes ? x.Tile0.X0 : inputs.Tile0, step, x.Tile0.Operand), inputs1 = default;
+        if (TTiles.Count == 2)
             inputs1 = TInput.Decode<TFormat>(TInput.AreCodes ? x.Tile1.X0 : inputs.Tile1, step, x.Tile1.Operand);
-        if (TTiles.Count == 4)
-        {
-            inputs2 = TInput.Decode<TFormat>(x.Tile2.X0, step, x.Tile2.Operand);
-            inputs3 = TInput.Decode<TFormat>(x.Tile3.X0, step, x.Tile3.Operand);
-        }
         U4 row0 = TFormat.Decode(w.Row0, step, w.Operand0), row1 = TFormat.Decode(w.Row1, step, w.Operand1);
         parts.Upper0 = Multiply<TFormat, TInput>(row0, row1, inputs0, parts.Upper0);
-        if (TTiles.Count >= 2)
+        if (TTiles.Count == 2)
             parts.Upper1 = Multiply<TFormat, TInput>(row0, row1, inputs1, parts.Upper1);
-        if (TTiles.Count == 4)
-        {
-            parts.Upper2 = Multiply<TFormat, TInput>(row0, row1, inputs2, parts.Upper2);
-            parts.Upper3 = Multiply<TFormat, TInput>(row0, row1, inputs3, parts.Upper3);
-        }
         U4 row2 = TFormat.Decode(w.Row2, step, w.Operand2), row3 = TFormat.Decode(w.Row3, step, w.Operand3);
         parts.Lower0 = Multiply<TFormat, TInput>(row2, row3, inputs0, parts.Lower0);
-        if (TTiles.Count >= 2)
+        if (TTiles.Count == 2)
             parts.Lower1 = Multiply<TFormat, TInput>(row2, row3, inputs1, parts.Lower1);
-        if (TTiles.Count == 4)
-        {
-            parts.Lower2 = Multiply<TFormat, TInput>(row2, row3, inputs2, parts.Lower2);
-            parts.Lower3 = Multiply<TFormat, TInput>(row2, row3, inputs3, parts.Lower3);
-        }
     }
 
     private static F4 Multiply<TFormat, TInput>(U4 upper, U4 lower, U4 x, F4 part)
@@ -163,17 +143,10 @@ internal static class SkinnyProducts
         }
         sums.Upper0 = Accumulate<TFormat, TInput>(sums.Upper0, parts.Upper0, w.Scale0, w.Scale1, x.Tile0);
         sums.Lower0 = Accumulate<TFormat, TInput>(sums.Lower0, parts.Lower0, w.Scale2, w.Scale3, x.Tile0);
-        if (TTiles.Count >= 2)
+        if (TTiles.Count == 2)
         {
             sums.Upper1 = Accumulate<TFormat, TInput>(sums.Upper1, parts.Upper1, w.Scale0, w.Scale1, x.Tile1);
             sums.Lower1 = Accumulate<TFormat, TInput>(sums.Lower1, parts.Lower1, w.Scale2, w.Scale3, x.Tile1);
-        }
-        if (TTiles.Count == 4)
-        {
-            sums.Upper2 = Accumulate<TFormat, TInput>(sums.Upper2, parts.Upper2, w.Scale0, w.Scale1, x.Tile2);
-            sums.Lower2 = Accumulate<TFormat, TInput>(sums.Lower2, parts.Lower2, w.Scale2, w.Scale3, x.Tile2);
-            sums.Upper3 = Accumulate<TFormat, TInput>(sums.Upper3, parts.Upper3, w.Scale0, w.Scale1, x.Tile3);
-            sums.Lower3 = Accumulate<TFormat, TInput>(sums.Lower3, parts.Lower3, w.Scale2, w.Scale3, x.Tile3);
         }
     }
 

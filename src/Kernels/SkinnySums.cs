@@ -22,40 +22,53 @@ internal static class SkinnySums
         int start = (Group.IdxX >> 5) * TTiles.Count * TileSums;
         Publish(partials, start, lane, sums.Upper0);
         Publish(partials, start + (TileSums / 2), lane, sums.Lower0);
-        if (TTiles.Count >= 2)
+        if (TTiles.Count == 2)
         {
             Publish(partials, start + TileSums, lane, sums.Upper1);
             Publish(partials, start + (TileSums * 3 / 2), lane, sums.Lower1);
-        }
-        if (TTiles.Count == 4)
-        {
-            Publish(partials, start + (2 * TileSums), lane, sums.Upper2);
-            Publish(partials, start + (TileSums * 5 / 2), lane, sums.Lower2);
-            Publish(partials, start + (3 * TileSums), lane, sums.Upper3);
-            Publish(partials, start + (TileSums * 7 / 2), lane, sums.Lower3);
         }
         // All warps' sums are there before they are added.
         Group.Barrier();
         for (int i = Group.IdxX; i < TileSums * TTiles.Count; i += Group.DimX)
         {
             bool halves = TInput.ScaleColumns == 32;
-            int m = ((i >> 8) * SkinnyGemm.TileRows(halves)) + (i & 7);
-            long n = ((long)Grid.IdxX * SkinnyGemm.Rows) + ((i >> 3) & 31);
+            int m = SkinnyGemm.FirstInput<TInput>(a) + ((i >> 8) * SkinnyGemm.TileRows(halves)) + (i & 7);
+            long n = SkinnyGemm.FirstRow<TInput>(a) + ((i >> 3) & 31);
             if (n >= a.N || m >= a.M || (halves && (i & 7) >= SkinnyGemm.TileRows(halves)))
                 continue;
-            float sum = TInput.AreIntegers ? SumIntegers(partials, i, TTiles.Count * TileSums, warps) : Sum(partials, i, TTiles.Count * TileSums, warps);
-            if (halves)
-                sum += Sum(partials, i + SkinnyGemm.TileRows(halves), TTiles.Count * TileSums, warps);
+            float sum = TInput.AreIntegers ? SumIntegers(partials, i, TTiles.Count * TileSums, warps)
+                : halves ? SumHalves(partials, i, TTiles.Count * TileSums, warps)
+                : Sum(partials, i, TTiles.Count * TileSums, warps);
             TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(a, sum, m, (int)n));
         }
     }
 
+    // Four are asked for at once: one by one each would be waited for.
     private static float Sum(ArrayView<float> partials, int first, int step, int warps)
     {
         float sum = 0;
-        for (int warp = 0; warp < warps; warp++)
+        int warp = 0;
+        for (; warp + 3 < warps; warp += 4)
+        {
+            int at = (warp * step) + first;
+            float part0 = partials[at], part1 = partials[at + step], part2 = partials[at + (2 * step)], part3 = partials[at + (3 * step)];
+            sum = sum + part0 + part1 + part2 + part3;
+        }
+        for (; warp < warps; warp++)
             sum += partials[(warp * step) + first];
         return sum;
+    }
+
+    // A row's first halves, then its second ones.
+    private static float SumHalves(ArrayView<float> partials, int first, int step, int warps)
+    {
+        float firsts = 0, seconds = 0;
+        for (int warp = 0; warp < warps; warp++)
+        {
+            firsts += partials[(warp * step) + first];
+            seconds += partials[(warp * step) + first + SkinnyGemm.TileRows(true)];
+        }
+        return firsts + seconds;
     }
 
     private static float SumIntegers(ArrayView<float> partials, int first, int step, int warps)
@@ -105,10 +118,4 @@ internal readonly struct OneTile : ITiles
 internal readonly struct TwoTiles : ITiles
 {
     public static int Count => 2;
-}
-
-/// <summary>9..16 rows of which each has two columns of a tile.</summary>
-internal readonly struct FourTiles : ITiles
-{
-    public static int Count => 4;
 }

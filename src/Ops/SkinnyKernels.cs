@@ -29,8 +29,13 @@ internal static class SkinnyKernels
     public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32, bool arranged = false) =>
         ByKey[new Key(format, activations, float32, Tiles(activations, m), arranged)];
 
-    /// <summary>Tiles of <paramref name="m"/> rows of x.</summary>
-    public static int Tiles(ActivationFormat? activations, int m) => SkinnyGemm.Tiles(m, halves: activations == ActivationFormat.Fp8Group32);
+    /// <summary>Tiles of x of a block.</summary>
+    public static int Tiles(ActivationFormat? activations, int m) => SkinnyGemm.Tiles(m, HasHalves(activations));
+
+    /// <summary>Blocks that share rows of W.</summary>
+    public static int RowParts(ActivationFormat? activations, int m) => SkinnyGemm.RowParts(m, HasHalves(activations));
+
+    private static bool HasHalves(ActivationFormat? activations) => activations == ActivationFormat.Fp8Group32;
 
     /// <summary>Whether there is a kernel for weights with such scale blocks and such activations (null: BF16).</summary>
     public static bool Exist(WeightFormat format, ActivationFormat? activations, ScaleBlock block) => (format, activations) switch
@@ -57,10 +62,7 @@ internal static class SkinnyKernels
         Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
         Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
         Add<StreamedFp8Half, StreamedFp8Inputs128>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group128));
-        var halves = new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32);
-        Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, halves);
-        kernels.Add(halves with { Tiles = 4 }, new(SkinnyGemm.Run<StreamedFp8Half, StreamedFp8Inputs32, Bf16Output, FourTiles>, Traits));
-        kernels.Add(halves with { Float32 = true, Tiles = 4 }, new(SkinnyGemm.Run<StreamedFp8Half, StreamedFp8Inputs32, Float32Output, FourTiles>, Traits));
+        Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32));
         Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
         Add<StreamedInt4Bytes, StreamedInt4Inputs>(kernels, new Key(WeightFormat.Int4, ActivationFormat.Int4));
         return kernels;

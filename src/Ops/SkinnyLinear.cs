@@ -41,7 +41,7 @@ internal static class SkinnyLinear
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)
     {
         KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0, plan.ArrangesInputs);
-        stream.Device.Launch(kernel, stream, (plan.GridX, plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)), args);
+        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)), args);
     }
 
     private static void ArrangeIn(GpuStream stream, ArrayView<uint> arranged, in LinearArgs product)
