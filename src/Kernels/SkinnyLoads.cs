@@ -170,7 +170,8 @@ internal static class SkinnyLoads
         {
             rest = Chunk<TFormat, TInput>(a, place, at.Chunk, at.Term);
             inputs.Tile0 = InputsOf<TFormat, TInput>(a, place.Input0, at.Chunk);
-            if (TTiles.Count == 2)
+            // Of BF16 also where there is no second tile: without, the compiler spills 96 bytes of INT4 with zero points, which has 8 to spill.
+            if (TTiles.Count == 2 || !TInput.AreCodes)
                 inputs.Tile1 = InputsOf<TFormat, TInput>(a, place.Input1, at.Chunk);
         }
         // A quad's products end up in each of its lanes: those without words scale them too.
@@ -195,10 +196,11 @@ internal static class SkinnyLoads
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        int rows = SkinnyGemm.TileRows(TInput.ScaleColumns == 32);
-        int word = (lane & 3) * WordStep, row = IntrinsicMath.Min(((lane >> 2) & (rows - 1)) + firstRow, a.M - 1);
+        // Each row has two columns of a tile where halves of a chunk are scaled apart.
+        int word = (lane & 3) * WordStep, own = TInput.ScaleColumns == 32 ? (lane >> 2) & (SkinnyGemm.TileRows(true) - 1) : lane >> 2;
+        int row = IntrinsicMath.Min(own + firstRow, a.M - 1);
         // The sums that a lane has are of two neighbouring columns of the tile.
-        int column = (((lane & 3) * 2) & (rows - 1)) + firstRow;
+        int column = (TInput.ScaleColumns == 32 ? (lane & 1) * 2 : (lane & 3) * 2) + firstRow;
         SkinnyInputPlace place = default;
         if (TInput.AreArranged)
         {

@@ -43,18 +43,10 @@ internal static class SkinnySums
         }
     }
 
-    // Four are asked for at once: one by one each would be waited for.
     private static float Sum(ArrayView<float> partials, int first, int step, int warps)
     {
         float sum = 0;
-        int warp = 0;
-        for (; warp + 3 < warps; warp += 4)
-        {
-            int at = (warp * step) + first;
-            float part0 = partials[at], part1 = partials[at + step], part2 = partials[at + (2 * step)], part3 = partials[at + (3 * step)];
-            sum = sum + part0 + part1 + part2 + part3;
-        }
-        for (; warp < warps; warp++)
+        for (int warp = 0; warp < warps; warp++)
             sum += partials[(warp * step) + first];
         return sum;
     }

@@ -36,7 +36,7 @@ internal static class DecodeLinear
 
     /// <summary>Whether products with a matrix run here.</summary>
     public static bool Exists(GpuDevice device, QuantizedMatrix matrix) =>
-        device.WarpSize == 32 && device.MaxThreadsPerBlock >= TileStream.Sums && matrix.Count == 1 && SkinnyKernels.Exist(matrix.Format, null, matrix.Block)
+        device.WarpSize == 32 && device.MaxThreadsPerBlock >= TileStream.Sums && matrix.Count == 1 && StoreByFormat.ContainsKey(matrix.Format) && SkinnyKernels.Exist(matrix.Format, null, matrix.Block)
         && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0 && matrix.N % TileStream.Rows == 0
         && TileLinear.SharedBytes<TileAdd>(SkinnyGemm.MostWarps, matrix.K, RouterSums.MostExperts) <= device.MaxSharedBytesPerBlock - TileLinear.StaticBytes;
 

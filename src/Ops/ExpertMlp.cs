@@ -85,7 +85,7 @@ public static partial class ExpertMlp
 
     // Rows in whole 16-byte words and whole chunks, on 16-byte boundaries.
     private static bool CanStream(QuantizedMatrix matrix) =>
-        SkinnyKernels.Exist(matrix.Format, null, matrix.Block) && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0;
+        matrix.Format.Info().Terms == 1 && SkinnyKernels.Exist(matrix.Format, null, matrix.Block) && matrix.Format.RowBytes(matrix.K) % SkinnyGemm.ChunkBytes == 0;
 
     private static int Check(GpuStream stream, in ExpertStack matrices, in TokenRouting routing, ArrayView<float> residual)
     {
