@@ -31,7 +31,7 @@ internal static class SkinnyGemm
     /// <summary>Most rows of x.</summary>
     public const int MostInputs = 2 * Columns;
 
-    /// <summary>Columns of one tile of x; two tiles serve 9..16 rows.</summary>
+    /// <summary>Columns of one tile of x.</summary>
     public const int Columns = 8;
 
     /// <summary>Bytes of a row that a warp multiplies at once.</summary>

@@ -53,7 +53,7 @@ internal static class SkinnyLoads
     // Of each row, measured: 1,024 bytes are as good or worse, 4,096 worse (docs/kernels/gemv.md).
     private const int PrefetchedWords = 256 / 4, LineWords = 128 / 4;
 
-    /// <summary>A lane's places. Rows beyond the matrix repeat its last row, columns of x beyond M the last one; they are not stored.</summary>
+    /// <summary>A lane's places. Rows beyond the matrix repeat its last row, columns of x beyond M the last one (arranged ones are zero); they are not stored.</summary>
     public static SkinnyPlace Locate<TFormat, TInput>(LinearArgs a, int lane)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
@@ -87,7 +87,7 @@ internal static class SkinnyLoads
 
     /// <summary>
     /// Asks for what follows the chunks that the block's warps have loaded to be brought into L2: the memory then has something to do until the launch before has ended. Formats of four bits gain nothing. A
-    /// lane a row, a warp each 128 bytes.
+    /// lane a row, a warp each 128 bytes. Of two terms it is the first one's, some chunks further on.
     /// </summary>
     public static void Prefetch<TFormat, TInput>(LinearArgs a, int loadedChunks)
         where TFormat : struct, IStreamedFormat
@@ -103,7 +103,7 @@ internal static class SkinnyLoads
             Mem.PrefetchL2(ref codes[(row * words) + word]);
     }
 
-    /// <summary>A chunk of W: all of it inside the matrix.</summary>
+    /// <summary>A chunk of W, all of it inside the matrix, by its number; of two terms by the warp's own count of chunks of both.</summary>
     public static SkinnyChunk Chunk<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs => Chunk<TFormat, TInput>(a, place, Within<TFormat>(chunk), chunk & (TFormat.Terms - 1));
@@ -128,7 +128,7 @@ internal static class SkinnyLoads
         return loaded;
     }
 
-    /// <summary>A lane's inputs of a chunk, in one tile of x. Plain loads: x may be the output of the launch before.</summary>
+    /// <summary>A lane's inputs of a chunk, numbered likewise, in one tile of x. Plain loads: x may be the output of the launch before.</summary>
     public static SkinnyInputs Inputs<TFormat, TInput>(LinearArgs a, SkinnyInputPlace place, int chunk)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs => InputsOf<TFormat, TInput>(a, place, Within<TFormat>(chunk));

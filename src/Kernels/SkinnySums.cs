@@ -100,13 +100,13 @@ internal interface ITiles
     static abstract int Count { get; }
 }
 
-/// <summary>1..8 rows.</summary>
+/// <summary>1..8 rows; 1..4 where halves of a chunk are scaled apart.</summary>
 internal readonly struct OneTile : ITiles
 {
     public static int Count => 1;
 }
 
-/// <summary>9..16 rows.</summary>
+/// <summary>Up to twice as many.</summary>
 internal readonly struct TwoTiles : ITiles
 {
     public static int Count => 2;

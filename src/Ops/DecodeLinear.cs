@@ -13,7 +13,7 @@ internal readonly record struct RouterFeed(QuantizedMatrix Weights, InputNorm No
 
 /// <summary>
 /// Products of one token that do what stands before or behind them as well: <see cref="TileLinear"/>. On devices with 32-lane warps, for weights
-/// that stream. Bitwise repeatable.
+/// of one term that stream. Bitwise repeatable.
 /// </summary>
 internal static class DecodeLinear
 {

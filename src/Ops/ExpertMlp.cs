@@ -29,7 +29,7 @@ internal readonly record struct FollowingNorm(InputNorm Norm, ArrayView<BFloat16
 /// once for each eight tokens that chose it.
 /// </summary>
 /// <remarks>
-/// On devices with 32-lane warps, for at most 512 experts whose weights stream (docs/kernels/gemv.md) in whole chunks of 64 bytes a row; see <see cref="Exists(GpuDevice, in ExpertStack)"/>.
+/// On devices with 32-lane warps, for at most 512 experts whose weights, of one term, stream (docs/kernels/gemv.md) in whole chunks of 64 bytes a row; see <see cref="Exists(GpuDevice, in ExpertStack)"/>.
 /// Float32 sums in a fixed order, no atomics on numbers: bitwise repeatable, unless a token names an expert twice, whose result is undefined. A token's bits do not depend on the other tokens or
 /// their number.
 /// </remarks>
@@ -94,7 +94,7 @@ public static partial class ExpertMlp
         stream.Device.RequireSame(matrices.Down.Device, nameof(matrices));
         Shape.RequireRange(routing.TopK, 1, Kernels.Router.MaxTopK, nameof(routing.TopK));
         if (!Exists(stream.Device, matrices))
-            throw new NotSupportedException($"Experts in {matrices.GateUp.Format.Title()} of [{matrices.GateUp.N}, {matrices.GateUp.K}] do not stream on {stream.Device.Name}.");
+            throw new NotSupportedException($"Experts in {matrices.GateUp.Format.Title()} of [{matrices.GateUp.N}, {matrices.GateUp.K}] do not run as a list of the chosen on {stream.Device.Name}.");
         int tokens = (int)Math.Min(routing.Experts.Length / routing.TopK, int.MaxValue);
         Shape.RequireRange(tokens, 1, MostTokens, nameof(routing));
         Shape.Require(stream, routing.Experts, tokens, routing.TopK, nameof(routing));

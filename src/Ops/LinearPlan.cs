@@ -46,7 +46,7 @@ internal enum Fp8Decoding
 /// <param name="Path">Kernel family.</param>
 /// <param name="Decoding">How E4M3 codes are decoded; the skinny kernel has its own way.</param>
 /// <param name="Vectorised">Whether rows are read in 16-byte words.</param>
-/// <param name="GridX">Blocks along N.</param>
+/// <param name="GridX">Blocks along N; the skinny kernel has as many for each <see cref="SkinnyGemm.RowParts"/>.</param>
 /// <param name="GridY">Blocks along M.</param>
 /// <param name="Threads">Threads a block.</param>
 /// <param name="Tile">What a block of the pipelined kernel computes.</param>

@@ -25,12 +25,12 @@ internal static class SkinnyLinear
     /// <summary>A product whose arguments are complete.</summary>
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)
     {
-        if (!plan.ArrangesInputs)
+        // Somebody else's graph cannot own the scratch: there x is read as it lies, with the same bits.
+        if (!plan.ArrangesInputs || stream.FindScratch() is not { } scratch)
         {
-            Multiply(stream, format, args, plan, activations);
+            Multiply(stream, format, args, plan with { ArrangesInputs = false }, activations);
             return;
         }
-        LaunchScratch scratch = stream.Scratch;
         lock (scratch.Gate)
         {
             ArrangeIn(stream, scratch.Partials, args);

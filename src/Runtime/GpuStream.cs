@@ -37,19 +37,23 @@ public sealed class GpuStream : IDisposable
     }
 
     /// <summary>What blocks of this stream's launches exchange numbers through, or launches hand on: while the stream is recorded the graph's, else the stream's own.</summary>
+    /// <exception cref="GpuException">Memory is exhausted, and the next call tries again; or something else than <see cref="GpuGraph"/> records the stream.</exception>
+    internal LaunchScratch Scratch =>
+        FindScratch() ?? throw new GpuException(GpuFault.NotSupported, "A product whose K is split was launched on a stream that something else than GpuGraph.Capture records: record it with GpuGraph.Capture.");
+
+    /// <summary>The same, or null while something else than <see cref="GpuGraph"/> records the stream: for launches that can do without.</summary>
     /// <exception cref="GpuException">Memory is exhausted; the next call tries again.</exception>
-    internal LaunchScratch Scratch
+    internal LaunchScratch? FindScratch()
     {
-        get
+        ObjectDisposedException.ThrowIf(disposed, this);
+        if (GraphRecording.Of(this, out bool isForeign) is { } recording)
+            return recording.ScratchOf(this);
+        if (isForeign)
+            return null;
+        lock (gate)
         {
             ObjectDisposedException.ThrowIf(disposed, this);
-            if (GraphRecording.Of(this) is { } recording)
-                return recording.ScratchOf(this);
-            lock (gate)
-            {
-                ObjectDisposedException.ThrowIf(disposed, this);
-                return scratch ??= new LaunchScratch(this);
-            }
+            return scratch ??= new LaunchScratch(this);
         }
     }
 

@@ -10,9 +10,12 @@ internal sealed class GraphRecording(GpuDevice device) : IDisposable
     private readonly Dictionary<GpuStream, LaunchScratch> scratches = [];
 
     /// <summary>The recording that a stream takes part in, or null.</summary>
-    /// <exception cref="GpuException">The stream is being captured by somebody else, whose graph cannot own memory of ours.</exception>
-    public static GraphRecording? Of(GpuStream stream)
+    /// <param name="stream">The stream.</param>
+    /// <param name="isForeign">Whether it is being captured by somebody else, whose graph cannot own memory of ours.</param>
+    /// <exception cref="GpuException">The recording has been given up.</exception>
+    public static GraphRecording? Of(GpuStream stream, out bool isForeign)
     {
+        isForeign = false;
         GpuDevice device = stream.Device;
         if (!device.IsCuda || ReferenceEquals(stream, device.DefaultStream))
             return null;
@@ -22,9 +25,8 @@ internal sealed class GraphRecording(GpuDevice device) : IDisposable
             return null;
         if (status == CudaDriver.CaptureInvalidated)
             throw new GpuException(GpuFault.Driver, "The recording has been given up because of an earlier call in it that cannot be recorded; end it without launching more.");
-        return device.OpenRecordings.TryGetValue(id, out GraphRecording? recording)
-            ? recording
-            : throw new GpuException(GpuFault.NotSupported, "A product whose K is split was launched on a stream that something else than GpuGraph.Capture records: record it with GpuGraph.Capture.");
+        isForeign = !device.OpenRecordings.TryGetValue(id, out GraphRecording? recording);
+        return recording;
     }
 
     /// <summary>Whether launches of the graph use scratch memory.</summary>

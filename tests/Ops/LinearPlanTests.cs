@@ -45,7 +45,7 @@ public sealed class LinearPlanTests
     [InlineData("H200", 16, 29568, 8192, WeightFormat.Int4, true, 0, "SkinnyGemm Table 924×1 of 64")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Nvfp4, false, 0, "Gemv Table 512×1 of 256 by elements")]
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SkinnyGemm Table 128×1 of 512")]
-    // Two terms do not stream and are decoded as FP8 is.
+    // Two terms stream, and are decoded as FP8 is in tiles.
     [InlineData("H200", 1, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "SkinnyGemm Hardware 128×1 of 512")]
     [InlineData("A100", 16, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "SkinnyGemm BitMove 128×1 of 512")]
     [InlineData("A100", 17, 4096, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 64×1 of 128 in M32N64K128")]

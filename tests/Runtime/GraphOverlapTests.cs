@@ -46,6 +46,44 @@ public sealed class GraphOverlapTests
         }
     }
 
+    /// <summary>Products whose inputs a launch of their own arranges, in the same memory time after time: three launches may be there at once.</summary>
+    [Fact]
+    public void AChainOfProductsWithArrangedInputsInAGraphEqualsTheSameLaunches()
+    {
+        const int M = 16;
+        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        using GpuStream stream = device.CreateStream();
+        BFloat16[] x = RandomData.GaussianBf16(M * Size, 5);
+        using DeviceBuffer<BFloat16> a = device.Upload<BFloat16>(x), b = device.Upload<BFloat16>(x);
+        foreach (WeightFormat format in WeightFormats.All.Where(f => f.Info().BitsPerCode == 4))
+        {
+            using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(Scaled(3), Size, Size, format));
+            LinearPlan plan = LinearPlan.Choose(new LinearShape(M, Size, Size, format, true, 0, w.Block), LinearDevice.Of(device), LinearPath.SkinnyGemm);
+            void Chain(bool arranges)
+            {
+                for (int i = 0; i < 25; i++)
+                {
+                    SkinnyLinear.Launch(stream, format, Linear.CreateArgs(w, a, b.View.Cast<byte>(), M, 0), plan with { ArrangesInputs = arranges });
+                    SkinnyLinear.Launch(stream, format, Linear.CreateArgs(w, b, a.View.Cast<byte>(), M, 0), plan with { ArrangesInputs = arranges });
+                }
+            }
+            a.CopyFrom(stream, x);
+            Chain(arranges: false);
+            BFloat16[] expected = a.ToArray(stream);
+            Assert.All(expected, v => Assert.True(float.IsFinite((float)v)));
+            foreach (bool overlap in new[] { true, false })
+            {
+                using GpuGraph graph = GpuGraph.Capture(stream, () => Chain(arranges: true), overlap);
+                for (int replay = 0; replay < 20; replay++)
+                {
+                    a.CopyFrom(stream, x);
+                    graph.Replay(stream);
+                    Assert.Equal(expected, a.ToArray(stream));
+                }
+            }
+        }
+    }
+
     /// <summary>Products of 32 and 64 rows, whose blocks add parts of sums through the same memory launch after launch.</summary>
     [Fact]
     public void AChainOfSplitProductsInAGraphEqualsTheSameLaunches()

@@ -34,7 +34,7 @@ public sealed partial class Qwen3BatchSession : IDisposable
 
     /// <summary>Allocates a batch in which no sequence runs.</summary>
     /// <param name="model">The weights; must outlive the batch.</param>
-    /// <param name="sequences">1 to 16; 15 on a card where some weights do not stream (docs/kernels/gemv.md).</param>
+    /// <param name="sequences">1 to 16; 15 on a card where some weights do not stream (docs/kernels/gemv.md) or experts are of two-term FP8.</param>
     /// <param name="contextLength">Positions of each sequence's KV cache, 1 to the model's <see cref="Qwen3MoeConfig.MaxPositionEmbeddings"/>.</param>
     /// <param name="kvCache">How the KV caches store keys and values.</param>
     /// <exception cref="ArgumentOutOfRangeException">The number of sequences or the context length is out of range.</exception>
