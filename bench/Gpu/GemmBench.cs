@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu.Bench;
@@ -148,6 +149,8 @@ internal sealed class GemmBench
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (way.Tile is null && HopperSkinnyPlan.IsChosen(shape, device))
             return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.M, false)));
+        if (way.Tile is null && SweepPlan.IfChosen(shape, device) is not null)
+            return (nameof(SkinnySweep), kernels.Resources(SweepKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (shape.Activations is not null)
         {
             LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device, way.Tile is null ? null : LinearPath.Gemm, way.Decoding, way.Tile);

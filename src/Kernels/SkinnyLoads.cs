@@ -192,7 +192,7 @@ internal static class SkinnyLoads
         return words.SubView(start, words.Length - start);
     }
 
-    private static SkinnyInputPlace LocateInputs<TFormat, TInput>(LinearArgs a, int lane, int firstRow)
+    public static SkinnyInputPlace LocateInputs<TFormat, TInput>(LinearArgs a, int lane, int firstRow)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {

@@ -51,6 +51,27 @@ internal static class SkinnyProducts
         Accumulate<TFormat, TInput, TTiles>(w, parts, x, ref sums);
     }
 
+    /// <summary>The same where codes are multiplied by all that scales them, straight into the sums; else by way of a sum of the chunk.</summary>
+    public static void AddTo<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        if (!TFormat.HasGroupScales)
+        {
+            Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
+            return;
+        }
+        w.Operand0 = TFormat.PrepareOperand(w.Operand0);
+        w.Operand1 = TFormat.PrepareOperand(w.Operand1);
+        w.Operand2 = TFormat.PrepareOperand(w.Operand2);
+        w.Operand3 = TFormat.PrepareOperand(w.Operand3);
+        Step<TFormat, TInput, TTiles>(w, 0, (x.Tile0.X0, x.Tile1.X0), x, ref sums);
+        Step<TFormat, TInput, TTiles>(w, 1, (x.Tile0.X1, x.Tile1.X1), x, ref sums);
+        Step<TFormat, TInput, TTiles>(w, 2, (x.Tile0.X2, x.Tile1.X2), x, ref sums);
+        Step<TFormat, TInput, TTiles>(w, 3, (x.Tile0.X3, x.Tile1.X3), x, ref sums);
+    }
+
     // Of a chunk's halves, which are scaled apart, a tile's columns 0..3 have four rows' first and 4..7 the same rows' second: nothing else is multiplied.
     private static U4 OwnHalf(U4 codes)
     {

@@ -73,7 +73,7 @@ internal static class SkinnySums
     }
 
     // What multiplies whole sums: weights' first, as everywhere.
-    private static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, int n)
+    public static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, int n)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {

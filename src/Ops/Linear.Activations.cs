@@ -64,7 +64,7 @@ public static partial class Linear
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
         if (plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
         {
-            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan);
+            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan, shape, path is null ? SweepPlan.IfChosen(shape, device) : null);
             return;
         }
         var inputs = new AccurateInputs(x.Codes, x.ScaleTable, x.Format, Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K) * UnitGranularity(x.Format.Info().BitsPerCode)));
@@ -79,7 +79,7 @@ public static partial class Linear
         LaunchAccurate(stream, weights, new AccurateInputs(x.Cast<byte>(), default, null, Shape.IsVectorAligned(x, 2L * weights.K)), y, float32, size, accumulator, path);
     }
 
-    private static void LaunchOnTensorCores(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan)
+    private static void LaunchOnTensorCores(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan, in LinearShape shape, in SweepPlan? sweep)
     {
         if (size.M == 0)
             return;
@@ -89,7 +89,10 @@ public static partial class Linear
             stream.Device.Launch(CodeKernels.Get(plan.Decoding, tile), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args with { K = weights.K / CodeKernels.CodesInColumn(weights.Format) });
             return;
         }
-        SkinnyLinear.Launch(stream, weights.Format, args, plan, x.Format);
+        if (sweep is { } swept)
+            SweepLinear.Launch(stream, args, swept, shape);
+        else
+            SkinnyLinear.Launch(stream, weights.Format, args, plan, x.Format);
     }
 
     private static void LaunchAccurate(GpuStream stream, QuantizedMatrix weights, in AccurateInputs x, ArrayView<byte> y, bool float32, (int M, int YStride) size, Accumulator accumulator, LinearPath? path)

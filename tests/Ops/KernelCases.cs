@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
 
@@ -13,7 +14,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. Sweeps(), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -136,6 +137,27 @@ internal static class KernelCases
                             ActivationQuantizer.Quantize(stream, x, quantized, M);
                             HopperLinear.Launch(stream, w, quantized, y, float32, (M, 0), plan);
                         };
+                    });
+    }
+
+    // Shares of two tiles of W and less, more warps than chunks and fewer.
+    private static IEnumerable<SmallCase> Sweeps()
+    {
+        const int Rows = 88, Columns = 640;
+        foreach ((WeightFormat format, ActivationFormat? activations) in SweepKernels.Formats)
+            foreach (int m in new[] { 3, 11 })
+                foreach (bool float32 in new[] { false, true })
+                    yield return new($"Sweep {format} {activations} {m}, float32 {float32}", t =>
+                    {
+                        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
+                        LinearArgs args = Linear.CreateArgs(w, x, y, m, 0, float32);
+                        if (activations is { } a)
+                        {
+                            QuantizedActivations quantized = t.Activations(a, m, Columns);
+                            args = args with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable };
+                        }
+                        var shape = new LinearShape(m, Rows, Columns, format, true, 0, w.Block, activations);
+                        return stream => SweepLinear.Launch(stream, args, new SweepPlan(2, 4), shape);
                     });
     }
 

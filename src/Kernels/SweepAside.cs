@@ -1,0 +1,40 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>
+/// The multipliers of a block's rows of W in shared memory, behind the sums of <see cref="SkinnySweep"/>: in L1 a lane's request for them is as much work as one for codes. Rows are so far apart that eight of them are in
+/// different banks. Measured, it is worth it for INT4 alone (docs/kernels/gemv.md).
+/// </summary>
+internal static class SweepAside
+{
+    /// <summary>Whether a format's are there.</summary>
+    public static bool IsShared<TFormat>()
+        where TFormat : struct, IStreamedFormat => TFormat.HasRowScales && !TFormat.HasZeroPoints;
+
+    /// <summary>Words of a row.</summary>
+    public static int RowWords(int columns) => columns | 1;
+
+    /// <summary>Starts to fill it; the whole block.</summary>
+    public static void Request(LinearArgs a, SweepPlace place)
+    {
+        int lane = Group.IdxX & 31, columns = a.ScaleTable.Columns;
+        ArrayView<uint> scales = a.Scales.Cast<uint>();
+        for (int row = Group.IdxX >> 5; row < place.Rows; row += Group.DimX >> 5)
+        {
+            long from = (long)(place.FirstRow + row) * columns;
+            for (int column = lane; column < columns; column += 32)
+                CpAsync.Copy4ZeroFill(ref place.Scales[(row * RowWords(columns)) + column], ref scales[from + column], 4);
+        }
+    }
+
+    /// <summary>Waits until it is there.</summary>
+    public static void Await()
+    {
+        CpAsync.WaitAll();
+        // All warps' copies have landed.
+        Group.Barrier();
+    }
+}

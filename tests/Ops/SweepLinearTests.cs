@@ -1,0 +1,163 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Tests.Oracle;
+using GpuKit.Ilgpu.Tests.Support;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Products of at most 16 rows whose inputs a warp loads once for all rows of W of its block, against the double oracle; with little work on the CPU, too.</summary>
+public sealed class SweepLinearTests
+{
+    // Tensor cores add BF16 products with a few bits less than float32.
+    private const double Tolerance = 1e-5;
+
+    // Around shares of 8 rows, tiles of 32 and chunks of 128 columns; fewer chunks than warps, and numbers of them that warps do not divide.
+    private static readonly (int M, int N, int K)[] CardShapes =
+    [
+        (1, 32, 128), (1, 33, 256), (2, 47, 384), (3, 640, 2048), (7, 1000, 896), (8, 4200, 1152), (9, 65, 2816), (15, 97, 1664), (16, 2080, 2560), (16, 8192, 256), (5, 71, 16512),
+    ];
+
+    public static TheoryData<TestDevice, WeightFormat, bool> Cases()
+    {
+        var data = new TheoryData<TestDevice, WeightFormat, bool>();
+        foreach (TestDevice device in TestDevices.Chosen.Where(d => d != TestDevice.Cpu))
+            foreach ((WeightFormat format, ActivationFormat? activations) in SweepKernels.Formats)
+                data.Add(device, format, activations is not null);
+        return data;
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void EveryNumberOfBlocksAndWarpsMatchesTheOracle(TestDevice which, WeightFormat format, bool codes)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 41, 640), (2, 32, 256), (1, 250, 384), (2, 72, 8320)])
+        {
+            HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
+            BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
+            double[] expected = null!;
+            foreach (SweepPlan plan in device.IsCuda ? new SweepPlan[] { new(132, 16), new(264, 8), new(3, 16), new(200, 4), new(1, 2) } : [new(1, 4), new(2, 2)])
+            {
+                SweepPlan fitting = plan with { Blocks = Math.Min(plan.Blocks, Math.Max(1, (n - 7) / 32)) };
+                if (!fitting.Exists(Shape(m, w, codes), LinearDevice.Of(device)))
+                    continue;
+                (float[] exact, BFloat16[] rounded, double[] inputs) = Run(device, w, x, m, codes, fitting);
+                expected ??= AccurateLinearTests.Multiply(inputs, MatrixOracle.Values(w), m, n, k);
+                Compare.Close(exact, expected, Tolerance);
+                Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
+            }
+            Assert.NotNull(expected);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, WeightFormat format, bool codes)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        (int n, int k, int warps) = device.IsCuda ? (1500, 2432, 16) : (73, 384, 2);
+        HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
+        BFloat16[] x = RandomData.GaussianBf16(16 * k, 6);
+        var plan = new SweepPlan(device.IsCuda ? 20 : 2, warps);
+        float[] all = Run(device, w, x, 16, codes, plan).Exact;
+        foreach (int m in device.IsCuda ? new[] { 1, 2, 7, 8, 9, 15 } : [8])
+        {
+            Assert.Equal(all[..(m * n)], Run(device, w, x[..(m * k)], m, codes, plan).Exact);
+            Assert.Equal(all[^(m * n)..], Run(device, w, x[^(m * k)..], m, codes, plan).Exact);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void OneHotInputsReadEachCodeFromItsPlace(TestDevice which, WeightFormat format, bool codes)
+    {
+        if (codes)
+            return;
+        GpuDevice device = TestDevices.Get(which);
+        (int n, int k) = device.IsCuda ? (264, 896) : (72, 384);
+        HostMatrix w = Weights(RandomData.Gaussian(n * k, 7), n, k, format);
+        double[] values = MatrixOracle.Values(w);
+        for (int first = 0; first + 16 <= k; first += device.IsCuda ? 16 : 176)
+        {
+            var hot = new BFloat16[16 * k];
+            for (int row = 0; row < 16; row++)
+                hot[(row * k) + first + row] = (BFloat16)1f;
+            float[] y = Run(device, w, hot, 16, codes, new SweepPlan(2, device.IsCuda ? 16 : 4)).Exact;
+            for (int row = 0; row < 16; row++)
+                for (int column = 0; column < n; column++)
+                    Assert.Equal((float)values[(column * k) + first + row], y[(row * n) + column]);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void RepeatedLaunchesGiveTheSameBits(TestDevice which, WeightFormat format, bool codes)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        if (!device.IsCuda)
+            return;
+        const int M = 16, N = 20000, K = 1024;
+        HostMatrix w = Weights(RandomData.Gaussian(N * K, 5), N, K, format);
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
+        var plan = new SweepPlan(132, 16);
+        float[] first = Run(device, w, x, M, codes, plan).Exact;
+        for (int i = 0; i < 20; i++)
+            Assert.Equal(first, Run(device, w, x, M, codes, plan, repeats: 5).Exact);
+    }
+
+    [Fact]
+    public void ThePlanTakesItWhereABlockHas140RowsAndMore()
+    {
+        var h200 = new LinearDevice(true, 90, 32, 1024, 132, 227 * 1024);
+        foreach ((int n, int k, bool chosen) in new[]
+        {
+            (29568, 8192, true), (28672, 8192, true), (25600, 5120, true), (18944, 3584, true), (18480, 4096, true), (18479, 4096, false), (14336, 4096, false), (8192, 29568, false), (151936, 2048, false), (29568, 8160, false),
+        })
+            foreach (int m in new[] { 1, 8, 9, 16 })
+            {
+                Assert.Equal(chosen, Chosen(WeightFormat.Nvfp4, null, n, k, m, h200));
+                Assert.Equal(chosen, Chosen(WeightFormat.Nvfp4, ActivationFormat.Nvfp4, n, k, m, h200));
+                Assert.Equal(chosen, Chosen(WeightFormat.Int4, null, n, k, m, h200));
+                Assert.Equal(chosen, Chosen(WeightFormat.Int4Zero, null, n, k, m, h200));
+                Assert.False(Chosen(WeightFormat.Fp8Block, null, n, k, m, h200));
+                Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { Arch = 89 }));
+                Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { IsCuda = false }));
+            }
+        Assert.False(Chosen(WeightFormat.Nvfp4, null, 29568, 8192, 17, h200));
+        // Multipliers of so long rows do not fit beside the sums.
+        Assert.False(Chosen(WeightFormat.Int4, null, 29568, 29568, 1, h200));
+        Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 128, 1, h200));
+        Assert.Equal(new SweepPlan(132, 16), SweepPlan.IfChosen(new LinearShape(1, 29568, 8192, WeightFormat.Nvfp4, true, 0), h200));
+    }
+
+    private static bool Chosen(WeightFormat format, ActivationFormat? activations, int n, int k, int m, in LinearDevice device) =>
+        SweepPlan.IfChosen(new LinearShape(m, n, k, format, true, 0, ScaleBlock.Group128, activations), device) is not null;
+
+    private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, ScaleBlock.Group128);
+
+    private static LinearShape Shape(int m, HostMatrix w, bool codes) => new(m, w.N, w.K, w.Format, true, 0, w.Block, codes ? ActivationFormat.Nvfp4 : null);
+
+    private static (float[] Exact, BFloat16[] Rounded, double[] Inputs) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, bool codes, SweepPlan plan, int repeats = 1)
+    {
+        Assert.True(plan.Exists(Shape(m, w, codes), LinearDevice.Of(device)));
+        GpuStream stream = device.DefaultStream;
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using var input = GuardedBuffer<BFloat16>.Input(device, x);
+        using var exact = GuardedBuffer<float>.Output(device, m * w.N);
+        using var rounded = GuardedBuffer<BFloat16>.Output(device, m * w.N);
+        using QuantizedActivations? quantized = codes ? new QuantizedActivations(device, ActivationFormat.Nvfp4, m, w.K) : null;
+        if (quantized is not null)
+            ActivationQuantizer.Quantize(stream, input.View, quantized, m);
+        for (int i = 0; i < repeats; i++)
+            SweepLinear.Launch(stream, Args(weights, input.View, quantized, exact.View.Cast<byte>(), m, true), plan, Shape(m, w, codes));
+        SweepLinear.Launch(stream, Args(weights, input.View, quantized, rounded.View.Cast<byte>(), m, false), plan, Shape(m, w, codes));
+        double[] inputs = quantized is null ? Array.ConvertAll(x, v => (double)(float)v) : StreamedActivationTests.Values(x, m, w.K, ActivationFormat.Nvfp4);
+        return (exact.ToArray(), rounded.ToArray(), inputs);
+    }
+
+    private static LinearArgs Args(QuantizedMatrix w, ArrayView<BFloat16> x, QuantizedActivations? quantized, ArrayView<byte> y, int m, bool float32)
+    {
+        LinearArgs args = Linear.CreateArgs(w, x, y, m, 0, float32);
+        return quantized is null ? args : args with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable };
+    }
+}
