@@ -2,7 +2,7 @@ using GpuKit.Ilgpu.Kernels.Isa;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>How many rows of x a product of <see cref="HopperMixedGemm"/> spans: a tile that has fewer takes a narrower one.</summary>
+/// <summary>How many rows of x a product of <see cref="HopperMixedGemm"/> or <see cref="HopperSplitGemm"/> spans: a tile that has fewer takes a narrower one.</summary>
 internal interface IMixedWidth
 {
     static abstract int Rows { get; }
@@ -12,6 +12,16 @@ internal interface IMixedWidth
 
     /// <summary>A quarter step with the odd registers.</summary>
     static abstract void Odd(ulong b, uint adds);
+}
+
+/// <summary>32 rows.</summary>
+internal readonly struct MixedRows32 : IMixedWidth
+{
+    public static int Rows => 32;
+
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN32(b, adds);
+
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN32(b, adds);
 }
 
 /// <summary>64 rows.</summary>

@@ -10,84 +10,132 @@ namespace GpuKit.Ilgpu.Kernels;
 /// A block has 128 rows of W, all of x and a part of K. Two teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four
 /// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
+/// Blocks of a cluster have neighbouring rows of W and the same part of K: each loads its part of x into all, since L2 cannot give every block all of x while W streams through it. They go step by step
+/// together: a stage is filled again when all have read it.
 /// </remarks>
 internal static class HopperSplitGemm
 {
-    /// <summary>Most rows of x.</summary>
-    public const int Rows = 64;
-
     public const int Threads = Teams * TeamThreads;
 
     // Stages are a team's own.
-    private const int Teams = 2, TeamThreads = 2 * Warpgroup.Threads, Stages = 3;
-
-    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
-    private const int HalfBytes = Rows * HopperMixedGemm.RowBytes, CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes, StageBytes = (2 * HalfBytes) + CodeBytes;
-    private const int Barriers = Teams * Stages * StageBytes;
+    private const int Teams = 2, TeamThreads = 2 * Warpgroup.Threads;
+    private const int CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes;
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public const int SharedBytes = Barriers + (2 * Teams * Stages * HopperGemm.BarrierBytes);
+    public static int SharedBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => Barriers<TWidth>() + (2 * Teams * Stages<TWidth>() * HopperGemm.BarrierBytes);
 
-    public static void Run<TOutput>(HopperMixedArgs a)
+    // As many as fit.
+    private static int Stages<TWidth>()
+        where TWidth : struct, IMixedWidth => TWidth.Rows > 32 ? 3 : 4;
+
+    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
+    private static int HalfBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => TWidth.Rows * HopperMixedGemm.RowBytes;
+
+    private static int StageBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => (2 * HalfBytes<TWidth>()) + CodeBytes;
+
+    private static int Barriers<TWidth>()
+        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * StageBytes<TWidth>();
+
+    /// <summary>Rows of x that a copy moves: all, or of four blocks, which have half a step's columns each, half.</summary>
+    public static int CopiedRows<TWidth, TCluster>()
+        where TWidth : struct, IMixedWidth
+        where TCluster : struct, IClusterSize => TCluster.Count > 2 ? TWidth.Rows >> 1 : TWidth.Rows;
+
+    public static void Run<TOutput, TWidth, TCluster>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
+        where TWidth : struct, IMixedWidth
+        where TCluster : struct, IClusterSize
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
         uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
-        uint full = shared + Barriers, empty = full + (Teams * Stages * HopperGemm.BarrierBytes);
+        uint full = shared + (uint)Barriers<TWidth>(), empty = full + (uint)(Teams * Stages<TWidth>() * HopperGemm.BarrierBytes);
         if (Group.IdxX == 0)
         {
-            for (int i = 0; i < Teams * Stages; i++)
+            for (int i = 0; i < Teams * Stages<TWidth>(); i++)
             {
                 Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
-                Mbarrier.Initialize(empty + (uint)(i * HopperGemm.BarrierBytes), TeamThreads / 32);
+                Mbarrier.Initialize(empty + (uint)(i * HopperGemm.BarrierBytes), TeamThreads / 32 * TCluster.Count);
             }
             Mbarrier.FenceInitialized();
         }
-        // No copy starts and nobody waits before the barriers exist.
-        Group.Barrier();
+        // No copy starts and nobody waits before the barriers exist, in all blocks of a cluster.
+        Meet<TCluster>();
         int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps), team = Group.IdxX >> 8;
-        uint ringBarriers = (uint)(team * Stages * HopperGemm.BarrierBytes);
+        uint ringBarriers = (uint)(team * Stages<TWidth>() * HopperGemm.BarrierBytes);
         GridDependency.Release();
-        Multiply(a, shared + (uint)(team * Stages * StageBytes), (full + ringBarriers, empty + ringBarriers), team, (first, steps));
+        Multiply<TWidth, TCluster>(a, shared + (uint)(team * Stages<TWidth>() * StageBytes<TWidth>()), (full + ringBarriers, empty + ringBarriers), team, (first, steps));
         // What is stored now, the launches before may still read or write.
         GridDependency.Wait();
-        // All stages have been read: sums take their place.
-        Group.Barrier();
-        HopperSplitSums.Add<TOutput>(a, shared);
+        // All stages have been read: sums take their place. A block's barriers are arrived at by its neighbours: from here on no more.
+        Meet<TCluster>();
+        // A block that makes up a cluster has only loaded.
+        if (TCluster.Count == 1 || Grid.IdxX < a.ColumnTiles)
+            HopperSplitSums.Add<TOutput, TWidth>(a, shared);
+    }
+
+    private static void Meet<TCluster>()
+        where TCluster : struct, IClusterSize
+    {
+        if (TCluster.Count > 1)
+        {
+            Warp.Barrier();
+            Cluster.Meet();
+        }
+        else
+        {
+            Group.Barrier();
+        }
     }
 
     // The first stages, by one thread of the team.
-    private static void Start(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+    private static void Start<TWidth, TCluster>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
+        where TCluster : struct, IClusterSize
     {
         // Weights are no output of the launch before.
-        for (int i = 0; i < Stages && team + (i * Teams) < steps.Count; i++)
-            Weights(a, stages + (uint)(i * StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Weights<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
         GridDependency.Wait();
-        for (int i = 0; i < Stages && team + (i * Teams) < steps.Count; i++)
-            Inputs(a, stages + (uint)(i * StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Inputs<TWidth, TCluster>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
     }
 
-    private static void Weights(HopperMixedArgs a, uint stage, uint arrived, int step)
+    private static void Weights<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TWidth : struct, IMixedWidth
     {
-        int copies = (a.M + HopperMixedGemm.CopiedRows - 1) / HopperMixedGemm.CopiedRows;
-        Mbarrier.ArriveExpecting(arrived, CodeBytes + (copies * 2 * HopperMixedGemm.CopiedRows * HopperMixedGemm.RowBytes));
-        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (2 * HalfBytes), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
+        // The codes, and what all blocks of the cluster load of x.
+        Mbarrier.ArriveExpecting(arrived, StageBytes<TWidth>());
+        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
     }
 
-    private static void Inputs(HopperMixedArgs a, uint stage, uint arrived, int step)
+    // Rows that x does not have are zeros. A neighbour's part may land before this block expects it: the phase does not end before it does.
+    private static void Inputs<TWidth, TCluster>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TWidth : struct, IMixedWidth
+        where TCluster : struct, IClusterSize
     {
+        const int HalfColumns = HopperMixedGemm.StepColumns / 2;
         int k = step * HopperMixedGemm.StepColumns;
-        for (int row = 0; row < a.M; row += HopperMixedGemm.CopiedRows)
+        if (TCluster.Count > 1)
         {
-            uint rows = stage + (uint)(row * HopperMixedGemm.RowBytes);
-            Tma.Load(a.Input, HopperMixedArgs.InputMap, rows, k, row, arrived);
-            Tma.Load(a.Input, HopperMixedArgs.InputMap, rows + HalfBytes, k + (HopperMixedGemm.StepColumns / 2), row, arrived);
+            int rank = Grid.IdxX & (TCluster.Count - 1), half = rank & 1, row = (rank >> 1) * CopiedRows<TWidth, TCluster>();
+            uint to = stage + (uint)((half * HalfBytes<TWidth>()) + (row * HopperMixedGemm.RowBytes));
+            Tma.LoadForCluster(a.Input, HopperMixedArgs.InputMap, to, k + (half * HalfColumns), row, arrived, (1u << TCluster.Count) - 1);
+        }
+        else
+        {
+            Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
+            Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + HalfColumns, 0, arrived);
         }
     }
 
     // The sum of one warpgroup's steps, left in the totals of Wgmma; order of work as in HopperMixedGemm.
-    private static void Multiply(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, int team, (int First, int Count) steps)
+    private static void Multiply<TWidth, TCluster>(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
+        where TCluster : struct, IClusterSize
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const ulong QuarterStep = 4;
@@ -96,71 +144,75 @@ internal static class HopperSplitGemm
         if (team >= steps.Count)
             return;
         if (copies)
-            Start(a, stages, barriers.Full, team, steps);
-        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
+            Start<TWidth, TCluster>(a, stages, barriers.Full, team, steps);
+        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
         long scales = Scales(a, half);
         HopperRing ring = default, before = default;
         float scale = Scale(a, scales, steps.First + team);
-        LoadFirst(lane, barriers.Full, 0, 0);
+        LoadFirst<TWidth>(lane, barriers.Full, 0, 0);
         WgmmaMixed.DecodeEven();
         for (int step = team; step < steps.Count; step += Teams)
         {
-            uint stage = (uint)(ring.Stage * StageBytes), codes = lane + stage;
-            ulong lower = Wgmma.Descriptor(stages + stage), upper = Wgmma.Descriptor(stages + stage + HalfBytes);
+            uint stage = (uint)(ring.Stage * StageBytes<TWidth>()), codes = lane + stage;
+            ulong lower = Wgmma.Descriptor(stages + stage), upper = Wgmma.Descriptor(stages + stage + (uint)HalfBytes<TWidth>());
             Wgmma.Fence();
-            WgmmaMixed.MultiplyEvenN64(lower, 0);
+            TWidth.Even(lower, 0);
             Wgmma.Commit();
             WgmmaMixed.Load1(codes);
             WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
-            WgmmaMixed.MultiplyOddN64(lower + QuarterStep, 1);
+            TWidth.Odd(lower + QuarterStep, 1);
             Wgmma.Commit();
             WgmmaMixed.Load2(codes);
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             Wgmma.Fence();
-            WgmmaMixed.MultiplyEvenN64(upper, 1);
+            TWidth.Even(upper, 1);
             Wgmma.Commit();
             WgmmaMixed.Load3(codes);
-            // The stage of the step before is filled again: by now the whole team has read it.
-            if (copies && step > team && step + ((Stages - 1) * Teams) < steps.Count)
-                Fill(a, stages, barriers, before, steps.First + step + ((Stages - 1) * Teams));
+            // The stage of the step before is filled again: by now the whole team has read it, or with neighbours most have.
+            if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
+                Fill<TWidth, TCluster>(a, stages, barriers, before, steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             Wgmma.Wait(1);
             WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
-            WgmmaMixed.MultiplyOddN64(upper + QuarterStep, 1);
+            TWidth.Odd(upper + QuarterStep, 1);
             Wgmma.Commit();
             before = ring;
-            ring.Advance(Stages);
+            ring.Advance(Stages<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + Teams < steps.Count;
             float nextScale = Scale(a, scales, steps.First + (more ? step + Teams : step));
-            LoadFirst(lane, barriers.Full, more ? ring.Stage : before.Stage, more ? ring.Parity : before.Parity);
+            LoadFirst<TWidth>(lane, barriers.Full, more ? ring.Stage : before.Stage, more ? ring.Parity : before.Parity);
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             Wgmma.Wait(0);
-            // Every warp has read the stage.
-            if (Warp.LaneIdx == 0)
-                Mbarrier.Arrive(barriers.Empty + (uint)(before.Stage * HopperGemm.BarrierBytes));
-            Wgmma.Promote0(scale, scale);
+            HopperSums.Release<TCluster>(barriers.Empty, before.Stage);
+            if (TWidth.Rows > 32)
+                Wgmma.Promote0(scale, scale);
+            else
+                Wgmma.PromoteHalf(scale);
             scale = nextScale;
         }
     }
 
-    private static void Fill(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, HopperRing ring, int step)
+    private static void Fill<TWidth, TCluster>(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, HopperRing ring, int step)
+        where TWidth : struct, IMixedWidth
+        where TCluster : struct, IClusterSize
     {
-        uint stage = stages + (uint)(ring.Stage * StageBytes), barrier = (uint)(ring.Stage * HopperGemm.BarrierBytes);
+        uint stage = stages + (uint)(ring.Stage * StageBytes<TWidth>()), barrier = (uint)(ring.Stage * HopperGemm.BarrierBytes);
         Mbarrier.Wait(barriers.Empty + barrier, ring.Parity);
-        Weights(a, stage, barriers.Full + barrier, step);
-        Inputs(a, stage, barriers.Full + barrier, step);
+        Weights<TWidth>(a, stage, barriers.Full + barrier, step);
+        Inputs<TWidth, TCluster>(a, stage, barriers.Full + barrier, step);
     }
 
     // The first quarter of a stage, when it has landed.
-    private static void LoadFirst(uint lane, uint full, int stage, uint parity)
+    private static void LoadFirst<TWidth>(uint lane, uint full, int stage, uint parity)
+        where TWidth : struct, IMixedWidth
     {
         Mbarrier.Wait(full + (uint)(stage * HopperGemm.BarrierBytes), parity);
-        WgmmaMixed.Load0(lane + (uint)(stage * StageBytes));
+        WgmmaMixed.Load0(lane + (uint)(stage * StageBytes<TWidth>()));
     }
 
     // A warpgroup's multipliers. A tile's columns beyond W are not stored and take the last block's.

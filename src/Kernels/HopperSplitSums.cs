@@ -6,23 +6,24 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The end of a block of <see cref="HopperSplitGemm"/>: sums of teams meet in shared memory, those of parts in global memory.</summary>
 internal static class HopperSplitSums
 {
-    private const int OctetsShift = 4, WarpgroupBytes = HopperSplitGemm.Rows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2;
+    private const int MostRows = 64, Warpgroups = HopperSplitGemm.Threads / Warpgroup.Threads, OctetsShift = 4;
 
-    // A tile of sums: 64 rows of 128 float32.
-    private const int TileBytes = HopperSplitGemm.Rows * HopperMixedGemm.TileColumns * sizeof(float);
+    // A warpgroup's sums: 64 rows of 64 float32, in two slabs; a tile's have 128.
+    private const int WarpgroupBytes = MostRows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2, TileBytes = 2 * WarpgroupBytes;
 
     /// <summary>Called once by every thread of the block, when no stage is read any more.</summary>
-    public static void Add<TOutput>(HopperMixedArgs a, uint shared)
+    public static void Add<TOutput, TWidth>(HopperMixedArgs a, uint shared)
         where TOutput : struct, IMixedOutput
+        where TWidth : struct, IMixedWidth
     {
         uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
         MixedFloat32Output.Store(0, own);
-        if (a.M > MixedFloat32Output.SlabRows)
+        if (TWidth.Rows > MixedFloat32Output.SlabRows && a.M > MixedFloat32Output.SlabRows)
             MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
         Group.Barrier();
         int parts = Grid.DimY;
-        long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)Grid.DimX * TileBytes;
+        long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)a.ColumnTiles * TileBytes;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
         {
             U4 low = Teams(shared, octet, 0), high = Teams(shared, octet, 1);
@@ -37,8 +38,8 @@ internal static class HopperSplitSums
         }
         if (parts == 1)
             return;
-        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(HopperSplitGemm.SharedBytes - 16, 16).Cast<uint>();
-        // The block's sums are written before it counts, and the ring's barriers, of which the last gives its place to the number, are not used any more.
+        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(Warpgroups * WarpgroupBytes, 16).Cast<uint>();
+        // The block's sums are written before it counts.
         Group.Barrier();
         if (Group.IdxX == 0)
             arrived[0] = Fence.CountAround(a.Arrived + (Grid.IdxX * (long)sizeof(int)), (uint)(parts - 1));

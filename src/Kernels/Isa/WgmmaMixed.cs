@@ -34,6 +34,7 @@ internal static unsafe class WgmmaMixed
     private const string EvenSecond = "{code4, code5, code6, code7}, b, always, 1, 1, 0; }";
     private const string OddFirst = "{code8, code9, code10, code11}, b, adds, 1, 1, 0; add.s64 b, b, 2; ";
     private const string OddSecond = "{code12, code13, code14, code15}, b, always, 1, 1, 0; }";
+    private const string N32 = "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {[[16, part(#)]]}, ";
     private const string N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, part(#)]]}, ";
     private const string N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, part(#)]]}, ";
     private const string N160 = "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {[[80, part(#)]]}, ";
@@ -86,6 +87,14 @@ internal static unsafe class WgmmaMixed
     /// <summary>Decodes what was loaded into the odd registers.</summary>
     [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
     public static void DecodeOdd() => EmulateDecode(8);
+
+    /// <summary>part[64, 32] (+)= even registers · B[32, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N32 + EvenFirst + N32 + EvenSecond, ExactArch = Arch)]
+    public static void MultiplyEvenN32(ulong b, uint adds) => Multiply(32, 0, b, adds);
+
+    /// <summary>part[64, 32] (+)= odd registers · B[32, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N32 + OddFirst + N32 + OddSecond, ExactArch = Arch)]
+    public static void MultiplyOddN32(ulong b, uint adds) => Multiply(32, 8, b, adds);
 
     /// <summary>part[64, 64] (+)= even registers · B[64, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N64 + EvenFirst + N64 + EvenSecond, ExactArch = Arch)]
