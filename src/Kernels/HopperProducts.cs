@@ -189,7 +189,7 @@ internal readonly struct HopperFp8N192 : IHopperProduct
     public static void Multiply(ulong a, ulong b, uint adds) => WgmmaFp8.MultiplyN192(a, b, adds);
 }
 
-/// <summary>How many neighbouring blocks share an operand, of which each loads its part into all: <see cref="HopperGemm"/>'s the tile of W, <see cref="HopperSplitGemm"/>'s x.</summary>
+/// <summary>How many blocks work on neighbouring rows and share the tile of W.</summary>
 internal interface IClusterSize
 {
     static abstract int Count { get; }
@@ -201,16 +201,10 @@ internal readonly struct OneBlock : IClusterSize
     public static int Count => 1;
 }
 
-/// <summary>Each of two blocks loads half of what they share, for both.</summary>
+/// <summary>Each of two blocks loads half of W's tile for both.</summary>
 internal readonly struct TwoBlocks : IClusterSize
 {
     public static int Count => 2;
-}
-
-/// <summary>Each of four blocks loads a quarter for all.</summary>
-internal readonly struct FourBlocks : IClusterSize
-{
-    public static int Count => 4;
 }
 
 /// <summary>Element type of y, and how a warpgroup's totals become tiles of it.</summary>

@@ -10,8 +10,6 @@ namespace GpuKit.Ilgpu.Kernels;
 /// A block has 128 rows of W, all of x and a part of K. Two teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four
 /// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
-/// Blocks of a cluster have neighbouring rows of W and the same part of K: each loads its part of x into all, since L2 cannot give every block all of x while W streams through it. They go step by step
-/// together: a stage is filled again when all have read it.
 /// </remarks>
 internal static class HopperSplitGemm
 {
@@ -39,15 +37,9 @@ internal static class HopperSplitGemm
     private static int Barriers<TWidth>()
         where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * StageBytes<TWidth>();
 
-    /// <summary>Rows of x that a copy moves: all, or of four blocks, which have half a step's columns each, half.</summary>
-    public static int CopiedRows<TWidth, TCluster>()
-        where TWidth : struct, IMixedWidth
-        where TCluster : struct, IClusterSize => TCluster.Count > 2 ? TWidth.Rows >> 1 : TWidth.Rows;
-
-    public static void Run<TOutput, TWidth, TCluster>(HopperMixedArgs a)
+    public static void Run<TOutput, TWidth>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
         where TWidth : struct, IMixedWidth
-        where TCluster : struct, IClusterSize
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
@@ -58,84 +50,54 @@ internal static class HopperSplitGemm
             for (int i = 0; i < Teams * Stages<TWidth>(); i++)
             {
                 Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
-                Mbarrier.Initialize(empty + (uint)(i * HopperGemm.BarrierBytes), TeamThreads / 32 * TCluster.Count);
+                Mbarrier.Initialize(empty + (uint)(i * HopperGemm.BarrierBytes), TeamThreads / 32);
             }
             Mbarrier.FenceInitialized();
         }
-        // No copy starts and nobody waits before the barriers exist, in all blocks of a cluster.
-        Meet<TCluster>();
+        // No copy starts and nobody waits before the barriers exist.
+        Group.Barrier();
         int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps), team = Group.IdxX >> 8;
         uint ringBarriers = (uint)(team * Stages<TWidth>() * HopperGemm.BarrierBytes);
         GridDependency.Release();
-        Multiply<TWidth, TCluster>(a, shared + (uint)(team * Stages<TWidth>() * StageBytes<TWidth>()), (full + ringBarriers, empty + ringBarriers), team, (first, steps));
+        Multiply<TWidth>(a, shared + (uint)(team * Stages<TWidth>() * StageBytes<TWidth>()), (full + ringBarriers, empty + ringBarriers), team, (first, steps));
         // What is stored now, the launches before may still read or write.
         GridDependency.Wait();
-        // All stages have been read: sums take their place. A block's barriers are arrived at by its neighbours: from here on no more.
-        Meet<TCluster>();
-        // A block that makes up a cluster has only loaded.
-        if (TCluster.Count == 1 || Grid.IdxX < a.ColumnTiles)
-            HopperSplitSums.Add<TOutput, TWidth>(a, shared);
-    }
-
-    private static void Meet<TCluster>()
-        where TCluster : struct, IClusterSize
-    {
-        if (TCluster.Count > 1)
-        {
-            Warp.Barrier();
-            Cluster.Meet();
-        }
-        else
-        {
-            Group.Barrier();
-        }
+        // All stages have been read: sums take their place.
+        Group.Barrier();
+        HopperSplitSums.Add<TOutput, TWidth>(a, shared);
     }
 
     // The first stages, by one thread of the team.
-    private static void Start<TWidth, TCluster>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+    private static void Start<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
         where TWidth : struct, IMixedWidth
-        where TCluster : struct, IClusterSize
     {
         // Weights are no output of the launch before.
         for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
             Weights<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
         GridDependency.Wait();
         for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
-            Inputs<TWidth, TCluster>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+            Inputs<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
     }
 
     private static void Weights<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
         where TWidth : struct, IMixedWidth
     {
-        // The codes, and what all blocks of the cluster load of x.
         Mbarrier.ArriveExpecting(arrived, StageBytes<TWidth>());
         Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
     }
 
-    // Rows that x does not have are zeros. A neighbour's part may land before this block expects it: the phase does not end before it does.
-    private static void Inputs<TWidth, TCluster>(HopperMixedArgs a, uint stage, uint arrived, int step)
+    // Rows that x does not have are zeros.
+    private static void Inputs<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
         where TWidth : struct, IMixedWidth
-        where TCluster : struct, IClusterSize
     {
-        const int HalfColumns = HopperMixedGemm.StepColumns / 2;
         int k = step * HopperMixedGemm.StepColumns;
-        if (TCluster.Count > 1)
-        {
-            int rank = Grid.IdxX & (TCluster.Count - 1), half = rank & 1, row = (rank >> 1) * CopiedRows<TWidth, TCluster>();
-            uint to = stage + (uint)((half * HalfBytes<TWidth>()) + (row * HopperMixedGemm.RowBytes));
-            Tma.LoadForCluster(a.Input, HopperMixedArgs.InputMap, to, k + (half * HalfColumns), row, arrived, (1u << TCluster.Count) - 1);
-        }
-        else
-        {
-            Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
-            Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + HalfColumns, 0, arrived);
-        }
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
     // The sum of one warpgroup's steps, left in the totals of Wgmma; order of work as in HopperMixedGemm.
-    private static void Multiply<TWidth, TCluster>(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, int team, (int First, int Count) steps)
+    private static void Multiply<TWidth>(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, int team, (int First, int Count) steps)
         where TWidth : struct, IMixedWidth
-        where TCluster : struct, IClusterSize
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const ulong QuarterStep = 4;
@@ -144,7 +106,7 @@ internal static class HopperSplitGemm
         if (team >= steps.Count)
             return;
         if (copies)
-            Start<TWidth, TCluster>(a, stages, barriers.Full, team, steps);
+            Start<TWidth>(a, stages, barriers.Full, team, steps);
         uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
         long scales = Scales(a, half);
         HopperRing ring = default, before = default;
@@ -171,9 +133,9 @@ internal static class HopperSplitGemm
             TWidth.Even(upper, 1);
             Wgmma.Commit();
             WgmmaMixed.Load3(codes);
-            // The stage of the step before is filled again: by now the whole team has read it, or with neighbours most have.
+            // The stage of the step before is filled again: by now the whole team has read it.
             if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
-                Fill<TWidth, TCluster>(a, stages, barriers, before, steps.First + step + ((Stages<TWidth>() - 1) * Teams));
+                Fill<TWidth>(a, stages, barriers, before, steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             Wgmma.Wait(1);
             WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
@@ -188,7 +150,9 @@ internal static class HopperSplitGemm
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             Wgmma.Wait(0);
-            HopperSums.Release<TCluster>(barriers.Empty, before.Stage);
+            // Every warp has read the stage.
+            if (Warp.LaneIdx == 0)
+                Mbarrier.Arrive(barriers.Empty + (uint)(before.Stage * HopperGemm.BarrierBytes));
             if (TWidth.Rows > 32)
                 Wgmma.Promote0(scale, scale);
             else
@@ -197,14 +161,13 @@ internal static class HopperSplitGemm
         }
     }
 
-    private static void Fill<TWidth, TCluster>(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, HopperRing ring, int step)
+    private static void Fill<TWidth>(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, HopperRing ring, int step)
         where TWidth : struct, IMixedWidth
-        where TCluster : struct, IClusterSize
     {
         uint stage = stages + (uint)(ring.Stage * StageBytes<TWidth>()), barrier = (uint)(ring.Stage * HopperGemm.BarrierBytes);
         Mbarrier.Wait(barriers.Empty + barrier, ring.Parity);
         Weights<TWidth>(a, stage, barriers.Full + barrier, step);
-        Inputs<TWidth, TCluster>(a, stage, barriers.Full + barrier, step);
+        Inputs<TWidth>(a, stage, barriers.Full + barrier, step);
     }
 
     // The first quarter of a stage, when it has landed.

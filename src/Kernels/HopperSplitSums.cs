@@ -23,7 +23,7 @@ internal static class HopperSplitSums
         // All warpgroups' sums are there before they are added.
         Group.Barrier();
         int parts = Grid.DimY;
-        long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)a.ColumnTiles * TileBytes;
+        long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)Grid.DimX * TileBytes;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
         {
             U4 low = Teams(shared, octet, 0), high = Teams(shared, octet, 1);

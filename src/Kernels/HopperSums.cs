@@ -77,8 +77,8 @@ internal static class HopperSums
         }
     }
 
-    /// <summary>Every warp has read the stage: one arrival a warp, at the barriers of all blocks whose copies fill it.</summary>
-    public static void Release<TCluster>(uint empty, int stage)
+    // Every warp has read the stage: one arrival a warp, at the barriers of all blocks whose copies fill it.
+    private static void Release<TCluster>(uint empty, int stage)
         where TCluster : struct, IClusterSize
     {
         uint barrier = empty + (uint)(stage * HopperGemm.BarrierBytes);

@@ -12,12 +12,12 @@ internal static class HopperSplitLinear
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
         HopperSplitKernel kernel = HopperSplitKernels.Get(plan, float32);
-        HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(plan.Rows, plan.Columns, plan.GridX * plan.Parts), kernel.CopiedRows);
+        HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(plan.Rows, plan.Columns, plan.Columns * plan.Parts), plan.Rows);
         LaunchScratch scratch = stream.Scratch;
         args.Partials = Shape.Address(scratch.Partials.View);
         args.Arrived = Shape.Address(scratch.Counters.View);
         args.PartSteps = plan.PartSteps;
         lock (scratch.Gate)
-            stream.Device.Launch(kernel.Kernel, stream, (plan.GridX, plan.Parts, 1), HopperSplitGemm.Threads, kernel.SharedBytes, args);
+            stream.Device.Launch(kernel.Kernel, stream, (plan.Columns, plan.Parts, 1), HopperSplitGemm.Threads, kernel.SharedBytes, args);
     }
 }

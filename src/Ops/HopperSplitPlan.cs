@@ -8,31 +8,22 @@ namespace GpuKit.Ilgpu;
 /// <param name="Parts">Parts of K.</param>
 /// <param name="PartSteps">Steps of 128 columns of a part.</param>
 /// <param name="Rows">Rows of x of the kernel's tile, 32 or 64.</param>
-/// <param name="ClusterBlocks">Blocks with neighbouring tiles that share x: 1, 2 or 4.</param>
-internal readonly record struct HopperSplitPlan(int Columns, int Parts, int PartSteps, int Rows, int ClusterBlocks)
+internal readonly record struct HopperSplitPlan(int Columns, int Parts, int PartSteps, int Rows)
 {
-    // With fewer the product streams. 33 leaves 17 to 32 to SplitGemm.
+    // With fewer the product streams.
     private const int LeastRows = 17;
-
-    /// <summary>Blocks along N, whole clusters: the last may have some that only load.</summary>
-    public int GridX => Count(Columns, ClusterBlocks) * ClusterBlocks;
 
     /// <summary>Whether the kernel can run it and the plan takes it.</summary>
     public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.M >= LeastRows && shape.CanSplit && HopperMixedPlan.Exists(shape, device);
 
-    /// <summary>The plan, or for tests and benchmarks that with a number of parts, as far as there is room for their sums, a kernel's rows and a cluster's blocks.</summary>
-    public static HopperSplitPlan Choose(in LinearShape shape, in LinearDevice device, int? parts = null, int? rows = null, int? clusterBlocks = null)
+    /// <summary>The plan, or for tests and benchmarks that with a number of parts, as far as there is room for their sums, and a kernel's rows.</summary>
+    public static HopperSplitPlan Choose(in LinearShape shape, in LinearDevice device, int? parts = null, int? rows = null)
     {
         int columns = Count(shape.N, HopperMixedGemm.TileColumns), steps = Count(shape.K, HopperMixedGemm.StepColumns);
         int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / columns);
         int partSteps = Count(steps, Math.Min(parts ?? SplitPlan.ChooseParts(columns, 2 * steps, device), most));
-        int used = Count(steps, partSteps);
-        return new HopperSplitPlan(columns, used, partSteps, rows ?? (shape.M <= 32 ? 32 : SplitPlan.MostRows), clusterBlocks ?? ChooseCluster(columns, used, device));
+        return new HopperSplitPlan(columns, Count(steps, partSteps), partSteps, rows ?? (shape.M <= 32 ? 32 : SplitPlan.MostRows));
     }
-
-    // Two blocks halve what L2 must give of x. Where a block that makes up a pair would need another round, none.
-    private static int ChooseCluster(int columns, int parts, in LinearDevice device) =>
-        device.IsCuda && columns > 1 && Count((columns + (columns & 1)) * parts, device.Multiprocessors) == Count(columns * parts, device.Multiprocessors) ? 2 : 1;
 
     private static int Count(int size, int per) => (int)(((long)size + per - 1) / per);
 }

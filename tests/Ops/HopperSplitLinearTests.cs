@@ -32,7 +32,7 @@ public sealed class HopperSplitLinearTests
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k);
             double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
-            foreach (Variant variant in Variants(device, m, device.IsCuda ? [1, 2, 3, 5, 8] : [2]))
+            foreach (Variant variant in Variants(m, device.IsCuda ? [1, 2, 3, 5, 8] : [2]))
             {
                 (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, variant);
                 Compare.Close(exact, expected, Tolerance);
@@ -57,7 +57,7 @@ public sealed class HopperSplitLinearTests
                     values[(row * k) + column] = 448;
             HostMatrix w = Weights(values, n, k);
             float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k), v => (float)v);
-            foreach (Variant variant in Variants(device, m, device.IsCuda ? [1, 3] : [1]))
+            foreach (Variant variant in Variants(m, device.IsCuda ? [1, 3] : [1]))
                 for (int repeat = 0; repeat < (device.IsCuda ? 20 : 1); repeat++)
                     Assert.Equal(expected, Run(device, w, x, m, variant).Exact);
         }
@@ -78,7 +78,7 @@ public sealed class HopperSplitLinearTests
                 var hot = new BFloat16[m * K];
                 for (int row = 0; row < m; row++)
                     hot[(row * K) + first + row] = (BFloat16)1f;
-                foreach (Variant variant in Variants(device, m, [2]))
+                foreach (Variant variant in Variants(m, [2]))
                 {
                     float[] y = Run(device, w, hot, m, variant).Exact;
                     for (int row = 0; row < m; row++)
@@ -89,29 +89,6 @@ public sealed class HopperSplitLinearTests
     }
 
     [Fact]
-    public void BlocksOfAClusterChangeNoBits()
-    {
-        if (Device(TestDevice.Cuda) is not { } device)
-            return;
-        // Tiles along N that fill a cluster and that do not; more blocks than a card runs at once.
-        foreach ((int n, int k) in new[] { (120, 128), (264, 4112), (520, 2320), (640, 16_400), (14_336, 1024), (20_008, 528) })
-        {
-            HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k);
-            foreach (int m in new[] { 17, 32, 33, 49, 64 })
-            {
-                BFloat16[] x = RandomData.GaussianBf16(m * k, m);
-                foreach (IGrouping<(int Parts, int Rows), Variant> variants in Variants(device, m, [1, 2, 4]).GroupBy(v => (v.Parts, v.Rows)))
-                {
-                    float[] expected = Run(device, w, x, m, new Variant(variants.Key.Parts, variants.Key.Rows, 1)).Exact;
-                    foreach (Variant variant in variants)
-                        for (int repeat = 0; repeat < 3; repeat++)
-                            Assert.True(expected.AsSpan().SequenceEqual(Run(device, w, x, m, variant).Exact), $"{variant}, [{m}, {n}, {k}]");
-                }
-            }
-        }
-    }
-
-    [Fact]
     public void RowsHaveTheSameBitsInBothTiles()
     {
         if (Device(TestDevice.Cuda) is not { } device)
@@ -119,20 +96,13 @@ public sealed class HopperSplitLinearTests
         const int M = 32, N = 264, K = 4112;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 2), N, K);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 3);
-        Assert.Equal(Run(device, w, x, M, new Variant(2, 64, 1)).Exact, Run(device, w, x, M, new Variant(2, 32, 1)).Exact);
+        Assert.Equal(Run(device, w, x, M, new Variant(2, 64)).Exact, Run(device, w, x, M, new Variant(2, 32)).Exact);
     }
 
-    // Parts of K, rows of the tile, blocks of a cluster.
-    private readonly record struct Variant(int Parts, int Rows, int ClusterBlocks);
+    // Parts of K, rows of the tile.
+    private readonly record struct Variant(int Parts, int Rows);
 
-    // The CPU has no clusters.
-    private static IEnumerable<Variant> Variants(GpuDevice device, int m, int[] parts) =>
-        from count in parts
-        from rows in HopperSplitKernels.RowCounts
-        where m <= rows
-        from blocks in HopperSplitKernels.ClusterSizes
-        where device.IsCuda || blocks == 1
-        select new Variant(count, rows, blocks);
+    private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows select new Variant(count, rows);
 
     // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
     private static GpuDevice? Device(TestDevice which)
@@ -147,7 +117,7 @@ public sealed class HopperSplitLinearTests
 
     private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, Variant variant)
     {
-        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows, variant.ClusterBlocks);
+        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows);
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);
