@@ -14,6 +14,16 @@ internal interface IMixedWidth
     static abstract void Odd(ulong b, uint adds);
 }
 
+/// <summary>32 rows.</summary>
+internal readonly struct MixedRows32 : IMixedWidth
+{
+    public static int Rows => 32;
+
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN32(b, adds);
+
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN32(b, adds);
+}
+
 /// <summary>64 rows.</summary>
 internal readonly struct MixedRows64 : IMixedWidth
 {

@@ -7,50 +7,53 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <see cref="HopperMixedGemm"/> for 17 to 64 rows of x, K spread over teams of a block and over blocks (sm_90a).
 /// </summary>
 /// <remarks>
-/// A block has 128 rows of W, all of x and a part of K. Teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four or six
+/// A block has 128 rows of W, all of x and a part of K. Two teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four
 /// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
 /// </remarks>
 internal static class HopperSplitGemm
 {
-    private const int TeamThreads = 2 * Warpgroup.Threads, CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes;
+    public const int Threads = Teams * TeamThreads;
 
-    /// <summary>Threads of a block.</summary>
-    public static int Threads<TTile>()
-        where TTile : struct, IHopperSplitTile => TTile.Teams * TeamThreads;
+    // Stages are a team's own.
+    private const int Teams = 2, TeamThreads = 2 * Warpgroup.Threads;
+    private const int CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes;
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes<TTile>()
-        where TTile : struct, IHopperSplitTile => Barriers<TTile>() + (2 * BarrierBytes<TTile>());
+    public static int SharedBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => Barriers<TWidth>() + (2 * BarrierBytes<TWidth>());
 
     // "Full" of all stages, as "empty" behind them.
-    private static int BarrierBytes<TTile>()
-        where TTile : struct, IHopperSplitTile => TTile.Teams * TTile.Stages * HopperGemm.BarrierBytes;
+    private static int BarrierBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * HopperGemm.BarrierBytes;
 
-    // Stages are a team's own. A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
-    private static int HalfBytes<TTile>()
-        where TTile : struct, IHopperSplitTile => TTile.Rows * HopperMixedGemm.RowBytes;
+    // As many as fit.
+    private static int Stages<TWidth>()
+        where TWidth : struct, IMixedWidth => TWidth.Rows > 32 ? 3 : 4;
 
-    private static int StageBytes<TTile>()
-        where TTile : struct, IHopperSplitTile => (2 * HalfBytes<TTile>()) + CodeBytes;
+    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
+    private static int HalfBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => TWidth.Rows * HopperMixedGemm.RowBytes;
 
-    private static int Barriers<TTile>()
-        where TTile : struct, IHopperSplitTile => TTile.Teams * TTile.Stages * StageBytes<TTile>();
+    private static int StageBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => (2 * HalfBytes<TWidth>()) + CodeBytes;
 
-    public static void Run<TOutput, TTile, TCodes>(HopperMixedArgs a)
+    private static int Barriers<TWidth>()
+        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * StageBytes<TWidth>();
+
+    public static void Run<TOutput, TWidth>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
-        where TTile : struct, IHopperSplitTile
-        where TCodes : struct, ISplitCodes
+        where TWidth : struct, IMixedWidth
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
-        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)Barriers<TTile>();
+        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)Barriers<TWidth>();
         if (Group.IdxX == 0)
         {
-            for (int i = 0; i < TTile.Teams * TTile.Stages; i++)
+            for (int i = 0; i < Teams * Stages<TWidth>(); i++)
             {
                 Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
-                Mbarrier.Initialize(full + (uint)((i * HopperGemm.BarrierBytes) + BarrierBytes<TTile>()), TeamThreads / 32);
+                Mbarrier.Initialize(full + (uint)((i * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>()), TeamThreads / 32);
             }
             Mbarrier.FenceInitialized();
         }
@@ -60,46 +63,45 @@ internal static class HopperSplitGemm
         int team = (int)WarpOps.Shuffle((uint)Group.IdxX >> 8, 0);
         int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps);
         GridDependency.Release();
-        Multiply<TTile, TCodes>(a, shared + (uint)(team * TTile.Stages * StageBytes<TTile>()), full + (uint)(team * TTile.Stages * HopperGemm.BarrierBytes), team, (first, steps));
+        Multiply<TWidth>(a, shared + (uint)(team * Stages<TWidth>() * StageBytes<TWidth>()), full + (uint)(team * Stages<TWidth>() * HopperGemm.BarrierBytes), team, (first, steps));
         // What is stored now, the launches before may still read or write.
         GridDependency.Wait();
         // All stages have been read: sums take their place.
         Group.Barrier();
-        HopperSplitSums.Add<TOutput, TTile>(a, shared);
+        HopperSplitSums.Add<TOutput, TWidth>(a, shared);
     }
 
     // The first stages, by one thread of the team.
-    private static void Start<TTile>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
-        where TTile : struct, IHopperSplitTile
+    private static void Start<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
     {
         // Weights are no output of the launch before.
-        for (int i = 0; i < TTile.Stages && team + (i * TTile.Teams) < steps.Count; i++)
-            Weights<TTile>(a, stages + (uint)(i * StageBytes<TTile>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTile.Teams));
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Weights<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
         GridDependency.Wait();
-        for (int i = 0; i < TTile.Stages && team + (i * TTile.Teams) < steps.Count; i++)
-            Inputs<TTile>(a, stages + (uint)(i * StageBytes<TTile>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTile.Teams));
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Inputs<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
     }
 
-    private static void Weights<TTile>(HopperMixedArgs a, uint stage, uint arrived, int step)
-        where TTile : struct, IHopperSplitTile
+    private static void Weights<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TWidth : struct, IMixedWidth
     {
-        Mbarrier.ArriveExpecting(arrived, StageBytes<TTile>());
-        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TTile>()), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
+        Mbarrier.ArriveExpecting(arrived, StageBytes<TWidth>());
+        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
     }
 
     // Rows that x does not have are zeros.
-    private static void Inputs<TTile>(HopperMixedArgs a, uint stage, uint arrived, int step)
-        where TTile : struct, IHopperSplitTile
+    private static void Inputs<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TWidth : struct, IMixedWidth
     {
         int k = step * HopperMixedGemm.StepColumns;
         Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
-        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TTile>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
-    // The sum of one warpgroup's steps, left in the totals of Wgmma; order of work as in HopperMixedGemm.
-    private static void Multiply<TTile, TCodes>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
-        where TTile : struct, IHopperSplitTile
-        where TCodes : struct, ISplitCodes
+    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested when those of the quarter before are decoded.
+    private static void Multiply<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const uint QuarterStep = 4;
@@ -109,68 +111,58 @@ internal static class HopperSplitGemm
         if (team >= steps.Count)
             return;
         if (copies)
-            Start<TTile>(a, stages, full, team, steps);
-        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TTile>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
+            Start<TWidth>(a, stages, full, team, steps);
+        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
         long scales = Scales(a, half);
         HopperRing ring = default;
         float scale = Scale(a, scales, steps.First + team);
         Mbarrier.Wait(full, 0);
         WgmmaMixed.Load0(lane);
-        DecodeEven<TCodes>();
-        if (TCodes.LoadsEarly)
-            WgmmaMixed.Load1(lane);
-        for (int step = team; step < steps.Count; step += TTile.Teams)
+        WgmmaMixed.DecodeEvenByMultiplying();
+        WgmmaMixed.Load1(lane);
+        for (int step = team; step < steps.Count; step += Teams)
         {
-            uint codes = lane + (uint)(ring.Stage * StageBytes<TTile>()), lower = (stages >> 4) + (uint)(ring.Stage * (StageBytes<TTile>() / 16)), upper = lower + (uint)(HalfBytes<TTile>() / 16);
+            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = (stages >> 4) + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
             Wgmma.Fence();
-            TTile.Even(Wgmma.DescriptorOfWord(lower), 0);
+            TWidth.Even(Wgmma.DescriptorOfWord(lower), 0);
             Wgmma.Commit();
-            if (!TCodes.LoadsEarly)
-                WgmmaMixed.Load1(codes);
-            DecodeOdd<TCodes>();
-            if (TCodes.LoadsEarly)
-                WgmmaMixed.Load2(codes);
+            WgmmaMixed.DecodeOddByMultiplying();
+            WgmmaMixed.Load2(codes);
             Wgmma.Fence();
-            TTile.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
+            TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
             Wgmma.Commit();
-            if (!TCodes.LoadsEarly)
-                WgmmaMixed.Load2(codes);
             // The even registers have been read.
             Wgmma.Wait(1);
-            DecodeEven<TCodes>();
-            if (TCodes.LoadsEarly)
-                WgmmaMixed.Load3(codes);
+            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.Load3(codes);
             Wgmma.Fence();
-            TTile.Even(Wgmma.DescriptorOfWord(upper), 1);
+            TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
             Wgmma.Commit();
-            if (!TCodes.LoadsEarly)
-                WgmmaMixed.Load3(codes);
             // The stage of the step before is filled again: by now the whole team has read it.
-            if (copies && step > team && step + ((TTile.Stages - 1) * TTile.Teams) < steps.Count)
-                Fill<TTile>(a, stages, full, ring.Before(TTile.Stages), steps.First + step + ((TTile.Stages - 1) * TTile.Teams));
+            if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
+                Fill<TWidth>(a, stages, full, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             Wgmma.Wait(1);
-            DecodeOdd<TCodes>();
+            WgmmaMixed.DecodeOddByMultiplying();
             Wgmma.Fence();
-            TTile.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
+            TWidth.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
             Wgmma.Commit();
-            uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TTile>());
+            uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
-            bool more = step + TTile.Teams < steps.Count;
-            float nextScale = Scale(a, scales, steps.First + (more ? step + TTile.Teams : step));
+            bool more = step + Teams < steps.Count;
+            float nextScale = Scale(a, scales, steps.First + (more ? step + Teams : step));
             if (more)
-                ring.Advance(TTile.Stages);
-            codes = lane + (uint)(ring.Stage * StageBytes<TTile>());
+                ring.Advance(Stages<TWidth>());
+            codes = lane + (uint)(ring.Stage * StageBytes<TWidth>());
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
             WgmmaMixed.Load0(codes);
             Wgmma.Wait(1);
-            DecodeEven<TCodes>();
-            if (TCodes.LoadsEarly)
-                WgmmaMixed.Load1(codes);
+            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.Load1(codes);
             Wgmma.Wait(0);
             // Every warp has read the stage.
             if (Warp.LaneIdx == 0)
                 Mbarrier.Arrive(empty);
-            if (TTile.Rows > 32)
+            if (TWidth.Rows > 32)
                 Wgmma.Promote0(scale, scale);
             else
                 Wgmma.PromoteHalf(scale);
@@ -178,31 +170,13 @@ internal static class HopperSplitGemm
         }
     }
 
-    private static void DecodeEven<TCodes>()
-        where TCodes : struct, ISplitCodes
+    private static void Fill<TWidth>(HopperMixedArgs a, uint stages, uint full, HopperRing ring, int step)
+        where TWidth : struct, IMixedWidth
     {
-        if (TCodes.Multiplies)
-            WgmmaMixed.DecodeEvenByMultiplying();
-        else
-            WgmmaMixed.DecodeEven();
-    }
-
-    private static void DecodeOdd<TCodes>()
-        where TCodes : struct, ISplitCodes
-    {
-        if (TCodes.Multiplies)
-            WgmmaMixed.DecodeOddByMultiplying();
-        else
-            WgmmaMixed.DecodeOdd();
-    }
-
-    private static void Fill<TTile>(HopperMixedArgs a, uint stages, uint full, HopperRing ring, int step)
-        where TTile : struct, IHopperSplitTile
-    {
-        uint stage = stages + (uint)(ring.Stage * StageBytes<TTile>()), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
-        Mbarrier.Wait(arrived + (uint)BarrierBytes<TTile>(), ring.Parity);
-        Weights<TTile>(a, stage, arrived, step);
-        Inputs<TTile>(a, stage, arrived, step);
+        uint stage = stages + (uint)(ring.Stage * StageBytes<TWidth>()), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
+        Mbarrier.Wait(arrived + (uint)BarrierBytes<TWidth>(), ring.Parity);
+        Weights<TWidth>(a, stage, arrived, step);
+        Inputs<TWidth>(a, stage, arrived, step);
     }
 
     // A warpgroup's multipliers. A tile's columns beyond W are not stored and take the last block's.

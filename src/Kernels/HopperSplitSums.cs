@@ -6,19 +6,19 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The end of a block of <see cref="HopperSplitGemm"/>: sums of teams meet in shared memory, those of parts in global memory.</summary>
 internal static class HopperSplitSums
 {
-    private const int MostRows = 64, OctetsShift = 4;
+    private const int MostRows = 64, Warpgroups = HopperSplitGemm.Threads / Warpgroup.Threads, OctetsShift = 4;
 
     // A warpgroup's sums: 64 rows of 64 float32, in two slabs; a tile's have 128.
     private const int WarpgroupBytes = MostRows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2, TileBytes = 2 * WarpgroupBytes;
 
     /// <summary>Called once by every thread of the block, when no stage is read any more.</summary>
-    public static void Add<TOutput, TTile>(HopperMixedArgs a, uint shared)
+    public static void Add<TOutput, TWidth>(HopperMixedArgs a, uint shared)
         where TOutput : struct, IMixedOutput
-        where TTile : struct, IHopperSplitTile
+        where TWidth : struct, IMixedWidth
     {
         uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
         MixedFloat32Output.Store(0, own);
-        if (TTile.Rows > MixedFloat32Output.SlabRows && a.M > MixedFloat32Output.SlabRows)
+        if (TWidth.Rows > MixedFloat32Output.SlabRows && a.M > MixedFloat32Output.SlabRows)
             MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
         Group.Barrier();
@@ -26,7 +26,7 @@ internal static class HopperSplitSums
         long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)Grid.DimX * TileBytes;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
         {
-            U4 low = Teams<TTile>(shared, octet, 0), high = Teams<TTile>(shared, octet, 1);
+            U4 low = Teams(shared, octet, 0), high = Teams(shared, octet, 1);
             if (parts == 1)
             {
                 Store<TOutput>(a, octet, low, high);
@@ -38,7 +38,7 @@ internal static class HopperSplitSums
         }
         if (parts == 1)
             return;
-        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(TTile.Teams * TileBytes, 16).Cast<uint>();
+        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(Warpgroups * WarpgroupBytes, 16).Cast<uint>();
         // The block's sums are written before it counts.
         Group.Barrier();
         if (Group.IdxX == 0)
@@ -68,13 +68,11 @@ internal static class HopperSplitSums
         return sum;
     }
 
-    private static U4 Teams<TTile>(uint shared, int octet, int word)
-        where TTile : struct, IHopperSplitTile
+    private static U4 Teams(uint shared, int octet, int word)
     {
         int m = octet >> OctetsShift, within = octet & ((1 << OctetsShift) - 1), row = m & (MixedFloat32Output.SlabRows - 1);
         uint at = shared + (uint)(((within >> 3) * WarpgroupBytes) + ((m >> 5) * SlabBytes)) + MixedFloat32Output.WordAddress((uint)row, (uint)(((within & 7) * 2) + word));
-        U4 sum = Plus(SharedWindow.Load(at), SharedWindow.Load(at + TileBytes));
-        return TTile.Teams > 2 ? Plus(sum, SharedWindow.Load(at + (2 * TileBytes))) : sum;
+        return Plus(SharedWindow.Load(at), SharedWindow.Load(at + (2 * WarpgroupBytes)));
     }
 
     private static void Store<TOutput>(HopperMixedArgs a, int octet, U4 low, U4 high)

@@ -11,13 +11,13 @@ internal static class HopperSplitLinear
     public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperSplitPlan plan)
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
-        HopperSplitKernel kernel = HopperSplitKernels.Get(plan.Tile, float32);
-        HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(plan.Tile.Rows, plan.Columns, plan.Columns * plan.Parts), plan.Tile.Rows);
+        HopperSplitKernel kernel = HopperSplitKernels.Get(plan, float32);
+        HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(plan.Rows, plan.Columns, plan.Columns * plan.Parts), plan.Rows);
         LaunchScratch scratch = stream.Scratch;
         args.Partials = Shape.Address(scratch.Partials.View);
         args.Arrived = Shape.Address(scratch.Counters.View);
         args.PartSteps = plan.PartSteps;
         lock (scratch.Gate)
-            stream.Device.Launch(kernel.Kernel, stream, (plan.Columns, plan.Parts, 1), kernel.Kernel.Traits.MaxThreads, kernel.SharedBytes, args);
+            stream.Device.Launch(kernel.Kernel, stream, (plan.Columns, plan.Parts, 1), HopperSplitGemm.Threads, kernel.SharedBytes, args);
     }
 }

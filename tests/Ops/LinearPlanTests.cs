@@ -237,7 +237,7 @@ public sealed class LinearPlanTests
     {
         var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
         HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
-        Assert.Equal(expected, $"{plan.Tile.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}");
+        Assert.Equal(expected, $"{plan.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}");
         Assert.True(HopperSplitPlan.Exists(shape, H200));
         Assert.False(HopperSplitPlan.Exists(shape, A100));
         Assert.False(HopperSplitPlan.Exists(shape with { M = 16 }, H200));
