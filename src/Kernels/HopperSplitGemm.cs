@@ -99,7 +99,7 @@ internal static class HopperSplitGemm
         Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
-    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested when those of the quarter before are decoded.
+    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm.
     private static void Multiply<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
         where TWidth : struct, IMixedWidth
     {
@@ -118,7 +118,7 @@ internal static class HopperSplitGemm
         float scale = Scale(a, scales, steps.First + team);
         Mbarrier.Wait(full, 0);
         WgmmaMixed.Load0(lane);
-        WgmmaMixed.DecodeEvenByMultiplying();
+        WgmmaMixed.DecodeEven();
         WgmmaMixed.Load1(lane);
         for (int step = team; step < steps.Count; step += Teams)
         {
@@ -126,14 +126,14 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Even(Wgmma.DescriptorOfWord(lower), 0);
             Wgmma.Commit();
-            WgmmaMixed.DecodeOddByMultiplying();
+            WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load2(codes);
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
             Wgmma.Commit();
             // The even registers have been read.
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.DecodeEven();
             WgmmaMixed.Load3(codes);
             Wgmma.Fence();
             TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
@@ -142,7 +142,7 @@ internal static class HopperSplitGemm
             if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
                 Fill<TWidth>(a, stages, full, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeOddByMultiplying();
+            WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
             Wgmma.Commit();
@@ -156,7 +156,7 @@ internal static class HopperSplitGemm
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
             WgmmaMixed.Load0(codes);
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.DecodeEven();
             WgmmaMixed.Load1(codes);
             Wgmma.Wait(0);
             // Every warp has read the stage.

@@ -25,11 +25,9 @@ internal static unsafe class WgmmaMixed
     // Sign, and seven bits below BF16's top exponent bits: the value times 2⁻¹²⁰, subnormals included (as Fp8BitMove).
     private const uint TwoTo120 = 0x7B807B80, MinusZero = 0x80008000;
 
-    // Each pair of codes: to bits 8–15 and 24–31, then sign and the rest to their places, then exactly times 2¹²⁰.
-    private const string Convert = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x1404; shr.u32 l, h, 4; and.b32 l, l, 0x07F007F0; and.b32 h, h, 0x80008000; or.b32 h, h, l; ";
-
-    // Sign and the rest of a code c are 256·c - 240·(c & 0x7F): one mask instead of two and a shift, and multiplications that other units do.
-    private const string ConvertByMultiplying = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x4140; and.b32 l, h, 0x007F007F; mul.lo.u32 h, h, 256; mad.lo.u32 h, l, 0xFFFFFF10, h; ";
+    // Each pair of codes: to bits 0–7 and 16–23, then sign and the rest to their places, then exactly times 2¹²⁰. Sign and the rest of a code c are 256·c - 240·(c & 0x7F):
+    // one mask instead of two and a shift, and multiplications, which other units do.
+    private const string Convert = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x4140; and.b32 l, h, 0x007F007F; mul.lo.u32 h, h, 256; mad.lo.u32 h, l, 0xFFFFFF10, h; ";
     private const string Load = "ld.shared.u16 raw(4#), [at]; ld.shared.u16 raw(4#+1), [at+1024]; ld.shared.u16 raw(4#+2), [at+8]; ld.shared.u16 raw(4#+3), [at+1032]; ]]}";
 
     private const string Begin = "{ .reg .pred adds, always; .reg .b64 b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %1, 0; mov.b64 b, %0; ";
@@ -91,14 +89,6 @@ internal static unsafe class WgmmaMixed
     [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
     public static void DecodeOdd() => EmulateDecode(8);
 
-    /// <summary>Decodes what was loaded into the even registers, by multiplying.</summary>
-    [IntrinsicImplementation, Ptx(ConvertByMultiplying + "fma.rn.bf16x2 code(#), h, big, none; ]]}", ExactArch = Arch)]
-    public static void DecodeEvenByMultiplying() => EmulateMultiplying(0);
-
-    /// <summary>Decodes what was loaded into the odd registers, by multiplying.</summary>
-    [IntrinsicImplementation, Ptx(ConvertByMultiplying + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
-    public static void DecodeOddByMultiplying() => EmulateMultiplying(8);
-
     /// <summary>part[64, 32] (+)= even registers · B[32, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N32 + EvenFirst + N32 + EvenSecond, ExactArch = Arch)]
     public static void MultiplyEvenN32(ulong b, uint adds) => Multiply(32, 0, b, adds);
@@ -146,15 +136,6 @@ internal static unsafe class WgmmaMixed
     }
 
     private static void EmulateDecode(int first)
-    {
-        for (int i = 0; i < 8; i++)
-        {
-            uint spread = Bits.Prmt(Raws[i], 0, 0x1404);
-            Codes[first + i] = Cvt.FmaBf16x2(((spread >> 4) & 0x07F007F0) | (spread & MinusZero), TwoTo120, MinusZero);
-        }
-    }
-
-    private static void EmulateMultiplying(int first)
     {
         for (int i = 0; i < 8; i++)
         {
