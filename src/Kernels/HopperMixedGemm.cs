@@ -120,8 +120,8 @@ internal static class HopperMixedGemm
         }
     }
 
-    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are loaded a quarter of a step before they are decoded, and decoded while the quarter
-    // before is multiplied, across steps too.
+    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are requested when those of the quarter of a step before have been decoded, and decoded while that
+    // quarter is multiplied, across steps too.
     private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
         where TWidth : struct, IMixedWidth
     {
@@ -135,6 +135,7 @@ internal static class HopperMixedGemm
         Mbarrier.Wait(barriers.Full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
         WgmmaMixed.Load0(operands.Codes + (uint)(ring.Stage * StageBytes));
         WgmmaMixed.DecodeEven();
+        WgmmaMixed.Load1(operands.Codes + (uint)(ring.Stage * StageBytes));
         for (int step = 0; step < a.Steps; step++)
         {
             int current = ring.Stage;
@@ -143,19 +144,18 @@ internal static class HopperMixedGemm
             Wgmma.Fence();
             TWidth.Even(first, 0);
             Wgmma.Commit();
-            WgmmaMixed.Load1(codes);
             WgmmaMixed.DecodeOdd();
+            WgmmaMixed.Load2(codes);
             Wgmma.Fence();
             TWidth.Odd(first + QuarterStep, 1);
             Wgmma.Commit();
-            WgmmaMixed.Load2(codes);
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
+            WgmmaMixed.Load3(codes);
             Wgmma.Fence();
             TWidth.Even(second, 1);
             Wgmma.Commit();
-            WgmmaMixed.Load3(codes);
             Wgmma.Wait(1);
             WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
@@ -172,6 +172,7 @@ internal static class HopperMixedGemm
             WgmmaMixed.Load0(operands.Codes + (uint)(next * StageBytes));
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
+            WgmmaMixed.Load1(operands.Codes + (uint)(next * StageBytes));
             Wgmma.Wait(0);
             // Every warp has read the stage.
             if (Warp.LaneIdx == 0)
