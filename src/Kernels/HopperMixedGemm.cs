@@ -126,7 +126,7 @@ internal static class HopperMixedGemm
         where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
-        const ulong QuarterStep = 4;
+        const uint QuarterStep = 4;
         // A tile's columns beyond W are not stored and take the last block's scales.
         int row = IntrinsicMath.Min(tile.Column + (warpgroup * WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
         long scales = a.WeightScales + ((((long)tile.Expert * a.ScalesPerExpert) + ((long)row * a.WeightScaleColumns)) * sizeof(float));
@@ -136,11 +136,12 @@ internal static class HopperMixedGemm
         WgmmaMixed.Load0(operands.Codes + (uint)(ring.Stage * StageBytes));
         WgmmaMixed.DecodeEven();
         WgmmaMixed.Load1(operands.Codes + (uint)(ring.Stage * StageBytes));
+        // From a lane: a number that the compiler knows to be the same in all is moved for the tensor cores once a step, and not before each product.
+        uint inputs = WarpOps.Shuffle(WgmmaMixed.Operand(operands.Inputs + (uint)(ring.Stage * StageBytes)), 0);
         for (int step = 0; step < a.Steps; step++)
         {
             int current = ring.Stage;
-            uint stage = (uint)(current * StageBytes), codes = operands.Codes + stage;
-            ulong first = Wgmma.Descriptor(operands.Inputs + stage), second = Wgmma.Descriptor(operands.Inputs + stage + HalfBytes);
+            uint codes = operands.Codes + (uint)(current * StageBytes), first = inputs, second = inputs + (HalfBytes / 16);
             Wgmma.Fence();
             TWidth.Even(first, 0);
             Wgmma.Commit();
@@ -167,7 +168,8 @@ internal static class HopperMixedGemm
             ring.Advance(Stages);
             int next = more ? ring.Stage : current;
             parity = more ? ring.Parity : parity;
-            float nextScale = Mem.LoadReadOnlyFloat(scales + (((long)(IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+            inputs = WarpOps.Shuffle(WgmmaMixed.Operand(operands.Inputs + (uint)(next * StageBytes)), 0);
+            float nextScale = Mem.LoadReadOnlyFloat(scales + ((long)((IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
             Mbarrier.Wait(barriers.Full + (uint)(next * HopperGemm.BarrierBytes), parity);
             WgmmaMixed.Load0(operands.Codes + (uint)(next * StageBytes));
             Wgmma.Wait(1);

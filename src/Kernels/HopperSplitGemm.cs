@@ -113,6 +113,7 @@ internal static class HopperSplitGemm
         if (copies)
             Start<TWidth>(a, stages, full, team, steps);
         uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
+        uint inputs = WgmmaMixed.Operand(stages);
         long scales = Scales(a, half);
         HopperRing ring = default;
         float scale = Scale(a, scales, steps.First + team);
@@ -122,21 +123,21 @@ internal static class HopperSplitGemm
         WgmmaMixed.Load1(lane);
         for (int step = team; step < steps.Count; step += Teams)
         {
-            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = (stages >> 4) + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
+            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = inputs + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
             Wgmma.Fence();
-            TWidth.Even(Wgmma.DescriptorOfWord(lower), 0);
+            TWidth.Even(lower, 0);
             Wgmma.Commit();
             WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load2(codes);
             Wgmma.Fence();
-            TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
+            TWidth.Odd(lower + QuarterStep, 1);
             Wgmma.Commit();
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             WgmmaMixed.Load3(codes);
             Wgmma.Fence();
-            TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
+            TWidth.Even(upper, 1);
             Wgmma.Commit();
             // The stage of the step before is filled again: by now the whole team has read it.
             if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
@@ -144,7 +145,7 @@ internal static class HopperSplitGemm
             Wgmma.Wait(1);
             WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
-            TWidth.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
+            TWidth.Odd(upper + QuarterStep, 1);
             Wgmma.Commit();
             uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
@@ -187,5 +188,5 @@ internal static class HopperSplitGemm
     }
 
     private static float Scale(HopperMixedArgs a, long scales, int step) =>
-        Mem.LoadReadOnlyFloat(scales + (((long)(step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+        Mem.LoadReadOnlyFloat(scales + ((long)((step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
 }
