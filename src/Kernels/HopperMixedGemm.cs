@@ -157,11 +157,6 @@ internal static class HopperMixedGemm
             Wgmma.Fence();
             TWidth.Even(second, 1);
             Wgmma.Commit();
-            Wgmma.Wait(1);
-            WgmmaMixed.DecodeOdd();
-            Wgmma.Fence();
-            TWidth.Odd(second + QuarterStep, 1);
-            Wgmma.Commit();
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + 1 < a.Steps;
             uint parity = ring.Parity;
@@ -171,7 +166,12 @@ internal static class HopperMixedGemm
             inputs = WarpOps.Shuffle(WgmmaMixed.Operand(operands.Inputs + (uint)(next * StageBytes)), 0);
             float nextScale = Mem.LoadReadOnlyFloat(scales + ((long)((IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
             Mbarrier.Wait(barriers.Full + (uint)(next * HopperGemm.BarrierBytes), parity);
+            Wgmma.Wait(1);
+            WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load0(operands.Codes + (uint)(next * StageBytes));
+            Wgmma.Fence();
+            TWidth.Odd(second + QuarterStep, 1);
+            Wgmma.Commit();
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             WgmmaMixed.Load1(operands.Codes + (uint)(next * StageBytes));

@@ -148,11 +148,6 @@ internal static class HopperSplitGemm
             // The stage of the step before is filled again: by now the whole team has read it.
             if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
                 Fill<TWidth>(a, stages, full, half, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
-            Wgmma.Wait(1);
-            WgmmaMixed.DecodeOdd();
-            Wgmma.Fence();
-            TWidth.Odd(upper + QuarterStep, 1);
-            Wgmma.Commit();
             uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + Teams < steps.Count;
@@ -161,7 +156,12 @@ internal static class HopperSplitGemm
                 ring.Advance(Stages<TWidth>());
             codes = lane + (uint)(ring.Stage * StageBytes<TWidth>());
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+            Wgmma.Wait(1);
+            WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load0(codes);
+            Wgmma.Fence();
+            TWidth.Odd(upper + QuarterStep, 1);
+            Wgmma.Commit();
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
             WgmmaMixed.Load1(codes);
