@@ -138,6 +138,9 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Odd(lower + QuarterStep, 1);
             Wgmma.Commit();
+            // The stage of the step before is filled again: by now the whole team has read it.
+            if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
+                Fill<TWidth>(a, stages, full, half, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
@@ -145,9 +148,6 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Even(upper, 1);
             Wgmma.Commit();
-            // The stage of the step before is filled again: by now the whole team has read it.
-            if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
-                Fill<TWidth>(a, stages, full, half, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + Teams < steps.Count;
