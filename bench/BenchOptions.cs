@@ -13,6 +13,9 @@ internal enum TimedTiles
 
     /// <summary>Every one that there is.</summary>
     All,
+
+    /// <summary>Every way to split K of 17 to 64 rows.</summary>
+    Split,
 }
 
 /// <summary>The command line of a benchmark.</summary>
@@ -71,6 +74,9 @@ internal sealed record BenchOptions
 
     /// <summary>On which tiles products of many rows are timed.</summary>
     public TimedTiles Tiles { get; private init; }
+
+    /// <summary>Numbers of parts that K is split into where ways to do so are timed; empty for the plan's.</summary>
+    public IReadOnlyList<int> Parts { get; private init; } = [];
 
     /// <summary>What is multiplied with what.</summary>
     public IReadOnlyList<GemvProduct> Products { get; private init; } = GemvProduct.All;
@@ -134,7 +140,8 @@ internal sealed record BenchOptions
                 "--batch" => options with { Batches = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--formats" => options with { Products = [.. value.Split(',').Select(Product).Distinct()] },
                 "--shapes" => options with { GivenShapes = [.. value.Split(',').Select(Shape).Distinct()] },
-                "--tiles" => options with { Tiles = value is "plan" or "portable" or "all" ? Enum.Parse<TimedTiles>(value, ignoreCase: true) : throw new ArgumentException($"--tiles is plan, portable or all, not '{value}'.") },
+                "--tiles" => options with { Tiles = value is "plan" or "portable" or "all" or "split" ? Enum.Parse<TimedTiles>(value, ignoreCase: true) : throw new ArgumentException($"--tiles is plan, portable, all or split, not '{value}'.") },
+                "--parts" => options with { Parts = [.. value.Split(',').Select(v => Number(option, v, 1)).Distinct()] },
                 "--out" => options with { ResultFolder = value },
                 _ => throw new ArgumentException($"There is no option {option}."),
             };

@@ -31,7 +31,9 @@ const string Usage = """
     --formats F[,F…]         gemv, gemm: weights, or weights+activations (gemm: Fp8Block+Fp8Group128); default {FORMATS}
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
     --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192); moe: tokens, default 1,8,64,2048
-    --tiles plan|portable|all  gemm: the tile that the plan chooses, would choose on a card without kernels of its own, or every one; default plan
+    --tiles plan|portable|all|split  gemm: the tile that the plan chooses, would choose on a card without kernels of its own, every one, or every way to split K of
+                             17 to 64 rows; default plan
+    --parts P[,P…]           gemm: with --tiles all or split, parts of K; default the plan's
     --runs N                 decode, prefill: runs after a warm-up, default 5; load: runs after the first
     --minutes N              soak: how long, default 9
     --check                  report: write nothing, exit 1 when a document is not up to date

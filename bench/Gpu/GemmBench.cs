@@ -29,7 +29,10 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, bool Portable = false);
+    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, bool Portable = false, LinearPath? Path = null, SplitWay? Split = null);
+
+    // A kernel of HopperSplitGemm; without a number of parts the plan's.
+    private readonly record struct SplitWay(int Rows, int? Parts);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -80,14 +83,21 @@ internal sealed class GemmBench
             return product.Activation is null ? [default] : [default, new Way(Quantises: true)];
         LinearDevice device = LinearDevice.Of(stream.Device);
         var ways = new List<Way>();
+        int?[] parts = options.Parts.Count == 0 ? [null] : [.. options.Parts];
+        var fewRows = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
+        if (SplitPlan.Exists(fewRows, device))
+            ways.Add(new Way(Path: LinearPath.SplitGemm));
+        if (HopperSplitPlan.Exists(fewRows, device))
+            ways.AddRange(from rows in HopperSplitKernels.RowCounts from count in parts select new Way(Split: new SplitWay(rows, count)));
+        if (options.Tiles == TimedTiles.Split)
+            return ways;
         if (product.Activation is null)
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
-        var shape = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
-        if (shape.CanPipelineCodes(device))
+        if (fewRows.CanPipelineCodes(device))
             ways.AddRange(from decoding in CodeKernels.Decodings(product.Format) where decoding != Fp8Decoding.Native || device.Arch >= 89 from tile in CodeKernels.Tiles(product.Format) select new Way(Tile: tile, Decoding: decoding));
         if (device.Arch == 90 && (product.Activation is not null || product.Format == WeightFormat.Bf16))
             ways.AddRange(from kind in Enum.GetValues<HopperTileKind>() where HopperPlan.IsFp8(kind) == product.Activation is not null from clusters in new[] { false, true } select new Way(Hopper: kind, Clusters: clusters));
-        if (HopperMixedPlan.Exists(shape, device))
+        if (HopperMixedPlan.Exists(fewRows, device))
             ways.AddRange(HopperMixedPlan.TileRowCounts.Select(rows => new Way(MixedRows: rows)));
         return ways;
     }
@@ -97,21 +107,25 @@ internal sealed class GemmBench
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
+        if ((way.Path is not null && !shape.CanSplit) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
+            return;
         string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
         if (way.Portable)
             way = way with { Tile = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), LinearPath.Gemm).Tile };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
-            : way.Tile is null && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+            : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+        HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows)
+            : way is { Tile: null, Path: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         void Multiply(QuantizedMatrix w)
         {
             if (way.Quantises)
                 ActivationQuantizer.Quantize(stream, operands.X, operands.Quantized!, m);
-            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, (way.Tile, way.Decoding));
+            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, way.Split is null ? null : split, way.Path, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, way);
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, split, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -139,11 +153,13 @@ internal sealed class GemmBench
         });
     }
 
-    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, Way way)
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, HopperSplitPlan? split, Way way)
     {
         KernelCache kernels = stream.Device.Kernels;
         if (mixed is { } decoding)
             return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
+        if (split is { } parts)
+            return ($"Hopper split{(parts.Rows == 64 ? "" : $" N{parts.Rows}")} in {parts.Parts}", kernels.Resources(HopperSplitKernels.Get(parts, false).Kernel));
         if (hopper is { } chosen)
             return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);
@@ -158,11 +174,9 @@ internal sealed class GemmBench
                 return ($"{streamed.Path} {tile} {streamed.Decoding}", kernels.Resources(CodeKernels.Get(streamed.Decoding, tile)));
             return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false, streamed.ArrangesInputs)) : null);
         }
-        if (way.Tile is null && HopperSplitPlan.Exists(shape, device))
-            return ($"Hopper split in {HopperSplitPlan.Choose(shape, device).Parts}", kernels.Resources(HopperSplitLinear.Bf16));
-        LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? null : LinearPath.Gemm, tile: way.Tile);
-        if (plan.Split is { } split)
-            return ($"{plan.Path} in {split.Parts}", kernels.Resources(SplitKernels.Get(split.Tile)));
+        LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? way.Path : LinearPath.Gemm, tile: way.Tile);
+        if (plan.Split is { } portable)
+            return ($"{plan.Path} in {portable.Parts}", kernels.Resources(SplitKernels.Get(portable.Tile)));
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
     }
 

@@ -36,16 +36,18 @@ internal sealed class GemmOperands : IDisposable
     /// <summary><c>[m, n]</c>.</summary>
     public DeviceBuffer<BFloat16> Y { get; }
 
-    /// <summary>The launch that is timed: what the library chooses, or a tile, with codes on both sides and a way to decode them, that the caller names.</summary>
-    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, (GemmTile? Tile, Fp8Decoding? Decoding) tiles)
+    /// <summary>The launch that is timed: what the library chooses, or a plan, path or tile, with codes on both sides and a way to decode them, that the caller names.</summary>
+    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, HopperSplitPlan? split, LinearPath? path, (GemmTile? Tile, Fp8Decoding? Decoding) tiles)
     {
-        LinearPath? path = tiles.Tile is null ? null : LinearPath.Gemm;
+        path ??= tiles.Tile is null ? null : LinearPath.Gemm;
         if (hopper is { } plan && Quantized is not null)
             HopperLinear.Launch(stream, w, Quantized, Y.View.Cast<byte>(), false, (m, 0), plan);
         else if (hopper is { } other)
             HopperLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), other);
         else if (mixed is { } decoding)
             HopperMixedLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), decoding);
+        else if (split is { } parts)
+            HopperSplitLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), parts);
         else if (Quantized is not null)
             Linear.Launch(stream, w, Quantized, Y.View.Cast<byte>(), false, (m, 0), Accumulator.Float32, path, tiles.Decoding, tiles.Tile);
         else

@@ -11,7 +11,7 @@ internal struct HopperMixedArgs
     /// <summary>Distance of each map from the start of the arguments, for the copy instructions.</summary>
     public const int InputMap = 0, WeightMap = 128;
 
-    /// <summary>x[M, K] BF16, tiles of 64 columns × 32 rows.</summary>
+    /// <summary>x[M, K] BF16, tiles of 64 columns × 32 rows, or as many as a tile of <see cref="HopperSplitGemm"/> has.</summary>
     public TensorMap Input;
 
     /// <summary>W[experts · N, K] codes, tiles of 128 columns × 128 rows.</summary>

@@ -14,6 +14,15 @@ internal struct HopperRing
     public void Advance<TProduct>()
         where TProduct : struct, IHopperProduct => Advance(TProduct.Stages);
 
+    /// <summary>The one before, of so many stages.</summary>
+    public HopperRing Before(int stages)
+    {
+        HopperRing before;
+        before.Stage = Stage == 0 ? stages - 1 : Stage - 1;
+        before.Parity = Stage == 0 ? Parity ^ 1 : Parity;
+        return before;
+    }
+
     /// <summary>The next of so many stages.</summary>
     public void Advance(int stages)
     {

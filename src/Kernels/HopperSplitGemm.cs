@@ -8,159 +8,181 @@ namespace GpuKit.Ilgpu.Kernels;
 /// </summary>
 /// <remarks>
 /// A block has 128 rows of W, all of x and a part of K. Two teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four
-/// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
+/// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each warpgroup starts half of its team's copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
 /// </remarks>
 internal static class HopperSplitGemm
 {
-    /// <summary>Most rows of x.</summary>
-    public const int Rows = 64;
-
     public const int Threads = Teams * TeamThreads;
 
     // Stages are a team's own.
-    private const int Teams = 2, TeamThreads = 2 * Warpgroup.Threads, Stages = 3;
-
-    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
-    private const int HalfBytes = Rows * HopperMixedGemm.RowBytes, CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes, StageBytes = (2 * HalfBytes) + CodeBytes;
-    private const int Barriers = Teams * Stages * StageBytes;
+    private const int Teams = 2, Copiers = 2, TeamThreads = 2 * Warpgroup.Threads;
+    private const int CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes;
 
     /// <summary>Dynamic shared memory of a block.</summary>
-    public const int SharedBytes = Barriers + (2 * Teams * Stages * HopperGemm.BarrierBytes);
+    public static int SharedBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => Barriers<TWidth>() + (2 * BarrierBytes<TWidth>());
 
-    public static void Run<TOutput>(HopperMixedArgs a)
+    // "Full" of all stages, as "empty" behind them.
+    private static int BarrierBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * HopperGemm.BarrierBytes;
+
+    // As many as fit.
+    private static int Stages<TWidth>()
+        where TWidth : struct, IMixedWidth => TWidth.Rows > 32 ? 3 : 4;
+
+    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
+    private static int HalfBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => TWidth.Rows * HopperMixedGemm.RowBytes;
+
+    private static int StageBytes<TWidth>()
+        where TWidth : struct, IMixedWidth => (2 * HalfBytes<TWidth>()) + CodeBytes;
+
+    private static int Barriers<TWidth>()
+        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * StageBytes<TWidth>();
+
+    public static void Run<TOutput, TWidth>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
+        where TWidth : struct, IMixedWidth
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
-        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]);
-        uint full = shared + Barriers, empty = full + (Teams * Stages * HopperGemm.BarrierBytes);
+        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)Barriers<TWidth>();
+        // The first copies need not wait for their maps.
+        if (Group.IdxX == Warpgroup.Threads)
+        {
+            Tma.Prefetch(a.Weight, HopperMixedArgs.WeightMap);
+            Tma.Prefetch(a.Input, HopperMixedArgs.InputMap);
+        }
         if (Group.IdxX == 0)
         {
-            for (int i = 0; i < Teams * Stages; i++)
+            for (int i = 0; i < Teams * Stages<TWidth>(); i++)
             {
-                Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
-                Mbarrier.Initialize(empty + (uint)(i * HopperGemm.BarrierBytes), TeamThreads / 32);
+                Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), Copiers);
+                Mbarrier.Initialize(full + (uint)((i * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>()), TeamThreads / 32);
             }
             Mbarrier.FenceInitialized();
         }
         // No copy starts and nobody waits before the barriers exist.
         Group.Barrier();
-        int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps), team = Group.IdxX >> 8;
-        uint ringBarriers = (uint)(team * Stages * HopperGemm.BarrierBytes);
+        // A number that the compiler knows to be the same in all lanes, as all that follows from it: addresses of operands need no register of each thread.
+        int team = (int)WarpOps.Shuffle((uint)Group.IdxX >> 8, 0);
+        int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps);
         GridDependency.Release();
-        Multiply(a, shared + (uint)(team * Stages * StageBytes), (full + ringBarriers, empty + ringBarriers), team, (first, steps));
+        Multiply<TWidth>(a, shared + (uint)(team * Stages<TWidth>() * StageBytes<TWidth>()), full + (uint)(team * Stages<TWidth>() * HopperGemm.BarrierBytes), team, (first, steps));
         // What is stored now, the launches before may still read or write.
         GridDependency.Wait();
         // All stages have been read: sums take their place.
         Group.Barrier();
-        HopperSplitSums.Add<TOutput>(a, shared);
+        HopperSplitSums.Add<TOutput, TWidth>(a, shared);
     }
 
-    // The first stages, by one thread of the team.
-    private static void Start(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
-    {
-        // Weights are no output of the launch before.
-        for (int i = 0; i < Stages && team + (i * Teams) < steps.Count; i++)
-            Weights(a, stages + (uint)(i * StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
-        GridDependency.Wait();
-        for (int i = 0; i < Stages && team + (i * Teams) < steps.Count; i++)
-            Inputs(a, stages + (uint)(i * StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
-    }
-
-    private static void Weights(HopperMixedArgs a, uint stage, uint arrived, int step)
-    {
-        int copies = (a.M + HopperMixedGemm.CopiedRows - 1) / HopperMixedGemm.CopiedRows;
-        Mbarrier.ArriveExpecting(arrived, CodeBytes + (copies * 2 * HopperMixedGemm.CopiedRows * HopperMixedGemm.RowBytes));
-        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (2 * HalfBytes), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
-    }
-
-    private static void Inputs(HopperMixedArgs a, uint stage, uint arrived, int step)
+    // What a warpgroup copies of a step. Two threads share the copies, since the others of their warpgroups wait for them before the next product.
+    private static void Copy<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int half, int step)
+        where TWidth : struct, IMixedWidth
     {
         int k = step * HopperMixedGemm.StepColumns;
-        for (int row = 0; row < a.M; row += HopperMixedGemm.CopiedRows)
+        if (half == 0)
         {
-            uint rows = stage + (uint)(row * HopperMixedGemm.RowBytes);
-            Tma.Load(a.Input, HopperMixedArgs.InputMap, rows, k, row, arrived);
-            Tma.Load(a.Input, HopperMixedArgs.InputMap, rows + HalfBytes, k + (HopperMixedGemm.StepColumns / 2), row, arrived);
+            Mbarrier.ArriveExpecting(arrived, CodeBytes);
+            Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), k, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
+            return;
         }
+        // Rows that x does not have are zeros.
+        Mbarrier.ArriveExpecting(arrived, 2 * HalfBytes<TWidth>());
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
-    // The sum of one warpgroup's steps, left in the totals of Wgmma; order of work as in HopperMixedGemm.
-    private static void Multiply(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, int team, (int First, int Count) steps)
+    // The first stages.
+    private static void Start<TWidth>(HopperMixedArgs a, uint stages, uint full, int half, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
+    {
+        // Weights are no output of the launch before, but x may be.
+        if (half != 0)
+            GridDependency.Wait();
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Copy<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), half, steps.First + team + (i * Teams));
+    }
+
+    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm.
+    private static void Multiply<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
-        const ulong QuarterStep = 4;
-        (int half, bool copies) = ((Group.IdxX >> 7) & 1, (Group.IdxX & (TeamThreads - 1)) == 0);
+        const uint QuarterStep = 4;
+        int half = (int)WarpOps.Shuffle((uint)Group.IdxX >> 7, 0) & 1;
+        bool copies = (Group.IdxX & (Warpgroup.Threads - 1)) == 0;
         Wgmma.Clear();
         if (team >= steps.Count)
             return;
         if (copies)
-            Start(a, stages, barriers.Full, team, steps);
-        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
+            Start<TWidth>(a, stages, full, half, team, steps);
+        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
+        uint inputs = WgmmaMixed.Operand(stages);
         long scales = Scales(a, half);
-        HopperRing ring = default, before = default;
+        HopperRing ring = default;
         float scale = Scale(a, scales, steps.First + team);
-        LoadFirst(lane, barriers.Full, 0, 0);
+        Mbarrier.Wait(full, 0);
+        WgmmaMixed.Load0(lane);
         WgmmaMixed.DecodeEven();
+        WgmmaMixed.Load1(lane);
         for (int step = team; step < steps.Count; step += Teams)
         {
-            uint stage = (uint)(ring.Stage * StageBytes), codes = lane + stage;
-            ulong lower = Wgmma.Descriptor(stages + stage), upper = Wgmma.Descriptor(stages + stage + HalfBytes);
+            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = inputs + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
             Wgmma.Fence();
-            WgmmaMixed.MultiplyEvenN64(lower, 0);
+            TWidth.Even(lower, 0);
             Wgmma.Commit();
-            WgmmaMixed.Load1(codes);
             WgmmaMixed.DecodeOdd();
-            Wgmma.Fence();
-            WgmmaMixed.MultiplyOddN64(lower + QuarterStep, 1);
-            Wgmma.Commit();
             WgmmaMixed.Load2(codes);
+            Wgmma.Fence();
+            TWidth.Odd(lower + QuarterStep, 1);
+            Wgmma.Commit();
+            // The stage of the step before is filled again: by now the whole team has read it.
+            if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
+                Fill<TWidth>(a, stages, full, half, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
-            Wgmma.Fence();
-            WgmmaMixed.MultiplyEvenN64(upper, 1);
-            Wgmma.Commit();
             WgmmaMixed.Load3(codes);
-            // The stage of the step before is filled again: by now the whole team has read it.
-            if (copies && step > team && step + ((Stages - 1) * Teams) < steps.Count)
-                Fill(a, stages, barriers, before, steps.First + step + ((Stages - 1) * Teams));
-            Wgmma.Wait(1);
-            WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
-            WgmmaMixed.MultiplyOddN64(upper + QuarterStep, 1);
+            TWidth.Even(upper, 1);
             Wgmma.Commit();
-            before = ring;
-            ring.Advance(Stages);
+            uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + Teams < steps.Count;
             float nextScale = Scale(a, scales, steps.First + (more ? step + Teams : step));
-            LoadFirst(lane, barriers.Full, more ? ring.Stage : before.Stage, more ? ring.Parity : before.Parity);
+            if (more)
+                ring.Advance(Stages<TWidth>());
+            codes = lane + (uint)(ring.Stage * StageBytes<TWidth>());
+            Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
+            Wgmma.Wait(1);
+            WgmmaMixed.DecodeOdd();
+            WgmmaMixed.Load0(codes);
+            Wgmma.Fence();
+            TWidth.Odd(upper + QuarterStep, 1);
+            Wgmma.Commit();
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
+            WgmmaMixed.Load1(codes);
             Wgmma.Wait(0);
             // Every warp has read the stage.
             if (Warp.LaneIdx == 0)
-                Mbarrier.Arrive(barriers.Empty + (uint)(before.Stage * HopperGemm.BarrierBytes));
-            Wgmma.Promote0(scale, scale);
+                Mbarrier.Arrive(empty);
+            if (TWidth.Rows > 32)
+                Wgmma.Promote0(scale, scale);
+            else
+                Wgmma.PromoteHalf(scale);
             scale = nextScale;
         }
     }
 
-    private static void Fill(HopperMixedArgs a, uint stages, (uint Full, uint Empty) barriers, HopperRing ring, int step)
+    private static void Fill<TWidth>(HopperMixedArgs a, uint stages, uint full, int half, HopperRing ring, int step)
+        where TWidth : struct, IMixedWidth
     {
-        uint stage = stages + (uint)(ring.Stage * StageBytes), barrier = (uint)(ring.Stage * HopperGemm.BarrierBytes);
-        Mbarrier.Wait(barriers.Empty + barrier, ring.Parity);
-        Weights(a, stage, barriers.Full + barrier, step);
-        Inputs(a, stage, barriers.Full + barrier, step);
-    }
-
-    // The first quarter of a stage, when it has landed.
-    private static void LoadFirst(uint lane, uint full, int stage, uint parity)
-    {
-        Mbarrier.Wait(full + (uint)(stage * HopperGemm.BarrierBytes), parity);
-        WgmmaMixed.Load0(lane + (uint)(stage * StageBytes));
+        uint stage = stages + (uint)(ring.Stage * StageBytes<TWidth>()), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
+        Mbarrier.Wait(arrived + (uint)BarrierBytes<TWidth>(), ring.Parity);
+        Copy<TWidth>(a, stage, arrived, half, step);
     }
 
     // A warpgroup's multipliers. A tile's columns beyond W are not stored and take the last block's.
@@ -171,5 +193,5 @@ internal static class HopperSplitGemm
     }
 
     private static float Scale(HopperMixedArgs a, long scales, int step) =>
-        Mem.LoadReadOnlyFloat(scales + (((long)(step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+        Mem.LoadReadOnlyFloat(scales + ((long)((step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
 }

@@ -6,18 +6,19 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The end of a block of <see cref="HopperSplitGemm"/>: sums of teams meet in shared memory, those of parts in global memory.</summary>
 internal static class HopperSplitSums
 {
-    private const int OctetsShift = 4, WarpgroupBytes = HopperSplitGemm.Rows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2;
+    private const int MostRows = 64, Warpgroups = HopperSplitGemm.Threads / Warpgroup.Threads, OctetsShift = 4;
 
-    // A tile of sums: 64 rows of 128 float32.
-    private const int TileBytes = HopperSplitGemm.Rows * HopperMixedGemm.TileColumns * sizeof(float);
+    // A warpgroup's sums: 64 rows of 64 float32, in two slabs; a tile's have 128.
+    private const int WarpgroupBytes = MostRows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2, TileBytes = 2 * WarpgroupBytes;
 
     /// <summary>Called once by every thread of the block, when no stage is read any more.</summary>
-    public static void Add<TOutput>(HopperMixedArgs a, uint shared)
+    public static void Add<TOutput, TWidth>(HopperMixedArgs a, uint shared)
         where TOutput : struct, IMixedOutput
+        where TWidth : struct, IMixedWidth
     {
         uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
         MixedFloat32Output.Store(0, own);
-        if (a.M > MixedFloat32Output.SlabRows)
+        if (TWidth.Rows > MixedFloat32Output.SlabRows && a.M > MixedFloat32Output.SlabRows)
             MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
         Group.Barrier();
@@ -37,8 +38,8 @@ internal static class HopperSplitSums
         }
         if (parts == 1)
             return;
-        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(HopperSplitGemm.SharedBytes - 16, 16).Cast<uint>();
-        // The block's sums are written before it counts, and the ring's barriers, of which the last gives its place to the number, are not used any more.
+        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(Warpgroups * WarpgroupBytes, 16).Cast<uint>();
+        // The block's sums are written before it counts.
         Group.Barrier();
         if (Group.IdxX == 0)
             arrived[0] = Fence.CountAround(a.Arrived + (Grid.IdxX * (long)sizeof(int)), (uint)(parts - 1));
@@ -47,24 +48,31 @@ internal static class HopperSplitSums
         if (arrived[0] != (uint)(parts - 1))
             return;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
-            Store<TOutput>(a, octet, Parts(tile + (octet * 32L), step, parts), Parts(tile + (octet * 32L) + 16, step, parts));
+        {
+            (U4 low, U4 high) = Parts(tile + (octet * 32L), step, parts);
+            Store<TOutput>(a, octet, low, high);
+        }
     }
 
-    // Four parts are requested before any is added; those that are none repeat another and are not added.
-    private static U4 Parts(long from, long step, int parts)
+    // Both words of four parts are requested before any is added; parts that are none repeat another and are not added.
+    private static (U4 Low, U4 High) Parts(long from, long step, int parts)
     {
-        U4 sum = default;
+        U4 low = default, high = default;
         for (int part = 0; part < parts; part += 4)
         {
-            long at = from + (part * step);
-            U4 first = Mem.LoadL2From(at), second = Mem.LoadL2From(at + (part + 1 < parts ? step : 0));
-            U4 third = Mem.LoadL2From(at + (part + 2 < parts ? 2 * step : 0)), fourth = Mem.LoadL2From(at + (part + 3 < parts ? 3 * step : 0));
-            sum = part == 0 ? first : Plus(sum, first);
-            sum = part + 1 < parts ? Plus(sum, second) : sum;
-            sum = part + 2 < parts ? Plus(sum, third) : sum;
-            sum = part + 3 < parts ? Plus(sum, fourth) : sum;
+            long first = from + (part * step), second = first + (part + 1 < parts ? step : 0), third = first + (part + 2 < parts ? 2 * step : 0), fourth = first + (part + 3 < parts ? 3 * step : 0);
+            U4 low0 = Mem.LoadL2From(first), high0 = Mem.LoadL2From(first + 16), low1 = Mem.LoadL2From(second), high1 = Mem.LoadL2From(second + 16);
+            U4 low2 = Mem.LoadL2From(third), high2 = Mem.LoadL2From(third + 16), low3 = Mem.LoadL2From(fourth), high3 = Mem.LoadL2From(fourth + 16);
+            low = part == 0 ? low0 : Plus(low, low0);
+            high = part == 0 ? high0 : Plus(high, high0);
+            low = part + 1 < parts ? Plus(low, low1) : low;
+            high = part + 1 < parts ? Plus(high, high1) : high;
+            low = part + 2 < parts ? Plus(low, low2) : low;
+            high = part + 2 < parts ? Plus(high, high2) : high;
+            low = part + 3 < parts ? Plus(low, low3) : low;
+            high = part + 3 < parts ? Plus(high, high3) : high;
         }
-        return sum;
+        return (low, high);
     }
 
     private static U4 Teams(uint shared, int octet, int word)

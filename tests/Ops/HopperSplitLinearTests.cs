@@ -27,14 +27,14 @@ public sealed class HopperSplitLinearTests
     {
         if (Device(which) is not { } device)
             return;
-        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(35, 72, 2064)])
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(35, 72, 2064), (19, 136, 1296)])
         {
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k);
             double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
-            foreach (int parts in device.IsCuda ? new[] { 1, 2, 3, 5, 8 } : [2])
+            foreach (Variant variant in Variants(m, device.IsCuda ? [1, 2, 3, 5, 8] : [2]))
             {
-                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, parts);
+                (float[] exact, BFloat16[] rounded) = Run(device, w, x, m, variant);
                 Compare.Close(exact, expected, Tolerance);
                 Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
             }
@@ -57,9 +57,9 @@ public sealed class HopperSplitLinearTests
                     values[(row * k) + column] = 448;
             HostMatrix w = Weights(values, n, k);
             float[] expected = Array.ConvertAll(MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k), v => (float)v);
-            foreach (int parts in device.IsCuda ? new[] { 1, 3 } : [1])
+            foreach (Variant variant in Variants(m, device.IsCuda ? [1, 3] : [1]))
                 for (int repeat = 0; repeat < (device.IsCuda ? 20 : 1); repeat++)
-                    Assert.Equal(expected, Run(device, w, x, m, parts).Exact);
+                    Assert.Equal(expected, Run(device, w, x, m, variant).Exact);
         }
     }
 
@@ -72,17 +72,37 @@ public sealed class HopperSplitLinearTests
         const int N = 264, K = 272;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 7), N, K);
         double[] values = MatrixOracle.Values(w);
-        for (int first = 0; first < K; first += 34)
-        {
-            var hot = new BFloat16[34 * K];
-            for (int row = 0; row < 34; row++)
-                hot[(row * K) + first + row] = (BFloat16)1f;
-            float[] y = Run(device, w, hot, 34, 2).Exact;
-            for (int row = 0; row < 34; row++)
-                for (int column = 0; column < N; column++)
-                    Assert.Equal((float)values[(column * K) + first + row], y[(row * N) + column]);
-        }
+        foreach (int m in new[] { 17, 34 })
+            for (int first = 0; first < K; first += m)
+            {
+                var hot = new BFloat16[m * K];
+                for (int row = 0; row < m; row++)
+                    hot[(row * K) + first + row] = (BFloat16)1f;
+                foreach (Variant variant in Variants(m, [2]))
+                {
+                    float[] y = Run(device, w, hot, m, variant).Exact;
+                    for (int row = 0; row < m; row++)
+                        for (int column = 0; column < N; column++)
+                            Assert.Equal((float)values[(column * K) + first + row], y[(row * N) + column]);
+                }
+            }
     }
+
+    [Fact]
+    public void RowsHaveTheSameBitsInBothTiles()
+    {
+        if (Device(TestDevice.Cuda) is not { } device)
+            return;
+        const int M = 32, N = 264, K = 4112;
+        HostMatrix w = Weights(RandomData.Gaussian(N * K, 2), N, K);
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 3);
+        Assert.Equal(Run(device, w, x, M, new Variant(2, 64)).Exact, Run(device, w, x, M, new Variant(2, 32)).Exact);
+    }
+
+    // Parts of K, rows of the tile.
+    private readonly record struct Variant(int Parts, int Rows);
+
+    private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows select new Variant(count, rows);
 
     // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
     private static GpuDevice? Device(TestDevice which)
@@ -95,9 +115,9 @@ public sealed class HopperSplitLinearTests
 
     private static HostMatrix Weights(float[] values, int n, int k) => Quantizer.Quantize(values, n, k, WeightFormat.Fp8Block, new ScaleBlock(128, 128));
 
-    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, int parts)
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, Variant variant)
     {
-        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), parts);
+        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows);
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);

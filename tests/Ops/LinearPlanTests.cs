@@ -225,20 +225,22 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
-    // FP8 weights on a Hopper card: blocks × parts of so many steps of 128 columns.
-    [InlineData(64, 14336, 4096, "112×1 of 32")]
-    [InlineData(64, 4096, 14336, "32×4 of 28")]
-    [InlineData(33, 8192, 8192, "64×2 of 32")]
-    [InlineData(64, 5120, 2048, "40×3 of 6")]
-    [InlineData(64, 64, 128, "1×1 of 1")]
+    // FP8 weights on a Hopper card: rows of the tile, blocks × parts of so many steps of 128 columns.
+    [InlineData(64, 14336, 4096, "64: 112×1 of 32")]
+    [InlineData(32, 14336, 4096, "32: 112×1 of 32")]
+    [InlineData(64, 4096, 14336, "64: 32×4 of 28")]
+    [InlineData(17, 4096, 14336, "32: 32×4 of 28")]
+    [InlineData(33, 8192, 8192, "64: 64×2 of 32")]
+    [InlineData(64, 5120, 2048, "64: 40×3 of 6")]
+    [InlineData(64, 64, 128, "64: 1×1 of 1")]
     public void SplitsKOnHopper(int m, int n, int k, string expected)
     {
         var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
         HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
-        Assert.Equal(expected, $"{plan.Columns}×{plan.Parts} of {plan.PartSteps}");
+        Assert.Equal(expected, $"{plan.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}");
         Assert.True(HopperSplitPlan.Exists(shape, H200));
         Assert.False(HopperSplitPlan.Exists(shape, A100));
-        Assert.False(HopperSplitPlan.Exists(shape with { M = 32 }, H200));
+        Assert.False(HopperSplitPlan.Exists(shape with { M = 16 }, H200));
         Assert.False(HopperSplitPlan.Exists(shape with { M = 65 }, H200));
         Assert.False(HopperSplitPlan.Exists(shape with { Block = new ScaleBlock(128, 64) }, H200));
     }

@@ -104,6 +104,10 @@ internal static unsafe class Wgmma
     [IntrinsicImplementation, Ptx("[[96: mov.b32 total(#), 0f00000000; ]]", ExactArch = Arch)]
     public static void Clear() => Array.Clear(Totals);
 
+    /// <summary>total += part · multiplier, for columns 0 to 31.</summary>
+    [IntrinsicImplementation, Ptx("[[16: fma.rn.f32 total(#), part(#), %0, total(#); ]]", ExactArch = Arch)]
+    public static void PromoteHalf(float multiplier) => Promote(0, 16, multiplier, multiplier);
+
     /// <summary>total += part · (the multiplier of the lane's upper or lower row), for columns 0 to 63.</summary>
     [IntrinsicImplementation, Ptx("[[8: fma.rn.f32 total(4#+0), part(4#+0), %0, total(4#+0); fma.rn.f32 total(4#+1), part(4#+1), %0, total(4#+1); fma.rn.f32 total(4#+2), part(4#+2), %1, total(4#+2); fma.rn.f32 total(4#+3), part(4#+3), %1, total(4#+3); ]]", ExactArch = Arch)]
     public static void Promote0(float upper, float lower) => Promote(0, upper, lower);

@@ -1,0 +1,47 @@
+using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Runtime;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>The one place where run-time choices become type arguments of <see cref="HopperSplitGemm"/>.</summary>
+internal static class HopperSplitKernels
+{
+    private static readonly Dictionary<Key, HopperSplitKernel> ByKey = Create();
+
+    /// <summary>All instances, for the catalog.</summary>
+    internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values.Select(k => k.Kernel);
+
+    private readonly record struct Key(int Rows, bool Float32);
+
+    /// <summary>Rows of x of a tile, the fewest first.</summary>
+    public static IEnumerable<int> RowCounts { get; } = [.. ByKey.Keys.Select(k => k.Rows).Distinct().Order()];
+
+    /// <summary>The kernel of a plan.</summary>
+    public static HopperSplitKernel Get(in HopperSplitPlan plan, bool float32) => ByKey[new Key(plan.Rows, float32)];
+
+    private static Dictionary<Key, HopperSplitKernel> Create()
+    {
+        var kernels = new Dictionary<Key, HopperSplitKernel>();
+        Add<MixedRows32>(kernels);
+        Add<MixedRows64>(kernels);
+        return kernels;
+    }
+
+    private static void Add<TWidth>(Dictionary<Key, HopperSplitKernel> kernels)
+        where TWidth : struct, IMixedWidth
+    {
+        kernels.Add(new Key(TWidth.Rows, false), Define<MixedBf16Output, TWidth>());
+        kernels.Add(new Key(TWidth.Rows, true), Define<MixedFloat32Output, TWidth>());
+    }
+
+    private static HopperSplitKernel Define<TOutput, TWidth>()
+        where TOutput : struct, IMixedOutput
+        where TWidth : struct, IMixedWidth
+    {
+        var traits = new KernelTraits(HopperSplitGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 1, HasPlainArguments: true);
+        return new(new(HopperSplitGemm.Run<TOutput, TWidth>, traits), HopperSplitGemm.SharedBytes<TWidth>());
+    }
+}
+
+/// <summary>A kernel of <see cref="HopperSplitGemm"/> and the dynamic shared memory of its blocks.</summary>
+internal readonly record struct HopperSplitKernel(KernelDefinition<HopperMixedArgs> Kernel, int SharedBytes);
