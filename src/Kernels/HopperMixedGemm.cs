@@ -120,13 +120,13 @@ internal static class HopperMixedGemm
         }
     }
 
-    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are requested when those of the quarter of a step before have been decoded, and decoded while that
-    // quarter is multiplied, across steps too.
+    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are loaded a quarter of a step before they are decoded, and decoded while the quarter
+    // before is multiplied, across steps too.
     private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
         where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
-        const uint QuarterStep = 4;
+        const ulong QuarterStep = 4;
         // A tile's columns beyond W are not stored and take the last block's scales.
         int row = IntrinsicMath.Min(tile.Column + (warpgroup * WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
         long scales = a.WeightScales + ((((long)tile.Expert * a.ScalesPerExpert) + ((long)row * a.WeightScaleColumns)) * sizeof(float));
@@ -135,27 +135,31 @@ internal static class HopperMixedGemm
         Mbarrier.Wait(barriers.Full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
         WgmmaMixed.Load0(operands.Codes + (uint)(ring.Stage * StageBytes));
         WgmmaMixed.DecodeEven();
-        WgmmaMixed.Load1(operands.Codes + (uint)(ring.Stage * StageBytes));
-        // From a lane: a number that the compiler knows to be the same in all is moved for the tensor cores once a step, and not before each product.
-        uint inputs = WarpOps.Shuffle(WgmmaMixed.Operand(operands.Inputs + (uint)(ring.Stage * StageBytes)), 0);
         for (int step = 0; step < a.Steps; step++)
         {
             int current = ring.Stage;
-            uint codes = operands.Codes + (uint)(current * StageBytes), first = inputs, second = inputs + (HalfBytes / 16);
+            uint stage = (uint)(current * StageBytes), codes = operands.Codes + stage;
+            ulong first = Wgmma.Descriptor(operands.Inputs + stage), second = Wgmma.Descriptor(operands.Inputs + stage + HalfBytes);
             Wgmma.Fence();
             TWidth.Even(first, 0);
             Wgmma.Commit();
+            WgmmaMixed.Load1(codes);
             WgmmaMixed.DecodeOdd();
-            WgmmaMixed.Load2(codes);
             Wgmma.Fence();
             TWidth.Odd(first + QuarterStep, 1);
             Wgmma.Commit();
+            WgmmaMixed.Load2(codes);
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
-            WgmmaMixed.Load3(codes);
             Wgmma.Fence();
             TWidth.Even(second, 1);
+            Wgmma.Commit();
+            WgmmaMixed.Load3(codes);
+            Wgmma.Wait(1);
+            WgmmaMixed.DecodeOdd();
+            Wgmma.Fence();
+            TWidth.Odd(second + QuarterStep, 1);
             Wgmma.Commit();
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + 1 < a.Steps;
@@ -163,18 +167,11 @@ internal static class HopperMixedGemm
             ring.Advance(Stages);
             int next = more ? ring.Stage : current;
             parity = more ? ring.Parity : parity;
-            inputs = WarpOps.Shuffle(WgmmaMixed.Operand(operands.Inputs + (uint)(next * StageBytes)), 0);
-            float nextScale = Mem.LoadReadOnlyFloat(scales + ((long)((IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+            float nextScale = Mem.LoadReadOnlyFloat(scales + (((long)(IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
             Mbarrier.Wait(barriers.Full + (uint)(next * HopperGemm.BarrierBytes), parity);
-            Wgmma.Wait(1);
-            WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load0(operands.Codes + (uint)(next * StageBytes));
-            Wgmma.Fence();
-            TWidth.Odd(second + QuarterStep, 1);
-            Wgmma.Commit();
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
-            WgmmaMixed.Load1(operands.Codes + (uint)(next * StageBytes));
             Wgmma.Wait(0);
             // Every warp has read the stage.
             if (Warp.LaneIdx == 0)

@@ -8,10 +8,10 @@ internal interface IMixedWidth
     static abstract int Rows { get; }
 
     /// <summary>A quarter step with the even registers.</summary>
-    static abstract void Even(uint b, uint adds);
+    static abstract void Even(ulong b, uint adds);
 
     /// <summary>A quarter step with the odd registers.</summary>
-    static abstract void Odd(uint b, uint adds);
+    static abstract void Odd(ulong b, uint adds);
 }
 
 /// <summary>32 rows.</summary>
@@ -19,9 +19,9 @@ internal readonly struct MixedRows32 : IMixedWidth
 {
     public static int Rows => 32;
 
-    public static void Even(uint b, uint adds) => WgmmaMixed.MultiplyEvenN32(b, adds);
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN32(b, adds);
 
-    public static void Odd(uint b, uint adds) => WgmmaMixed.MultiplyOddN32(b, adds);
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN32(b, adds);
 }
 
 /// <summary>64 rows.</summary>
@@ -29,9 +29,9 @@ internal readonly struct MixedRows64 : IMixedWidth
 {
     public static int Rows => 64;
 
-    public static void Even(uint b, uint adds) => WgmmaMixed.MultiplyEvenN64(b, adds);
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN64(b, adds);
 
-    public static void Odd(uint b, uint adds) => WgmmaMixed.MultiplyOddN64(b, adds);
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN64(b, adds);
 }
 
 /// <summary>128 rows.</summary>
@@ -39,9 +39,9 @@ internal readonly struct MixedRows128 : IMixedWidth
 {
     public static int Rows => 128;
 
-    public static void Even(uint b, uint adds) => WgmmaMixed.MultiplyEvenN128(b, adds);
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN128(b, adds);
 
-    public static void Odd(uint b, uint adds) => WgmmaMixed.MultiplyOddN128(b, adds);
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN128(b, adds);
 }
 
 /// <summary>160 rows.</summary>
@@ -49,9 +49,9 @@ internal readonly struct MixedRows160 : IMixedWidth
 {
     public static int Rows => 160;
 
-    public static void Even(uint b, uint adds) => WgmmaMixed.MultiplyEvenN160(b, adds);
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN160(b, adds);
 
-    public static void Odd(uint b, uint adds) => WgmmaMixed.MultiplyOddN160(b, adds);
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN160(b, adds);
 }
 
 /// <summary>192 rows.</summary>
@@ -59,7 +59,7 @@ internal readonly struct MixedRows192 : IMixedWidth
 {
     public static int Rows => 192;
 
-    public static void Even(uint b, uint adds) => WgmmaMixed.MultiplyEvenN192(b, adds);
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN192(b, adds);
 
-    public static void Odd(uint b, uint adds) => WgmmaMixed.MultiplyOddN192(b, adds);
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN192(b, adds);
 }

@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// </summary>
 /// <remarks>
 /// A block has 128 rows of W, all of x and a part of K. Two teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four
-/// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each warpgroup starts half of its team's copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
+/// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
 /// </remarks>
 internal static class HopperSplitGemm
@@ -16,7 +16,7 @@ internal static class HopperSplitGemm
     public const int Threads = Teams * TeamThreads;
 
     // Stages are a team's own.
-    private const int Teams = 2, Copiers = 2, TeamThreads = 2 * Warpgroup.Threads;
+    private const int Teams = 2, TeamThreads = 2 * Warpgroup.Threads;
     private const int CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes;
 
     /// <summary>Dynamic shared memory of a block.</summary>
@@ -48,17 +48,11 @@ internal static class HopperSplitGemm
         Wgmma.Declare();
         WgmmaMixed.Declare();
         uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)Barriers<TWidth>();
-        // The first copies need not wait for their maps.
-        if (Group.IdxX == Warpgroup.Threads)
-        {
-            Tma.Prefetch(a.Weight, HopperMixedArgs.WeightMap);
-            Tma.Prefetch(a.Input, HopperMixedArgs.InputMap);
-        }
         if (Group.IdxX == 0)
         {
             for (int i = 0; i < Teams * Stages<TWidth>(); i++)
             {
-                Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), Copiers);
+                Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
                 Mbarrier.Initialize(full + (uint)((i * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>()), TeamThreads / 32);
             }
             Mbarrier.FenceInitialized();
@@ -77,76 +71,80 @@ internal static class HopperSplitGemm
         HopperSplitSums.Add<TOutput, TWidth>(a, shared);
     }
 
-    // What a warpgroup copies of a step. Two threads share the copies, since the others of their warpgroups wait for them before the next product.
-    private static void Copy<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int half, int step)
+    // The first stages, by one thread of the team.
+    private static void Start<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TWidth : struct, IMixedWidth
+    {
+        // Weights are no output of the launch before.
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Weights<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+        GridDependency.Wait();
+        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
+            Inputs<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+    }
+
+    private static void Weights<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TWidth : struct, IMixedWidth
+    {
+        Mbarrier.ArriveExpecting(arrived, StageBytes<TWidth>());
+        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
+    }
+
+    // Rows that x does not have are zeros.
+    private static void Inputs<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
         where TWidth : struct, IMixedWidth
     {
         int k = step * HopperMixedGemm.StepColumns;
-        if (half == 0)
-        {
-            Mbarrier.ArriveExpecting(arrived, CodeBytes);
-            Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), k, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
-            return;
-        }
-        // Rows that x does not have are zeros.
-        Mbarrier.ArriveExpecting(arrived, 2 * HalfBytes<TWidth>());
         Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
         Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
-    // The first stages.
-    private static void Start<TWidth>(HopperMixedArgs a, uint stages, uint full, int half, int team, (int First, int Count) steps)
-        where TWidth : struct, IMixedWidth
-    {
-        // Weights are no output of the launch before, but x may be.
-        if (half != 0)
-            GridDependency.Wait();
-        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
-            Copy<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), half, steps.First + team + (i * Teams));
-    }
-
-    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm.
+    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested when those of the quarter before are decoded.
     private static void Multiply<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
         where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const uint QuarterStep = 4;
         int half = (int)WarpOps.Shuffle((uint)Group.IdxX >> 7, 0) & 1;
-        bool copies = (Group.IdxX & (Warpgroup.Threads - 1)) == 0;
+        bool copies = (Group.IdxX & (TeamThreads - 1)) == 0;
         Wgmma.Clear();
         if (team >= steps.Count)
             return;
         if (copies)
-            Start<TWidth>(a, stages, full, half, team, steps);
+            Start<TWidth>(a, stages, full, team, steps);
         uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
-        uint inputs = WgmmaMixed.Operand(stages);
         long scales = Scales(a, half);
         HopperRing ring = default;
         float scale = Scale(a, scales, steps.First + team);
         Mbarrier.Wait(full, 0);
         WgmmaMixed.Load0(lane);
-        WgmmaMixed.DecodeEven();
+        WgmmaMixed.DecodeEvenByMultiplying();
         WgmmaMixed.Load1(lane);
         for (int step = team; step < steps.Count; step += Teams)
         {
-            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = inputs + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
+            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = (stages >> 4) + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
             Wgmma.Fence();
-            TWidth.Even(lower, 0);
+            TWidth.Even(Wgmma.DescriptorOfWord(lower), 0);
             Wgmma.Commit();
-            WgmmaMixed.DecodeOdd();
+            WgmmaMixed.DecodeOddByMultiplying();
             WgmmaMixed.Load2(codes);
             Wgmma.Fence();
-            TWidth.Odd(lower + QuarterStep, 1);
+            TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
+            Wgmma.Commit();
+            // The even registers have been read.
+            Wgmma.Wait(1);
+            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.Load3(codes);
+            Wgmma.Fence();
+            TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
             Wgmma.Commit();
             // The stage of the step before is filled again: by now the whole team has read it.
             if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
-                Fill<TWidth>(a, stages, full, half, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
-            // The even registers have been read.
+                Fill<TWidth>(a, stages, full, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeEven();
-            WgmmaMixed.Load3(codes);
+            WgmmaMixed.DecodeOddByMultiplying();
             Wgmma.Fence();
-            TWidth.Even(upper, 1);
+            TWidth.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
             Wgmma.Commit();
             uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
             // After the last step this stage again: it has landed, and what is decoded is not used.
@@ -156,14 +154,9 @@ internal static class HopperSplitGemm
                 ring.Advance(Stages<TWidth>());
             codes = lane + (uint)(ring.Stage * StageBytes<TWidth>());
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
-            Wgmma.Wait(1);
-            WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load0(codes);
-            Wgmma.Fence();
-            TWidth.Odd(upper + QuarterStep, 1);
-            Wgmma.Commit();
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeEven();
+            WgmmaMixed.DecodeEvenByMultiplying();
             WgmmaMixed.Load1(codes);
             Wgmma.Wait(0);
             // Every warp has read the stage.
@@ -177,12 +170,13 @@ internal static class HopperSplitGemm
         }
     }
 
-    private static void Fill<TWidth>(HopperMixedArgs a, uint stages, uint full, int half, HopperRing ring, int step)
+    private static void Fill<TWidth>(HopperMixedArgs a, uint stages, uint full, HopperRing ring, int step)
         where TWidth : struct, IMixedWidth
     {
         uint stage = stages + (uint)(ring.Stage * StageBytes<TWidth>()), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
         Mbarrier.Wait(arrived + (uint)BarrierBytes<TWidth>(), ring.Parity);
-        Copy<TWidth>(a, stage, arrived, half, step);
+        Weights<TWidth>(a, stage, arrived, step);
+        Inputs<TWidth>(a, stage, arrived, step);
     }
 
     // A warpgroup's multipliers. A tile's columns beyond W are not stored and take the last block's.
@@ -193,5 +187,5 @@ internal static class HopperSplitGemm
     }
 
     private static float Scale(HopperMixedArgs a, long scales, int step) =>
-        Mem.LoadReadOnlyFloat(scales + ((long)((step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+        Mem.LoadReadOnlyFloat(scales + (((long)(step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
 }

@@ -48,31 +48,24 @@ internal static class HopperSplitSums
         if (arrived[0] != (uint)(parts - 1))
             return;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
-        {
-            (U4 low, U4 high) = Parts(tile + (octet * 32L), step, parts);
-            Store<TOutput>(a, octet, low, high);
-        }
+            Store<TOutput>(a, octet, Parts(tile + (octet * 32L), step, parts), Parts(tile + (octet * 32L) + 16, step, parts));
     }
 
-    // Both words of four parts are requested before any is added; parts that are none repeat another and are not added.
-    private static (U4 Low, U4 High) Parts(long from, long step, int parts)
+    // Four parts are requested before any is added; those that are none repeat another and are not added.
+    private static U4 Parts(long from, long step, int parts)
     {
-        U4 low = default, high = default;
+        U4 sum = default;
         for (int part = 0; part < parts; part += 4)
         {
-            long first = from + (part * step), second = first + (part + 1 < parts ? step : 0), third = first + (part + 2 < parts ? 2 * step : 0), fourth = first + (part + 3 < parts ? 3 * step : 0);
-            U4 low0 = Mem.LoadL2From(first), high0 = Mem.LoadL2From(first + 16), low1 = Mem.LoadL2From(second), high1 = Mem.LoadL2From(second + 16);
-            U4 low2 = Mem.LoadL2From(third), high2 = Mem.LoadL2From(third + 16), low3 = Mem.LoadL2From(fourth), high3 = Mem.LoadL2From(fourth + 16);
-            low = part == 0 ? low0 : Plus(low, low0);
-            high = part == 0 ? high0 : Plus(high, high0);
-            low = part + 1 < parts ? Plus(low, low1) : low;
-            high = part + 1 < parts ? Plus(high, high1) : high;
-            low = part + 2 < parts ? Plus(low, low2) : low;
-            high = part + 2 < parts ? Plus(high, high2) : high;
-            low = part + 3 < parts ? Plus(low, low3) : low;
-            high = part + 3 < parts ? Plus(high, high3) : high;
+            long at = from + (part * step);
+            U4 first = Mem.LoadL2From(at), second = Mem.LoadL2From(at + (part + 1 < parts ? step : 0));
+            U4 third = Mem.LoadL2From(at + (part + 2 < parts ? 2 * step : 0)), fourth = Mem.LoadL2From(at + (part + 3 < parts ? 3 * step : 0));
+            sum = part == 0 ? first : Plus(sum, first);
+            sum = part + 1 < parts ? Plus(sum, second) : sum;
+            sum = part + 2 < parts ? Plus(sum, third) : sum;
+            sum = part + 3 < parts ? Plus(sum, fourth) : sum;
         }
-        return (low, high);
+        return sum;
     }
 
     private static U4 Teams(uint shared, int octet, int word)

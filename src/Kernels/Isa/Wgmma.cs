@@ -54,7 +54,10 @@ internal static unsafe class Wgmma
 
     /// <summary>What the tensor cores must know of an operand: its address and that its rows are 128 bytes, swizzled, eight rows a kilobyte.</summary>
     /// <param name="address">Shared address of the first row; a multiple of 1,024.</param>
-    public static ulong Descriptor(uint address) => 0x4000_0040_0001_0000UL | (address >> 4);
+    public static ulong Descriptor(uint address) => DescriptorOfWord(address >> 4);
+
+    /// <summary>The same by the number of the 16-byte word.</summary>
+    public static ulong DescriptorOfWord(uint word) => 0x4000_0040_0001_0000UL | word;
 
     /// <summary>Orders the registers of D and the operands before the next product. First in each batch of products.</summary>
     [IntrinsicImplementation, Ptx("wgmma.fence.sync.aligned;", ExactArch = Arch)]

@@ -25,17 +25,17 @@ internal static unsafe class WgmmaMixed
     // Sign, and seven bits below BF16's top exponent bits: the value times 2⁻¹²⁰, subnormals included (as Fp8BitMove).
     private const uint TwoTo120 = 0x7B807B80, MinusZero = 0x80008000;
 
-    // Each pair of codes: to bits 0–7 and 16–23, then sign and the rest to their places, then exactly times 2¹²⁰. Sign and the rest of a code c are 256·c - 240·(c & 0x7F):
-    // one mask instead of two and a shift, and multiplications, which other units do.
-    private const string Convert = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x4140; and.b32 l, h, 0x007F007F; mul.lo.u32 h, h, 256; mad.lo.u32 h, l, 0xFFFFFF10, h; ";
+    // Each pair of codes: to bits 8–15 and 24–31, then sign and the rest to their places, then exactly times 2¹²⁰.
+    private const string Convert = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x1404; shr.u32 l, h, 4; and.b32 l, l, 0x07F007F0; and.b32 h, h, 0x80008000; or.b32 h, h, l; ";
+
+    // Sign and the rest of a code c are 256·c - 240·(c & 0x7F): one mask instead of two and a shift, and multiplications that other units do.
+    private const string ConvertByMultiplying = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x4140; and.b32 l, h, 0x007F007F; mul.lo.u32 h, h, 256; mad.lo.u32 h, l, 0xFFFFFF10, h; ";
     private const string Load = "ld.shared.u16 raw(4#), [at]; ld.shared.u16 raw(4#+1), [at+1024]; ld.shared.u16 raw(4#+2), [at+8]; ld.shared.u16 raw(4#+3), [at+1032]; ]]}";
 
-    // Operand B is put together here, of the word that differs and the one that does not: as 64-bit numbers its places would be added with carries.
-    private const string Begin = "{ .reg .pred adds, always; .reg .b64 b; .reg .b32 one, word, high; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %1, 0; mov.b32 high, 0x40000040; mov.b64 b, {%0, high}; ";
-    private const string Next = "add.u32 word, %0, 2; mov.b64 b, {word, high}; ";
-    private const string EvenFirst = "{code0, code1, code2, code3}, b, adds, 1, 1, 0; " + Next;
+    private const string Begin = "{ .reg .pred adds, always; .reg .b64 b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %1, 0; mov.b64 b, %0; ";
+    private const string EvenFirst = "{code0, code1, code2, code3}, b, adds, 1, 1, 0; add.s64 b, b, 2; ";
     private const string EvenSecond = "{code4, code5, code6, code7}, b, always, 1, 1, 0; }";
-    private const string OddFirst = "{code8, code9, code10, code11}, b, adds, 1, 1, 0; " + Next;
+    private const string OddFirst = "{code8, code9, code10, code11}, b, adds, 1, 1, 0; add.s64 b, b, 2; ";
     private const string OddSecond = "{code12, code13, code14, code15}, b, always, 1, 1, 0; }";
     private const string N32 = "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {[[16, part(#)]]}, ";
     private const string N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, part(#)]]}, ";
@@ -58,9 +58,6 @@ internal static unsafe class WgmmaMixed
     public static void Declare()
     {
     }
-
-    /// <summary>What products take as B: the half of <see cref="Wgmma.Descriptor"/> that has the address. To it the distance to another place is added, in 16 bytes.</summary>
-    public static uint Operand(uint address) => (uint)Wgmma.Descriptor(address);
 
     /// <summary>Where a lane's codes of a tile begin: row 16·w + g, its 16-byte word 0 where the swizzle puts it, byte 2t.</summary>
     /// <param name="tile">Shared address of the tile's first row; a multiple of 1,024.</param>
@@ -94,45 +91,53 @@ internal static unsafe class WgmmaMixed
     [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
     public static void DecodeOdd() => EmulateDecode(8);
 
+    /// <summary>Decodes what was loaded into the even registers, by multiplying.</summary>
+    [IntrinsicImplementation, Ptx(ConvertByMultiplying + "fma.rn.bf16x2 code(#), h, big, none; ]]}", ExactArch = Arch)]
+    public static void DecodeEvenByMultiplying() => EmulateMultiplying(0);
+
+    /// <summary>Decodes what was loaded into the odd registers, by multiplying.</summary>
+    [IntrinsicImplementation, Ptx(ConvertByMultiplying + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
+    public static void DecodeOddByMultiplying() => EmulateMultiplying(8);
+
     /// <summary>part[64, 32] (+)= even registers · B[32, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N32 + EvenFirst + N32 + EvenSecond, ExactArch = Arch)]
-    public static void MultiplyEvenN32(uint b, uint adds) => Multiply(32, 0, b, adds);
+    public static void MultiplyEvenN32(ulong b, uint adds) => Multiply(32, 0, b, adds);
 
     /// <summary>part[64, 32] (+)= odd registers · B[32, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N32 + OddFirst + N32 + OddSecond, ExactArch = Arch)]
-    public static void MultiplyOddN32(uint b, uint adds) => Multiply(32, 8, b, adds);
+    public static void MultiplyOddN32(ulong b, uint adds) => Multiply(32, 8, b, adds);
 
     /// <summary>part[64, 64] (+)= even registers · B[64, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N64 + EvenFirst + N64 + EvenSecond, ExactArch = Arch)]
-    public static void MultiplyEvenN64(uint b, uint adds) => Multiply(64, 0, b, adds);
+    public static void MultiplyEvenN64(ulong b, uint adds) => Multiply(64, 0, b, adds);
 
     /// <summary>part[64, 64] (+)= odd registers · B[64, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N64 + OddFirst + N64 + OddSecond, ExactArch = Arch)]
-    public static void MultiplyOddN64(uint b, uint adds) => Multiply(64, 8, b, adds);
+    public static void MultiplyOddN64(ulong b, uint adds) => Multiply(64, 8, b, adds);
 
     /// <summary>part[64, 128] (+)= even registers · B[128, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N128 + EvenFirst + N128 + EvenSecond, ExactArch = Arch)]
-    public static void MultiplyEvenN128(uint b, uint adds) => Multiply(128, 0, b, adds);
+    public static void MultiplyEvenN128(ulong b, uint adds) => Multiply(128, 0, b, adds);
 
     /// <summary>part[64, 128] (+)= odd registers · B[128, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N128 + OddFirst + N128 + OddSecond, ExactArch = Arch)]
-    public static void MultiplyOddN128(uint b, uint adds) => Multiply(128, 8, b, adds);
+    public static void MultiplyOddN128(ulong b, uint adds) => Multiply(128, 8, b, adds);
 
     /// <summary>part[64, 160] (+)= even registers · B[160, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N160 + EvenFirst + N160 + EvenSecond, ExactArch = Arch)]
-    public static void MultiplyEvenN160(uint b, uint adds) => Multiply(160, 0, b, adds);
+    public static void MultiplyEvenN160(ulong b, uint adds) => Multiply(160, 0, b, adds);
 
     /// <summary>part[64, 160] (+)= odd registers · B[160, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N160 + OddFirst + N160 + OddSecond, ExactArch = Arch)]
-    public static void MultiplyOddN160(uint b, uint adds) => Multiply(160, 8, b, adds);
+    public static void MultiplyOddN160(ulong b, uint adds) => Multiply(160, 8, b, adds);
 
     /// <summary>part[64, 192] (+)= even registers · B[192, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N192 + EvenFirst + N192 + EvenSecond, ExactArch = Arch)]
-    public static void MultiplyEvenN192(uint b, uint adds) => Multiply(192, 0, b, adds);
+    public static void MultiplyEvenN192(ulong b, uint adds) => Multiply(192, 0, b, adds);
 
     /// <summary>part[64, 192] (+)= odd registers · B[192, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N192 + OddFirst + N192 + OddSecond, ExactArch = Arch)]
-    public static void MultiplyOddN192(uint b, uint adds) => Multiply(192, 8, b, adds);
+    public static void MultiplyOddN192(ulong b, uint adds) => Multiply(192, 8, b, adds);
 
     private static void EmulateLoad(uint address, int quarter)
     {
@@ -144,13 +149,22 @@ internal static unsafe class WgmmaMixed
     {
         for (int i = 0; i < 8; i++)
         {
+            uint spread = Bits.Prmt(Raws[i], 0, 0x1404);
+            Codes[first + i] = Cvt.FmaBf16x2(((spread >> 4) & 0x07F007F0) | (spread & MinusZero), TwoTo120, MinusZero);
+        }
+    }
+
+    private static void EmulateMultiplying(int first)
+    {
+        for (int i = 0; i < 8; i++)
+        {
             uint spread = Bits.Prmt(Raws[i], 0, 0x4140);
             Codes[first + i] = Cvt.FmaBf16x2(unchecked((spread * 256) - (240 * (spread & 0x007F007F))), TwoTo120, MinusZero);
         }
     }
 
     // Each thread sums its own elements in float64 and rounds once; the hardware's order and rounding are unspecified.
-    private static void Multiply(int columns, int first, uint b, uint adds)
+    private static void Multiply(int columns, int first, ulong b, uint adds)
     {
         int lane = Warp.LaneIdx;
         var a = new float[2, 32];
