@@ -72,20 +72,22 @@ public sealed class SplitLinearTests
     public void OneHotInputsReadEachWeightFromItsPlace(TestDevice which, WeightFormat format)
     {
         GpuDevice device = Device(which);
-        const int N = 136, K = 320;
-        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * K, 7), N, K, format, new ScaleBlock(32, 128));
+        const int N = 136;
+        // Two turns and one, and both sides of a block of scales; the card has five turns.
+        int k = device.IsCuda ? 320 : 192;
+        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(N * k, 7), N, k, format, new ScaleBlock(32, 128));
         double[] values = MatrixOracle.Values(w);
         foreach (SplitTile tile in Tiles(device, format).Where(t => device.IsCuda || t is { Rows: 64, Threads: < 384 }))
         {
-            for (int first = 0; first < K; first += tile.Rows)
+            for (int first = 0; first < k; first += tile.Rows)
             {
-                var x = new BFloat16[tile.Rows * K];
+                var x = new BFloat16[tile.Rows * k];
                 for (int row = 0; row < tile.Rows; row++)
-                    x[(row * K) + first + row] = (BFloat16)1f;
+                    x[(row * k) + first + row] = (BFloat16)1f;
                 float[] y = Run(device, w, x, tile.Rows, tile, 2);
                 for (int row = 0; row < tile.Rows; row++)
                     for (int n = 0; n < N; n++)
-                        Assert.Equal((float)values[(n * K) + first + row], y[(row * N) + n]);
+                        Assert.Equal((float)values[(n * k) + first + row], y[(row * N) + n]);
             }
         }
     }
