@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
@@ -8,7 +7,6 @@ using ILGPU.Algorithms;
 using ILGPU.Backends;
 using ILGPU.Backends.EntryPoints;
 using ILGPU.Backends.PTX;
-using ILGPU.IR.Transformations;
 using ILGPU.Runtime;
 using ILGPU.Runtime.Cuda;
 
@@ -29,24 +27,8 @@ internal static unsafe class PtxCompiler
             devices(builder);
         });
         PtxIntrinsics.Register(context);
-        if (context.Properties.OptimizationLevel >= OptimizationLevel.O1)
-            RemoveDeadBranchesEarly(context);
         return context;
     }
-
-    // A kernel's type arguments decide most of its branches, and every branch is inlined. ILGPU takes the dead ones out last of all: until then it splits their
-    // structures into fields as well, which is most of its work. Taken out before that, a kernel has the same instructions in a half to a third of the time.
-    private static void RemoveDeadBranchesEarly(Context context)
-    {
-        ref Transformer transformer = ref ContextTransformer(context);
-        ImmutableArray<Transformation> all = transformer.Transformations;
-        int lowering = all.IndexOf(all.Single(t => t is LowerStructures));
-        transformer = Transformer.Create(transformer.Configuration, all.InsertRange(lowering, new UnreachableCodeElimination(), new DeadCodeElimination()));
-    }
-
-    // ILGPU lets nobody choose the steps; what its property returns is read when a kernel is compiled.
-    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "<ContextTransformer>k__BackingField")]
-    private static extern ref Transformer ContextTransformer(Context context);
 
     /// <summary>The text of a kernel for an architecture; needs no GPU.</summary>
     /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction.</exception>
