@@ -151,13 +151,16 @@ internal static class KernelCases
                     {
                         (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
                         LinearArgs args = Linear.CreateArgs(w, x, y, m, 0, float32);
-                        if (activations is { } a)
-                        {
-                            QuantizedActivations quantized = t.Activations(a, m, Columns);
-                            args = args with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable };
-                        }
                         var shape = new LinearShape(m, Rows, Columns, format, true, 0, w.Block, activations);
-                        return stream => SweepLinear.Launch(stream, args, new SweepPlan(2, 4), shape);
+                        if (activations is not { } a)
+                            return stream => SweepLinear.Launch(stream, args, new SweepPlan(2, 4), shape);
+                        QuantizedActivations quantized = t.Activations(a, m, Columns);
+                        args = args with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable };
+                        return stream =>
+                        {
+                            ActivationQuantizer.Quantize(stream, x, quantized, m);
+                            SweepLinear.Launch(stream, args, new SweepPlan(2, 4), shape);
+                        };
                     });
     }
 

@@ -17,7 +17,7 @@ internal sealed unsafe class WarpEmulation
     private const int Capacity = 6144;
 
     // How often a lane gives way before it sleeps: others may compute for long.
-    private const int Yields = 64;
+    private const int Yields = 8;
 
     // Entries live as long as ILGPU's warp object: thousands of accelerators leave nothing behind.
     private static readonly ConditionalWeakTable<object, WarpEmulation> Warps = new();
