@@ -22,9 +22,12 @@ internal static class HopperStore
             // The last slab of a width that is no multiple of one begins earlier, and what it has in common with the one before is stored twice.
             int within = IntrinsicMath.Min(slab * TOutput.SlabColumns, columns - TOutput.SlabColumns), column = place.Column + within;
             uint buffer = slabs + (uint)((slab & 1) * SlabBytes);
-            if (leads)
+            // A width of three slabs has left the last of the tile before in the first one's buffer; the sums in between have been time enough to read it.
+            if (leads && slab == 0)
+                Tma.WaitRead(0);
+            else if (leads)
                 Tma.WaitRead(1);
-            // The store before the last has read this slab's buffer.
+            // The last store of this slab's buffer has been read.
             Warpgroup.Meet(meeting);
             TOutput.Store(within, buffer + part);
             Tma.FenceShared();

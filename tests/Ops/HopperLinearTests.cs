@@ -55,6 +55,25 @@ public sealed class HopperLinearTests
 
     [Theory]
     [MemberData(nameof(Cases))]
+    public void TilesOfShortSumsLeaveTheStoresOfTheOneBeforeAlone(TestDevice which, bool fp8)
+    {
+        if (Device(which) is not { } device || which != TestDevice.Cuda)
+            return;
+        // One step of K a tile, several tiles a block: the next tile's numbers are there before the last one's have left shared memory.
+        const int M = 70, N = 40_000, K = 64;
+        BFloat16[] x = RandomData.GaussianBf16(M * K, 8);
+        HostMatrix w = Weights(fp8, RandomData.Gaussian(N * K, 9), N, K);
+        foreach ((HopperTileKind kind, bool clusters) in Tiles(which, fp8))
+            for (int repeat = 0; repeat < 10; repeat++)
+            {
+                (float[] exact, BFloat16[] rounded) = Run(device, kind, clusters, w, x, M);
+                Assert.True(exact.AsSpan().SequenceEqual(Run(device, kind, clusters, w, x, M).Exact), $"{kind}, clusters {clusters}, repeat {repeat}: float32");
+                Assert.True(Array.ConvertAll(exact, v => ((BFloat16)v).Bits).AsSpan().SequenceEqual(Array.ConvertAll(rounded, v => v.Bits)), $"{kind}, clusters {clusters}, repeat {repeat}: BF16");
+            }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
     public void EveryNumberOfRowsIsRight(TestDevice which, bool fp8)
     {
         if (Device(which) is not { } device || which != TestDevice.Cuda)
