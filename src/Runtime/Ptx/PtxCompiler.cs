@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
@@ -7,6 +8,7 @@ using ILGPU.Algorithms;
 using ILGPU.Backends;
 using ILGPU.Backends.EntryPoints;
 using ILGPU.Backends.PTX;
+using ILGPU.IR.Transformations;
 using ILGPU.Runtime;
 using ILGPU.Runtime.Cuda;
 
@@ -27,8 +29,23 @@ internal static unsafe class PtxCompiler
             devices(builder);
         });
         PtxIntrinsics.Register(context);
+        // The context of a CPU device is not optimised: its steps do not lower structures.
+        if (context.Properties.OptimizationLevel >= OptimizationLevel.O1)
+            EmptyDeadBranches(context);
         return context;
     }
+
+    private static void EmptyDeadBranches(Context context)
+    {
+        ref Transformer transformer = ref ContextTransformer(context);
+        ImmutableArray<Transformation> steps = transformer.Transformations;
+        int lowering = steps.IndexOf(steps.Single(step => step is LowerStructures));
+        transformer = Transformer.Create(transformer.Configuration, steps.InsertRange(lowering, new DeadBranches(), new DeadCodeElimination()));
+    }
+
+    // ILGPU lets nobody choose the steps; what its property returns is read when a kernel is compiled.
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "<ContextTransformer>k__BackingField")]
+    private static extern ref Transformer ContextTransformer(Context context);
 
     /// <summary>The text of a kernel for an architecture; needs no GPU.</summary>
     /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction.</exception>
