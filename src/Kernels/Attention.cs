@@ -69,13 +69,13 @@ internal static class Attention
             int count = length >= 1 && length <= a.Capacity ? (int)length : 0;
             long cache = (long)(head / a.GroupSize) * a.Capacity;
 
-            Group.Barrier(); // the previous item's last reads of query and weights come before the writes below
+            Block.Barrier(); // the previous item's last reads of query and weights come before the writes below
             for (int i = Group.IdxX; i < a.HeadDim; i += Group.DimX)
             {
                 query[i] = Bf16.ToFloat(a.Query[(item * a.HeadDim) + i]) * a.Scale;
                 sums[i] = 0;
             }
-            Group.Barrier(); // query and sums are written before any thread reads them
+            Block.Barrier(); // query and sums are written before any thread reads them
 
             float max = float.NegativeInfinity;
             float total = 0;
@@ -97,7 +97,7 @@ internal static class Attention
                     total += weight;
                 }
                 // Weights are written before they are read; and all have left the other half, which the next chunk overwrites.
-                Group.Barrier();
+                Block.Barrier();
                 TCells.Accumulate(a, chunk, sums, cache + start, n, decay);
             }
             float inverse = 1f / BlockOps.Sum(total, scratch);

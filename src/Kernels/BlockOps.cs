@@ -19,12 +19,12 @@ internal static class BlockOps
             return sum;
         if (Warp.LaneIdx == 0)
             scratch[Warp.WarpIdx] = sum;
-        Group.Barrier(); // the warps' sums are written before they are read
+        Block.Barrier(); // the warps' sums are written before they are read
         sum = scratch[0];
         int warp = 1;
         for (int first = Warp.WarpSize; first < Group.DimX; first += Warp.WarpSize)
             sum += scratch[warp++];
-        Group.Barrier(); // the sums are read before the next reduction overwrites them
+        Block.Barrier(); // the sums are read before the next reduction overwrites them
         return sum;
     }
 
@@ -36,12 +36,12 @@ internal static class BlockOps
             return max;
         if (Warp.LaneIdx == 0)
             scratch[Warp.WarpIdx] = max;
-        Group.Barrier(); // the warps' maxima are written before they are read
+        Block.Barrier(); // the warps' maxima are written before they are read
         max = scratch[0];
         int warp = 1;
         for (int first = Warp.WarpSize; first < Group.DimX; first += Warp.WarpSize)
             max = Larger(max, scratch[warp++]);
-        Group.Barrier(); // the maxima are read before the next reduction overwrites them
+        Block.Barrier(); // the maxima are read before the next reduction overwrites them
         return max;
     }
 
@@ -59,7 +59,7 @@ internal static class BlockOps
             values[Warp.WarpIdx] = best.Value;
             indices[Warp.WarpIdx] = best.Index;
         }
-        Group.Barrier(); // the warps' candidates are written before they are read
+        Block.Barrier(); // the warps' candidates are written before they are read
         best.Value = values[0];
         best.Index = indices[0];
         int warp = 1;
@@ -72,7 +72,7 @@ internal static class BlockOps
             best.Index = better ? otherIndex : best.Index;
             warp++;
         }
-        Group.Barrier(); // the candidates are read before the next reduction overwrites them
+        Block.Barrier(); // the candidates are read before the next reduction overwrites them
         return best;
     }
 }

@@ -135,7 +135,7 @@ internal static class DecodeAttention
         memory.Masses = SharedMemory.Allocate<U4>(2 * AttentionTiles.MassWords / 4).Cast<float>();
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         AttentionHeads.Prepare<THead, TTiles>(a, memory.Heads, sources, angles, span.Position, span.End == span.Tiles);
-        Group.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
+        Block.Barrier(); // queries, the new key and value are in shared memory before anyone reads them
         AttentionState state = default;
         state.Largest0 = float.NegativeInfinity;
         state.Largest1 = float.NegativeInfinity;
@@ -162,7 +162,7 @@ internal static class DecodeAttention
                 AttentionRing.WaitForValues();
             if (chunk.First + warp == span.Tiles - 1)
                 AttentionRing.PlaceValue<THead, TTiles>(AttentionRing.Values<THead, TTiles>(memory.Ring, chunk.Stage, warp), memory.Heads, span.Position, lane);
-            Group.Barrier(); // weights, largest scores and values are there before they are read, and those of the turn before have been read
+            Block.Barrier(); // weights, largest scores and values are there before they are read, and those of the turn before have been read
             AttentionValues.Add<THead, TTiles>(memory, chunk, IntrinsicMath.Min(warps, span.End - chunk.First), ref sums);
             if (isLast)
                 mass = AttentionValues.Mass(memory.MassesOf(chunk.Turn), sums, warps);
@@ -205,7 +205,7 @@ internal static class DecodeAttention
     {
         int next = chunk.First + (Group.DimX >> 5) + (Group.IdxX >> 5), stage = a.Stages - 1 - chunk.Stage;
         if (a.Stages == 1)
-            Group.Barrier(); // all warps have read the stage before it is filled again
+            Block.Barrier(); // all warps have read the stage before it is filled again
         // With two stages the second chunk has been requested before the first was read.
         AttentionRing.RequestValues<THead, TTiles>(a, ring, span, a.Stages == 1 || chunk.First > span.First ? next : span.End, stage);
         return stage;

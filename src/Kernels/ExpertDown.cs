@@ -64,7 +64,7 @@ internal static class ExpertDown
         if (TTurns.Count != 8 && owns)
             old = a.Residual[row];
         // All warps' sums are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         RouterPosts.Clear(a.Router.Posts);
         if (Group.DimX >= TileStream.Sums)
         {
@@ -142,7 +142,7 @@ internal static class ExpertDown
         uint weight = table.RequestWeight(a);
         TileRow.Copy(a.Activated.Cast<uint>(), rows);
         table.StoreWeights(a, weight);
-        Group.Barrier(); // weights and rows are there before anyone multiplies by them
+        Block.Barrier(); // weights and rows are there before anyone multiplies by them
         F4 sum = default;
         int i = 0;
         for (; i + 8 < items; i += 8)

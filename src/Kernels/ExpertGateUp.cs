@@ -59,7 +59,7 @@ internal static class ExpertGateUp
         TileStream.Publish(partials, start, lane, sums.Gate);
         TileStream.Publish(partials, start + TileStream.Sums, lane, sums.Up);
         // All warps' sums are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         Store(a, partials, factor * norm);
     }
 
@@ -79,7 +79,7 @@ internal static class ExpertGateUp
             Choose(a, found, choice);
         GridDependency.Release();
         TileRow.AddSquares(shared.Cast<float>(), squares);
-        Group.Barrier(); // the row and the expert are there before anyone uses them
+        Block.Barrier(); // the row and the expert are there before anyone uses them
         return found[0];
     }
 
@@ -96,7 +96,7 @@ internal static class ExpertGateUp
             if (Group.IdxX == 0)
                 found[0] = choice.LastExpert;
         }
-        Group.Barrier(); // the row and the expert are there before anyone uses them
+        Block.Barrier(); // the row and the expert are there before anyone uses them
         return found[0];
     }
 

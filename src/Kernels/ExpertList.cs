@@ -71,11 +71,11 @@ internal static class ExpertList
         GridDependency.Release();
         Clear(scratch, a.ExpertCount);
         GridDependency.Wait();
-        Group.Barrier(); // there are no bits before any is set
+        Block.Barrier(); // there are no bits before any is set
         ArrayView<uint> experts = a.Experts.Cast<uint>();
         for (int p = Group.IdxX; p < a.List.Tokens * a.TopK; p += Group.DimX)
             Note(scratch, p / a.TopK, p, (int)Mem.LoadL2Word(ref experts[p]), a.ExpertCount);
-        Group.Barrier(); // all bits are set before they are counted
+        Block.Barrier(); // all bits are set before they are counted
         Store(a.List, scratch, a.TopK, a.ExpertCount);
     }
 

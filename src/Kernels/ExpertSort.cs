@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
@@ -49,13 +50,13 @@ internal static class ExpertSort
             }
             own[Group.IdxX] = ownCount;
             lower[Group.IdxX] = lowerCount;
-            Group.Barrier(); // the threads' counts are written before they are added up
+            Block.Barrier(); // the threads' counts are written before they are added up
             if (Group.IdxX < groups)
             {
                 ownGroups[Group.IdxX] = SumOfGroup(own, Group.IdxX);
                 lowerGroups[Group.IdxX] = SumOfGroup(lower, Group.IdxX);
             }
-            Group.Barrier(); // the groups' counts are written before they are added up
+            Block.Barrier(); // the groups' counts are written before they are added up
 
             int target = 0, ownTotal = 0;
             for (int g = 0; g < groups; g++)
@@ -76,7 +77,7 @@ internal static class ExpertSort
                 if (a.ExpertIds[i] == expert)
                     a.Order[target++] = (int)i;
             }
-            Group.Barrier(); // the counts are read before the next expert's overwrite them
+            Block.Barrier(); // the counts are read before the next expert's overwrite them
         }
     }
 

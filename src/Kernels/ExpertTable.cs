@@ -21,7 +21,7 @@ internal struct ExpertTable
             if (Group.IdxX < a.TopK)
                 Experts[Group.IdxX] = expert;
         }
-        Group.Barrier(); // the table is complete before it is read
+        Block.Barrier(); // the table is complete before it is read
     }
 
     /// <summary>The weight of a thread's pair, after waiting: the launch before makes it. Requested before it is needed, to be waited for together with the rows.</summary>

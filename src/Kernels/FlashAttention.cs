@@ -101,7 +101,7 @@ internal static class FlashAttention
         {
             CpAsync.WaitAll();
             // Everyone's copies of this tile are complete, and everyone has read the stage that is filled next.
-            Group.Barrier();
+            Block.Barrier();
             if (start + TScores.Columns < block.End)
                 FlashTiles.Copy<TScores, TOutputs>(a, shared, 1 - stage, start + TScores.Columns, block.End);
             ArrayView<ushort> keys = halves.SubView(2 * stage * tileWords, tileWords), values = halves.SubView(((2 * stage) + 1) * tileWords, tileWords);
@@ -119,9 +119,9 @@ internal static class FlashAttention
             {
                 if (sees)
                     FlashInfinities.Add<TScores, TOutputs>(values, ref state.Outputs, tokens.Length(upperRow) - start, tokens.Length(lowerRow) - start);
-                Group.Barrier(); // all have read them before they are replaced
+                Block.Barrier(); // all have read them before they are replaced
                 FlashInfinities.Remove<TScores, TOutputs>(values);
-                Group.Barrier(); // all are replaced before they are multiplied
+                Block.Barrier(); // all are replaced before they are multiplied
             }
             if (sees)
                 TScores.Weigh(weights, ref state.Outputs, ref state.Mass, values.SubView(valuePlace, 8), 0, TOutputs.Columns);

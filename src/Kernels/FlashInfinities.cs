@@ -28,7 +28,7 @@ internal static class FlashInfinities
         }
         if (any)
             found[0] = mark;
-        Group.Barrier(); // all have looked
+        Block.Barrier(); // all have looked
         return found[0] == mark;
     }
 

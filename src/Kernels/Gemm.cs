@@ -93,7 +93,7 @@ internal static class Gemm
             rows[TTile.M + i] = TRows.IsGrouped && row >= 0 ? row / a.RowsPerInput : row;
         }
         // The row lists are complete before anyone copies by them.
-        Group.Barrier();
+        Block.Barrier();
         GemmSource source;
         source.Slab = range.Slab * TFormat.Terms;
         source.FirstColumn = firstColumn;
@@ -137,7 +137,7 @@ internal static class Gemm
             MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source, place, turns, ref sums);
         // The stages become y's tile: no copy may be on its way, no fragment unread.
         CpAsync.WaitAll();
-        Group.Barrier();
+        Block.Barrier();
     }
 
     private static void MultiplyCodes<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(LinearArgs a, ArrayView<byte> shared, GemmSource source, GemmPlace place, int turns, ref TWarp sums)
@@ -153,7 +153,7 @@ internal static class Gemm
         {
             CpAsync.Wait(TStages.Count - 2);
             // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
-            Group.Barrier();
+            Block.Barrier();
             // Found every turn: sums and two sets of operands leave no registers for what could be kept.
             GemmCopy copy = GemmCopies.Locate<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, shared, source);
             Request<TFormat, TTile, TStages, TWarp, TRows, TEpilogue>(a, copy, shared, source, empty, At<TFormat, TTile>(source, turn + TStages.Count - 1, turns));

@@ -34,7 +34,7 @@ internal static class GemmCodeTurns
         {
             CpAsync.Wait(TStages.Count - 2);
             // Everyone's copies of this turn are complete, and everyone has read the stage that is filled next.
-            Group.Barrier();
+            Block.Barrier();
             int start = full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes;
             GemmUnitRows inputs = UnitRows(shared, start + place.Input);
             LoadCodes<TFormat, TWarp>(shared, start + place.Weight, ref codes);

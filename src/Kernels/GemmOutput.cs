@@ -60,7 +60,7 @@ internal static class GemmOutput
         int column = ((warp & ((1 << warpsShift) - 1)) * TWarp.WeightTiles * 16) + MmaFragment.CRow(lane, 0);
         TWarp.Publish(sums, tile.SubView((row * pitch) + column, 1), 0, pitch * sizeof(float));
         // The tile is complete before rows are read.
-        Group.Barrier();
+        Block.Barrier();
         float matrixScale = TFormat.HasMatrixScale ? TFormat.MatrixScale(a.ScaleTable, source.Slab) : 1f, scale = matrixScale;
         int columns = Columns<TTile, TEpilogue>(), octetsShift = GemmSizes<TFormat, TTile, TStages, TWarp>.Log2(columns) - 3;
         int width = TEpilogue.IsGated ? a.N >> 1 : a.N;

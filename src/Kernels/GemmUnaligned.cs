@@ -55,13 +55,13 @@ internal static class GemmUnaligned
             for (int i = Group.IdxX; i < TileM; i += Group.DimX)
                 rows[i] = range.Row<TRows>(a, i);
             // The row list is complete before it is used; the previous tile's reads of it are behind the loop's barriers.
-            Group.Barrier();
+            Block.Barrier();
             Accumulators total = Multiply<TFormat, TAccess, TRows>(a, table, tileX, tileW, rows, range.Slab * TFormat.Terms, firstColumn, default);
             if (TFormat.Terms == 2)
                 total = Multiply<TFormat, TAccess, TRows>(a, table, tileX, tileW, rows, (range.Slab * 2) + 1, firstColumn, total);
             Store<TOutput>(a, total, rows, firstColumn);
             // The row list is read to the end before the next tile overwrites it.
-            Group.Barrier();
+            Block.Barrier();
         }
     }
 
@@ -76,11 +76,11 @@ internal static class GemmUnaligned
             GemmUnalignedTiles.StageInputs<TAccess, TRows>(a, tileX, rows, k);
             GemmUnalignedTiles.StageWeights<TFormat, TAccess>(a, table, tileW, slab, firstColumn, k);
             // Both tiles are complete before fragments are read.
-            Group.Barrier();
+            Block.Barrier();
             Step(tileX, tileW, 0, ref block);
             Step(tileX, tileW, 16, ref block);
             // Fragments are read before the next step overwrites the tiles.
-            Group.Barrier();
+            Block.Barrier();
             bool blockEnds = k + TileK >= a.K || (!TFormat.HasGroupScales && ((k + TileK) & ((1 << a.ColumnShift) - 1)) == 0);
             if (TFormat.IsScaled && blockEnds)
             {

@@ -20,7 +20,7 @@ internal static class GemmValueTurns
     {
         CpAsync.Wait(TStages.Count - 2);
         // Everyone's copies of the first turn are complete.
-        Group.Barrier();
+        Block.Barrier();
         GemmOperands even = Load<TTile, TWarp>(shared, place, 0, 0);
         int full = 0, empty = TStages.Count - 1;
         for (int k = 0; k < a.K; k += TTile.K)
@@ -41,7 +41,7 @@ internal static class GemmValueTurns
             full = full + 1 == TStages.Count ? 0 : full + 1;
             CpAsync.Wait(TStages.Count - 2);
             // Everyone's copies of the next turn are complete, and everyone has loaded what the stage of this one holds.
-            Group.Barrier();
+            Block.Barrier();
             even = Load<TTile, TWarp>(shared, place, full * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes, 0);
             TWarp.Step<TFormat>(ref sums, odd.X, odd.W);
         }

@@ -27,7 +27,7 @@ internal static class HopperExpertRecovery
         {
             if (Group.IdxX == 0)
                 block.Flags[ThereFlag] = IsPosted(a, block, tile) ? 1 : 0;
-            Group.Barrier(); // one thread has looked for all
+            Block.Barrier(); // one thread has looked for all
             bool there = block.Flags[ThereFlag] != 0;
             if (!there)
             {
@@ -38,10 +38,10 @@ internal static class HopperExpertRecovery
                 parity ^= 1;
                 HopperExpertTiles.MultiplyGateUp(block, GateSlot, 0, x, scales);
             }
-            Group.Barrier(); // all warps' sums are there before they are added
+            Block.Barrier(); // all warps' sums are there before they are added
             if (!there & block.Warp == 0)
                 HopperExpertTiles.Activate(a, block, 0, tile);
-            Group.Barrier(); // the flag, slots and notes are free
+            Block.Barrier(); // the flag, slots and notes are free
         }
         if (!complete)
         {
@@ -54,7 +54,7 @@ internal static class HopperExpertRecovery
             }
             HopperExpertTiles.Publish(block, HopperExperts.DownSums, sums);
         }
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
     }
 
     private static bool IsPosted(HopperExpertsArgs a, HopperExpertBlock block, int tile)

@@ -55,29 +55,29 @@ internal static class HopperExperts
             block.Flags[0] = HopperExpertState.Set(count);
             block.Flags[1] = 0;
         }
-        Group.Barrier(); // parts of the logit and the set are there before they are used
+        Block.Barrier(); // parts of the logit and the set are there before they are used
         block.Set = block.Flags[0];
         RouterRanks ranks = default;
         int own = HopperExpertTiles.TileRank(a, (Grid.IdxX * TTurns.Count) + TTurns.Count - 1);
         if (block.Warp == 0)
             ranks = HopperExpertRouting.Choose(a, block, own);
-        Group.Barrier(); // the experts of the block's own tiles are known
+        Block.Barrier(); // the experts of the block's own tiles are known
         if (block.Lane == 0)
             HopperExpertTiles.RequestGateUp(a, block, Grid.IdxX * TTurns.Count, 0, 0);
         float scales = HopperExpertTiles.LoadGateUpScales(a, block);
         if (block.Warp == 0)
             HopperExpertRouting.ChooseRest(a, block, ranks, own + 1);
-        Group.Barrier(); // all chosen experts are known, long before the first tile is there
+        Block.Barrier(); // all chosen experts are known, long before the first tile is there
         float downScales = HopperExpertTiles.LoadDownScales(a, block);
         HopperExpertState.Leave(a, block.Set ^ 1);
         GateUp<TTurns>(a, block, x.Arrange(), scales);
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
         if (block.Warp < TTurns.Count)
             HopperExpertTiles.Activate(a, block, block.Warp, (Grid.IdxX * a.Turns) + block.Warp);
         bool complete = Down<TTurns>(a, block, downScales);
         if (!complete & block.Lane == 0)
             block.Flags[1] = 1;
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
         if (block.Flags[1] != 0)
             HopperExpertRecovery.Run<TTurns>(a, block, complete, downScales);
         if (block.Warp == 0)

@@ -146,7 +146,7 @@ internal static class HopperFlash
             SharedWindow.Store(shared + FoundMark, default);
         }
         // No copy starts and nobody waits before the barriers exist.
-        Group.Barrier();
+        Block.Barrier();
         HopperFlashBlock block = HopperFlashBlock.Of(a);
         if (Group.IdxX < Warpgroup.Threads)
         {

@@ -74,7 +74,7 @@ internal static class HopperGemm
         if (TCluster.Count > 1)
             Cluster.Meet();
         else
-            Group.Barrier();
+            Block.Barrier();
         if (Group.IdxX < Warpgroup.Threads)
         {
             Warpgroup.GiveRegisters(ProducerRegisters);

@@ -54,7 +54,7 @@ internal static class HopperMixedGemm
             Mbarrier.FenceInitialized();
         }
         // No copy starts and nobody waits before the barriers exist.
-        Group.Barrier();
+        Block.Barrier();
         if (Group.IdxX < Warpgroup.Threads)
         {
             Warpgroup.GiveRegisters(ProducerRegisters);

@@ -80,11 +80,11 @@ internal static class HopperSkinnyGemm
         GridDependency.Wait();
         HopperSkinnyInputs.Arrange<TFormat, TTiles>(a, warp);
         // All of x is there before it is multiplied.
-        Group.Barrier();
+        Block.Barrier();
         SkinnyAccumulators sums = default;
         int open = Multiply<TFormat, TOutput, TTiles>(a, warp, first, next, ref sums);
         // All pieces are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         if (open >= 0)
             HopperSkinnySums.Finish<TFormat, TOutput, TTiles>(a, warp, open, sums);
     }

@@ -58,7 +58,7 @@ internal static class HopperSplitGemm
             Mbarrier.FenceInitialized();
         }
         // No copy starts and nobody waits before the barriers exist.
-        Group.Barrier();
+        Block.Barrier();
         // A number that the compiler knows to be the same in all lanes, as all that follows from it: addresses of operands need no register of each thread.
         int team = (int)WarpOps.Shuffle((uint)Group.IdxX >> 8, 0);
         int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps);
@@ -67,7 +67,7 @@ internal static class HopperSplitGemm
         // What is stored now, the launches before may still read or write.
         GridDependency.Wait();
         // All stages have been read: sums take their place.
-        Group.Barrier();
+        Block.Barrier();
         HopperSplitSums.Add<TOutput, TWidth>(a, shared);
     }
 

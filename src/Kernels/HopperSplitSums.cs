@@ -21,7 +21,7 @@ internal static class HopperSplitSums
         if (TWidth.Rows > MixedFloat32Output.SlabRows && a.M > MixedFloat32Output.SlabRows)
             MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         int parts = Grid.DimY;
         long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)Grid.DimX * TileBytes;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
@@ -40,11 +40,11 @@ internal static class HopperSplitSums
             return;
         ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(Warpgroups * WarpgroupBytes, 16).Cast<uint>();
         // The block's sums are written before it counts.
-        Group.Barrier();
+        Block.Barrier();
         if (Group.IdxX == 0)
             arrived[0] = Fence.CountAround(a.Arrived + (Grid.IdxX * (long)sizeof(int)), (uint)(parts - 1));
         // The whole block knows its number, and sees what the others wrote before they counted.
-        Group.Barrier();
+        Block.Barrier();
         if (arrived[0] != (uint)(parts - 1))
             return;
         for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)

@@ -77,9 +77,9 @@ internal static class ListedGateUp
             TileStream.Publish(partials, warp * WarpSums, lane, sums.First);
             TileStream.Publish(partials, (warp * WarpSums) + TileStream.Sums, lane, sums.Second);
             // All warps' sums are there before they are added.
-            Group.Barrier();
+            Block.Barrier();
             Store(a, partials, member, count - first, TileStream.MatrixScale<TFormat>(a.Weights, expert));
-            Group.Barrier(); // sums have been added before the next ones come
+            Block.Barrier(); // sums have been added before the next ones come
         }
     }
 

@@ -117,11 +117,11 @@ internal static class QuantizeBlocks
         if (Warp.LaneIdx == 0)
             warpMaxima[Group.IdxX / Warp.WarpSize] = largest;
         // All warps' maxima are there before anyone reads them.
-        Group.Barrier();
+        Block.Barrier();
         for (int warp = 0; warp < warps; warp++)
             largest = IntrinsicMath.Max(largest, warpMaxima[warp]);
         // They are read before the next block overwrites them.
-        Group.Barrier();
+        Block.Barrier();
         return largest;
     }
 }

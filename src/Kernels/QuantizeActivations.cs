@@ -55,7 +55,7 @@ internal static class QuantizeActivationGroups
                 maxima[unit] = column < a.K ? ActivationUnit.Largest(ActivationUnit.Load(a, row, column)) : 0f;
             }
             // All units' maxima are there before anyone reads those of its group.
-            Group.Barrier();
+            Block.Barrier();
             for (int unit = Group.IdxX; unit < Threads; unit += Group.DimX)
             {
                 int column = first + (unit << Unit16.ColumnShift);
@@ -72,7 +72,7 @@ internal static class QuantizeActivationGroups
                 }
             }
             // They are read before the next stretch overwrites them.
-            Group.Barrier();
+            Block.Barrier();
         }
     }
 

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
@@ -73,13 +74,13 @@ internal struct RadixSelect
     {
         if (Group.IdxX == 0)
             count[0] = 0;
-        Group.Barrier(); // the zero is written before the first candidate takes its place
+        Block.Barrier(); // the zero is written before the first candidate takes its place
         for (int i = Group.IdxX; i < Count; i += Group.DimX)
         {
             if (Mass(Logits[i], i) > 0)
                 Candidates[Atomic.Add(ref count[0], 1)] = i;
         }
-        Group.Barrier(); // the list is complete before any thread reads it
+        Block.Barrier(); // the list is complete before any thread reads it
         RadixSelect few = this;
         few.Listed = 1;
         few.Count = count[0];
@@ -91,7 +92,7 @@ internal struct RadixSelect
     {
         if (Group.IdxX == 0)
             total[0] = 0;
-        Group.Barrier(); // the zero is written before the sums
+        Block.Barrier(); // the zero is written before the sums
         ulong sum = 0;
         for (int slot = Group.IdxX; slot < Count; slot += Group.DimX)
         {
@@ -99,9 +100,9 @@ internal struct RadixSelect
             sum += Mass(Logits[i], i);
         }
         Atomic.Add(ref total[0], sum);
-        Group.Barrier(); // all sums are in before the total is read
+        Block.Barrier(); // all sums are in before the total is read
         sum = total[0];
-        Group.Barrier(); // the total is read before the next one starts from zero
+        Block.Barrier(); // the total is read before the next one starts from zero
         return sum;
     }
 
@@ -124,12 +125,12 @@ internal struct RadixSelect
                 Counts[b] = 0;
                 Masses[b] = 0;
             }
-            Group.Barrier(); // the bins are empty before they are filled
+            Block.Barrier(); // the bins are empty before they are filled
             Fill(prefix, shift, mode);
-            Group.Barrier(); // the bins are full before they are added up
+            Block.Barrier(); // the bins are full before they are added up
             for (int g = Group.IdxX; g < Groups; g += Group.DimX)
                 GroupMasses[g] = SumOfGroup(g);
-            Group.Barrier(); // the groups' sums are written before they are searched
+            Block.Barrier(); // the groups' sums are written before they are searched
 
             // Every thread walks down the same bins and finds the same one.
             int bin = Bins - 1;
@@ -145,7 +146,7 @@ internal struct RadixSelect
             }
             prefix = (prefix << 8) | (uint)bin;
             searching = shift > lowest && Counts[bin] > 1 && Masses[bin] != need;
-            Group.Barrier(); // the bins are searched before they are emptied again
+            Block.Barrier(); // the bins are searched before they are emptied again
         }
         return prefix << shift;
     }

@@ -55,10 +55,10 @@ internal static class RouteRows
         GridDependency.Wait();
         if (Grid.IdxX == 0)
         {
-            Group.Barrier(); // there are no bits before any is set
+            Block.Barrier(); // there are no bits before any is set
             for (int row = Group.IdxX >> 5; row < a.Norm.Rows; row += Group.DimX >> 5)
                 Route(a, row, list);
-            Group.Barrier(); // all bits are set before they are counted
+            Block.Barrier(); // all bits are set before they are counted
             ExpertList.Store(a.List, list, a.TopK, a.ExpertCount);
             return;
         }

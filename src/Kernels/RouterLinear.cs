@@ -47,21 +47,21 @@ internal static class RouterLinear
         ArrayView<float> partials = shared.SubView(0, PartialBytes(warps)).Cast<float>();
         F4 sum = Stream(a, firstToken);
         TileStream.Publish(partials, warp * TileStream.Sums, Group.IdxX & 31, sum);
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
         for (int i = Group.IdxX; i < TileStream.Sums; i += Group.DimX)
         {
             int token = firstToken + (i & 7), expert = (Grid.IdxX * TileStream.Rows) + (i >> 3);
             if (token < a.Choice.Tokens && expert < a.Choice.Experts)
                 a.Choice.Logits[((long)token * a.Choice.Experts) + expert] = TileStream.CollectAlone(partials, i, TileStream.Sums, warps);
         }
-        Group.Barrier(); // the block's logits are written before it counts
+        Block.Barrier(); // the block's logits are written before it counts
         if (Group.IdxX == 0)
         {
             Fence.Device(); // the logits are there for every block before this one counts
             arrived[0] = Atomic.Add(ref a.Arrived[Grid.IdxY], 1);
             Fence.Device(); // what the others wrote before they counted is seen from here on
         }
-        Group.Barrier(); // the whole block knows its number
+        Block.Barrier(); // the whole block knows its number
         if (arrived[0] != Grid.DimX - 1)
             return;
         RouterScratch scratch = default;

@@ -67,7 +67,7 @@ internal static class RouterPosts
         sum = WarpOps.Sum(sum);
         if ((Group.IdxX & 31) == 0)
             partials[Group.IdxX >> 5] = sum;
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
         if (Group.IdxX < Copies)
         {
             // Within what sums can hold, and no NaN, which would be larger than all.

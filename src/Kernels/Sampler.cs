@@ -72,7 +72,7 @@ internal static class Sampler
             Least = 1,
         };
         ArgMaxResult best = Adjust(a, values, indices);
-        Group.Barrier(); // the adjusted logits are written before other threads read them
+        Block.Barrier(); // the adjusted logits are written before other threads read them
         select.Max = best.Value;
         int token = best.Index;
         // Block-uniform: arguments and the reduction's result.
@@ -155,7 +155,7 @@ internal static class Sampler
         // The selection ends with the tokens whose mass reaches past the draw; the last of them is the one that does.
         if (Group.IdxX == 0)
             drawn[0] = 0;
-        Group.Barrier(); // the zero is written before the maxima
+        Block.Barrier(); // the zero is written before the maxima
         int token = 0;
         for (int slot = Group.IdxX; slot < select.Count; slot += Group.DimX)
         {
@@ -164,7 +164,7 @@ internal static class Sampler
             token = reaches && i > token ? i : token;
         }
         Atomic.Max(ref drawn[0], token); // integers: the order does not matter
-        Group.Barrier(); // all maxima are in before the result is read; the counter is read before it is advanced
+        Block.Barrier(); // all maxima are in before the result is read; the counter is read before it is advanced
         return drawn[0];
     }
 

@@ -28,7 +28,7 @@ internal static class SkinnySums
             Publish(partials, start + (TileSums * 3 / 2), lane, sums.Lower1);
         }
         // All warps' sums are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         for (int i = Group.IdxX; i < TileSums * TTiles.Count; i += Group.DimX)
         {
             bool halves = TInput.ScaleColumns == 32;

@@ -56,7 +56,7 @@ internal static class SkinnySweep
         if ((place.Units & 1) != 0)
             Multiply<TFormat, TInput, TTiles>(a, place, window, at, even, ref x);
         // All warps' sums are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         SweepSums.Add<TFormat, TInput, TOutput, TTiles>(a, place);
     }
 

@@ -20,7 +20,7 @@ internal static class SplitSums
         ArrayView<uint> ownWords = own.Cast<uint>(), words = shared.Cast<uint>();
         TWarp.Publish(sums, ownWords.SubView((MmaFragment.CColumn(lane, 0) * SplitGemm.Pitch) + column, 1), 0, SplitGemm.Pitch * sizeof(float));
         // All teams' sums are there before they are added.
-        Group.Barrier();
+        Block.Barrier();
         int parts = Grid.DimY, tileWords = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows * SplitGemm.Columns;
         long partial = ((long)(Grid.IdxY * Grid.DimX) + Grid.IdxX) * tileWords;
         for (int octet = Group.IdxX; octet < a.Product.M << OctetsShift; octet += Group.DimX)
@@ -38,11 +38,11 @@ internal static class SplitSums
         if (parts == 1)
             return;
         // The block's sums are written before it counts.
-        Group.Barrier();
+        Block.Barrier();
         if (Group.IdxX == 0)
             arrived[0] = Fence.Count(ref a.Arrived[Grid.IdxX]);
         // The whole block knows its number, and sees what the others wrote before they counted.
-        Group.Barrier();
+        Block.Barrier();
         if (arrived[0] != parts - 1)
             return;
         AddParts<TFormat>(a, tileWords);

@@ -35,6 +35,6 @@ internal static class SweepAside
     {
         CpAsync.WaitAll();
         // All warps' copies have landed.
-        Group.Barrier();
+        Block.Barrier();
     }
 }

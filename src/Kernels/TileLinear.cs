@@ -82,11 +82,11 @@ internal static class TileLinear
             if (a.RouterSums.Length > 0)
                 gain = Bf16.ToFloat(a.RouterGain[(Grid.IdxX * TileStream.Rows) + (Group.IdxX >> 3)]);
         }
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
         Finish<TSink>(a, partials, columns, (old, gain), factor);
         if (TSink.IsResidual && a.RouterSums.Length > 0)
         {
-            Group.Barrier(); // the block's columns of the residual stream are there before they are multiplied
+            Block.Barrier(); // the block's columns of the residual stream are there before they are multiplied
             AddRouter(a.RouterSums, router, columns);
         }
     }
@@ -187,7 +187,7 @@ internal static class TileLinear
         }
         if (!TSink.IsResidual && Grid.IdxX == 0)
             Clear(a.RouterSums);
-        Group.Barrier(); // the row is there before anyone multiplies by it
+        Block.Barrier(); // the row is there before anyone multiplies by it
         if (TInputs.IsNormed)
             factor *= TileRow.Factor(a.Source, a.Weights.K, shared.Cast<float>());
     }

@@ -70,7 +70,7 @@ internal static class TileRows
         TileStream.Publish(partials, start, lane, sum0);
         if (TTiles.Count == 2)
             TileStream.Publish(partials, start + TileStream.Sums, lane, sum1);
-        Group.Barrier(); // all warps' sums are there before they are added
+        Block.Barrier(); // all warps' sums are there before they are added
         float factor = TileStream.MatrixScale<TFormat>(a.Weights, 0);
         for (int i = Group.IdxX; i < sums; i += Group.DimX)
         {
@@ -83,7 +83,7 @@ internal static class TileRows
             a.Residual[target] = value;
             columns[(token * TileStream.Rows) + row] = value * Bf16.ToFloat(a.RouterGain[n]);
         }
-        Group.Barrier(); // the block's columns of the residual streams are there before they are multiplied
+        Block.Barrier(); // the block's columns of the residual streams are there before they are multiplied
         for (int token = 0; token < a.Tokens; token++)
             if (a.Positions[token] >= 0)
                 TileLinear.AddRouter(a.RouterSums.SubView((long)token * a.Experts, a.Experts), router, columns.SubView(token * TileStream.Rows, TileStream.Rows));

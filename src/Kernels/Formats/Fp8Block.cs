@@ -58,7 +58,7 @@ internal readonly struct Fp8Table : IFp8Decoder
         for (int code = Group.IdxX; code < 256; code += Group.DimX)
             table[code] = (ushort)Fp8Hardware.ToBf16Pair(Cvt.E4M3x2LowToF16x2Software((uint)code));
         // The table is complete before anyone decodes.
-        Group.Barrier();
+        Block.Barrier();
         return table;
     }
 

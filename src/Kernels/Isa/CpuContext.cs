@@ -13,6 +13,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 internal static class CpuContext
 {
     private const string WarpType = "ILGPU.Runtime.CPU.CPURuntimeWarpContext, ILGPU";
+    private const string GroupType = "ILGPU.Runtime.CPU.CPURuntimeGroupContext, ILGPU";
 
     /// <summary>The object that the lanes of one warp, and nobody else, share.</summary>
     public static object Warp => CurrentWarp(null);
@@ -25,6 +26,16 @@ internal static class CpuContext
     /// </summary>
     public static (object? Launch, Index3D Group) Block =>
         (CurrentTask(AcceleratorOf(CurrentWarp(null))), Grid.Index);
+
+    /// <summary>The object that the threads of one multiprocessor, and nobody else, share.</summary>
+    public static object Group => CurrentGroup(null);
+
+    /// <summary>Threads that a block may have.</summary>
+    public static int MostThreads => AcceleratorOf(CurrentGroup(null)).MaxNumThreadsPerGroup;
+
+    [UnsafeAccessor(UnsafeAccessorKind.StaticMethod, Name = "get_Current")]
+    [return: UnsafeAccessorType(GroupType)]
+    private static extern object CurrentGroup([UnsafeAccessorType(GroupType)] object? type);
 
     [UnsafeAccessor(UnsafeAccessorKind.StaticMethod, Name = "get_Current")]
     [return: UnsafeAccessorType(WarpType)]

@@ -19,7 +19,7 @@ public sealed class CpAsyncTests : IDisposable
         ArrayView<uint> shared = SharedMemory.Allocate<U4>(16).Cast<uint>();
         for (int i = Group.IdxX; i < 64; i += Group.DimX)
             shared[i] = Old;
-        Group.Barrier();
+        Block.Barrier();
         return shared;
     }
 

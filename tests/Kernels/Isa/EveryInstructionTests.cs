@@ -55,7 +55,7 @@ public sealed partial class EveryInstructionTests
         shared[at + 29] = first.X ^ first.W ^ Mem.LoadGlobal2(ref a.Input[at + 2]).Y ^ Mem.LoadStream2(ref a.Input[at + 6]).X ^ Mem.LoadGlobalHalf(ref a.Input.Cast<byte>()[(4 * at) + 6]) ^ Mem.LoadReadOnly1(ref a.Input[at + 1]) ^ Mem.LoadReadOnlyHalf(ref a.Input.Cast<byte>()[(4 * at) + 2]);
         Mem.StoreSharedAt(ref shared[at + 28], 8, Interop.IntAsFloat(a.Input[at + 9] & 0x3FFFFFFF));
         Fence.Device();
-        Group.Barrier();
+        Block.Barrier();
         for (int i = 0; i < 24; i += 4)
             Mem.StoreGlobal(ref a.Output[at + i], Mem.LoadShared(ref shared[other + i]));
         Mem.StoreStream(ref a.Output[at + 24], Mem.LoadShared(ref shared[other + 24]));
@@ -71,7 +71,7 @@ public sealed partial class EveryInstructionTests
         int lane = Group.IdxX, at = lane * Words;
         for (int i = 0; i < Words; i += 4)
             Mem.StoreShared(ref shared.Cast<uint>()[at + i], Mem.LoadGlobal(ref a.Input[at + i]));
-        Group.Barrier();
+        Block.Barrier();
         // A row of eight elements a lane, 16 bytes; the first kilobyte is BF16, what follows F16.
         U4 a0 = LdMatrix.X4(ref shared[lane * 8]), a1 = LdMatrix.X4Trans(ref shared[1024 + (lane * 8)]);
         U2 b0 = LdMatrix.X2(ref shared[256 + (lane * 8)]), b1 = LdMatrix.X2Trans(ref shared[1280 + (lane * 8)]);
