@@ -41,7 +41,7 @@ internal static class SkinnyGemm
     public const int ChunkWords = ChunkBytes / 4;
 
     /// <summary>Dynamic shared memory of a block: one sum a warp, row and column of so many tiles.</summary>
-    public static int SharedBytes(int warps, int tiles) => warps * tiles * Rows * Columns * sizeof(float);
+    public static int SharedBytes(int warps, int tiles) => warps * tiles * SkinnySums.TileSums * sizeof(float);
 
     /// <summary>Rows of x in a tile's columns: where halves of a chunk are scaled apart, each row has a column a half.</summary>
     public static int TileRows(bool halves) => halves ? Columns / 2 : Columns;
@@ -72,10 +72,14 @@ internal static class SkinnyGemm
         SkinnyAccumulators sums = default;
         if (turn >= chunks)
         {
+            if (SkinnyAside.Serves<TFormat, TInput>())
+                place.Aside = SkinnyAside.Request<TFormat, TInput, TTiles>(a);
             GridDependency.Release();
             GridDependency.Wait();
+            if (SkinnyAside.Serves<TFormat, TInput>())
+                SkinnyAside.Await();
         }
-        else if (TwoBuffers<TFormat, TTiles>())
+        else if (TwoBuffers<TFormat, TInput, TTiles>())
         {
             StreamTwo<TFormat, TInput, TTiles>(a, place, Turns<TFormat>(turn, chunks, warps), ref sums);
         }
@@ -107,10 +111,11 @@ internal static class SkinnyGemm
     private static (int First, int Count, int Step) Turns<TFormat>(int turn, int chunks, int warps)
         where TFormat : struct, IStreamedFormat => TFormat.Terms == 1 ? (turn, chunks, warps) : (0, 2 * ((chunks - turn + warps - 1) / warps), 1);
 
-    // Where decoding or a second tile of x need many registers, a third chunk would cost more than it hides (docs/kernels/gemv.md).
-    private static bool TwoBuffers<TFormat, TTiles>()
+    // Where a second tile of x needs many registers, a third chunk would cost more than it hides; codes of x have the next chunk's beside them (docs/kernels/gemv.md).
+    private static bool TwoBuffers<TFormat, TInput, TTiles>()
         where TFormat : struct, IStreamedFormat
-        where TTiles : struct, ITiles => TFormat.HasGroupScales || (TTiles.Count == 2 && TFormat.CodesPerWordShift > 1);
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles => (TTiles.Count == 2 && TFormat.CodesPerWordShift > 1) || (TFormat.HasGroupScales && TInput.AreCodes);
 
     // Chunks in registers are refilled as soon as they are multiplied: no register is copied, so nothing waits for a load but the
     // multiplication that needs it. Past the end the last chunk is read again.
@@ -124,24 +129,28 @@ internal static class SkinnyGemm
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
+        if (SkinnyAside.Serves<TFormat, TInput>())
+            place.Aside = SkinnyAside.Request<TFormat, TInput, TTiles>(a);
         SkinnyLoads.Prefetch<TFormat, TInput>(a, loadedChunks: 3);
         GridDependency.Release();
         GridDependency.Wait();
+        if (SkinnyAside.Serves<TFormat, TInput>())
+            SkinnyAside.Await();
         SkinnyInputTiles x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
         for (; c + (2 * step) < count; c += 3 * step)
         {
             x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
+            MultiplyLoaded<TFormat, TInput, TTiles>(a, place, first, x0, c, ref sums);
             first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (3 * step), last));
             x2 = Inputs<TFormat, TInput, TTiles>(a, place, c + (2 * step));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(second, x1, ref sums);
+            MultiplyLoaded<TFormat, TInput, TTiles>(a, place, second, x1, c + step, ref sums);
             second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (4 * step), last));
             x0 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + (3 * step), last));
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(third, x2, ref sums);
+            MultiplyLoaded<TFormat, TInput, TTiles>(a, place, third, x2, c + (2 * step), ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
         }
         if (c < count)
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x0, ref sums);
+            MultiplyLoaded<TFormat, TInput, TTiles>(a, place, first, x0, c, ref sums);
         if (c + step < count)
             Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
     }
@@ -168,9 +177,13 @@ internal static class SkinnyGemm
         int last = count - 1;
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
+        if (SkinnyAside.Serves<TFormat, TInput>())
+            place.Aside = SkinnyAside.Request<TFormat, TInput, TTiles>(a);
         SkinnyLoads.Prefetch<TFormat, TInput>(a, loadedChunks: 2);
         GridDependency.Release();
         GridDependency.Wait();
+        if (SkinnyAside.Serves<TFormat, TInput>())
+            SkinnyAside.Await();
         SkinnyInputTiles x = default;
         if (IsAhead<TFormat, TInput>())
             x = Inputs<TFormat, TInput, TTiles>(a, place, c);
@@ -184,7 +197,7 @@ internal static class SkinnyGemm
         if (c >= count)
             return;
         if (IsAhead<TFormat, TInput>())
-            SkinnyProducts.Multiply<TFormat, TInput, TTiles>(first, x, ref sums);
+            MultiplyLoaded<TFormat, TInput, TTiles>(a, place, first, x, c, ref sums);
         else
             Multiply<TFormat, TInput, TTiles>(a, place, first, c, ref sums);
     }
@@ -206,7 +219,7 @@ internal static class SkinnyGemm
             return x;
         }
         SkinnyInputTiles next = Inputs<TFormat, TInput, TTiles>(a, place, chunk.Next);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
+        MultiplyLoaded<TFormat, TInput, TTiles>(a, place, w, x, chunk.This, ref sums);
         return next;
     }
 
@@ -220,6 +233,16 @@ internal static class SkinnyGemm
         where TTiles : struct, ITiles
     {
         SkinnyInputTiles inputs = Inputs<TFormat, TInput, TTiles>(a, place, c);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(chunk, inputs, ref sums);
+        MultiplyLoaded<TFormat, TInput, TTiles>(a, place, chunk, inputs, c, ref sums);
+    }
+
+    private static void MultiplyLoaded<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk w, SkinnyInputTiles x, int c, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        if (SkinnyAside.Serves<TFormat, TInput>())
+            SkinnyAside.Load<TFormat>(a, place.Aside, c, ref w);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
     }
 }

@@ -35,13 +35,13 @@ internal struct SkinnyInputPlace
     public int Scales0, Scales1;
 }
 
-/// <summary>Where a lane reads: its words of four rows of W and their multipliers and zero points, and two tiles of x.</summary>
+/// <summary>Where a lane reads: its words of four rows of W, the multipliers of their tile, or of the rows, and two tiles of x.</summary>
 internal struct SkinnyPlace
 {
     public ArrayView<uint> Row0, Row1, Row2, Row3;
-    public int Scales0, Scales1, Scales2, Scales3;
-    public int Zeros0, Zeros1, Zeros2, Zeros3;
+    public int Scales;
     public SkinnyInputPlace Input0, Input1;
+    public SkinnyAsidePlace Aside;
 }
 
 /// <summary>What <see cref="SkinnyGemm"/> loads, and from where.</summary>
@@ -62,23 +62,13 @@ internal static class SkinnyLoads
         long first = SkinnyGemm.FirstRow<TInput>(a), row = first + group, last = a.N - 1;
         int row0 = (int)IntrinsicMath.Min(row, last), row1 = (int)IntrinsicMath.Min(row + 8, last);
         int row2 = (int)IntrinsicMath.Min(row + 16, last), row3 = (int)IntrinsicMath.Min(row + 24, last);
-        // Groups are the lane's own, blocks the whole chunk's.
-        int column = TFormat.HasGroupScales ? word << TFormat.CodesPerWordShift : 0;
         int words = a.K >> TFormat.CodesPerWordShift;
         SkinnyPlace place = default;
         place.Row0 = From(a.Codes.Cast<uint>(), ((long)row0 * words) + word);
         place.Row1 = From(a.Codes.Cast<uint>(), ((long)row1 * words) + word);
         place.Row2 = From(a.Codes.Cast<uint>(), ((long)row2 * words) + word);
         place.Row3 = From(a.Codes.Cast<uint>(), ((long)row3 * words) + word);
-        place.Scales0 = (int)a.ScaleIndex(0, TFormat.HasTileScales ? (int)first : row0, column);
-        place.Scales1 = (int)a.ScaleIndex(0, row1, column);
-        place.Scales2 = (int)a.ScaleIndex(0, row2, column);
-        place.Scales3 = (int)a.ScaleIndex(0, row3, column);
-        int zeroBytes = (a.ScaleTable.Columns + 1) >> 1;
-        place.Zeros0 = (row0 >> a.ScaleTable.RowShift) * zeroBytes;
-        place.Zeros1 = (row1 >> a.ScaleTable.RowShift) * zeroBytes;
-        place.Zeros2 = (row2 >> a.ScaleTable.RowShift) * zeroBytes;
-        place.Zeros3 = (row3 >> a.ScaleTable.RowShift) * zeroBytes;
+        place.Scales = TFormat.HasTileScales ? (int)a.ScaleIndex(0, (int)first, 0) : 0;
         int firstInput = SkinnyGemm.FirstInput<TInput>(a);
         place.Input0 = LocateInputs<TFormat, TInput>(a, lane, firstInput);
         place.Input1 = LocateInputs<TFormat, TInput>(a, lane, firstInput + SkinnyGemm.TileRows(TInput.ScaleColumns == 32));
@@ -123,8 +113,7 @@ internal static class SkinnyLoads
         loaded.Row1 = Word<TFormat>(place.Row1, word, skip);
         loaded.Row2 = Word<TFormat>(place.Row2, word, skip);
         loaded.Row3 = Word<TFormat>(place.Row3, word, skip);
-        Operands<TFormat>(a, place, chunk, ref loaded);
-        Scales<TFormat, TInput>(a, place, chunk, term, ref loaded);
+        Scale<TFormat, TInput>(a, place, chunk, term, ref loaded);
         return loaded;
     }
 
@@ -169,13 +158,17 @@ internal static class SkinnyLoads
         if (start + column < a.K)
         {
             rest = Chunk<TFormat, TInput>(a, place, at.Chunk, at.Term);
+            if (TFormat.HasGroupScales)
+                SkinnyAside.Load<TFormat>(a, place.Aside, at.Chunk, ref rest);
             inputs.Tile0 = InputsOf<TFormat, TInput>(a, place.Input0, at.Chunk);
             // Of BF16 also where there is no second tile: without, the compiler spills 96 bytes of INT4 with zero points, which has 8 to spill.
             if (TTiles.Count == 2 || !TInput.AreCodes)
                 inputs.Tile1 = InputsOf<TFormat, TInput>(a, place.Input1, at.Chunk);
         }
         // A quad's products end up in each of its lanes: those without words scale them too.
-        Scales<TFormat, TInput>(a, place, at.Chunk, at.Term, ref rest);
+        Scale<TFormat, TInput>(a, place, at.Chunk, at.Term, ref rest);
+        if (SkinnyAside.Serves<TFormat, TInput>() && !TFormat.HasGroupScales)
+            SkinnyAside.Load<TFormat>(a, place.Aside, at.Chunk, ref rest);
         if (TInput.ScaleColumns > 0)
         {
             InputScales<TFormat, TInput>(a, place.Input0, at.Chunk, ref inputs.Tile0);
@@ -219,48 +212,15 @@ internal static class SkinnyLoads
     private static U4 Word<TFormat>(ArrayView<uint> row, int word, long skip)
         where TFormat : struct, IStreamedFormat => TFormat.Terms > 1 ? Mem.LoadStream(ref row[word + skip]) : Mem.LoadStream(ref row[word]);
 
-    private static void Operands<TFormat>(LinearArgs a, SkinnyPlace place, int chunk, ref SkinnyChunk loaded)
-        where TFormat : struct, IStreamedFormat
-    {
-        if (TFormat.HasGroupScales)
-        {
-            ArrayView<byte> groups = a.ScaleTable.Groups;
-            int first = chunk * (SkinnyGemm.ChunkCodes<TFormat>() >> 4);
-            loaded.Operand0 = Mem.LoadReadOnlyHalf(ref groups[place.Scales0 + first]);
-            loaded.Operand1 = Mem.LoadReadOnlyHalf(ref groups[place.Scales1 + first]);
-            loaded.Operand2 = Mem.LoadReadOnlyHalf(ref groups[place.Scales2 + first]);
-            loaded.Operand3 = Mem.LoadReadOnlyHalf(ref groups[place.Scales3 + first]);
-        }
-        if (TFormat.HasZeroPoints)
-        {
-            ArrayView<byte> zeros = a.ScaleTable.ZeroPoints;
-            int block = (chunk * SkinnyGemm.ChunkCodes<TFormat>()) >> a.ColumnShift;
-            int shift = 4 * (block & 1);
-            loaded.Operand0 = ((uint)zeros[place.Zeros0 + (block >> 1)] >> shift) & 15;
-            loaded.Operand1 = ((uint)zeros[place.Zeros1 + (block >> 1)] >> shift) & 15;
-            loaded.Operand2 = ((uint)zeros[place.Zeros2 + (block >> 1)] >> shift) & 15;
-            loaded.Operand3 = ((uint)zeros[place.Zeros3 + (block >> 1)] >> shift) & 15;
-        }
-    }
-
-    private static void Scales<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk, int term, ref SkinnyChunk loaded)
+    private static void Scale<TFormat, TInput>(LinearArgs a, SkinnyPlace place, int chunk, int term, ref SkinnyChunk loaded)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
+        if (!TFormat.HasTileScales)
+            return;
         ArrayView<uint> scales = a.Scales.Cast<uint>();
-        int start = chunk * SkinnyGemm.ChunkCodes<TFormat>(), block = start >> a.ColumnShift;
-        if (TFormat.HasTileScales)
-        {
-            int of = place.Scales0 + (TFormat.Terms > 1 ? term * a.ScaleTable.PerSlab : 0);
-            loaded.Scale0 = Mem.LoadReadOnly1(ref scales[of + (TInput.ScaleColumns == 32 ? OwnColumn(start, a.K) >> a.ColumnShift : block)]);
-        }
-        if (TFormat.HasRowScales && !TInput.AreIntegers)
-        {
-            loaded.Scale0 = Mem.LoadReadOnly1(ref scales[place.Scales0 + block]);
-            loaded.Scale1 = Mem.LoadReadOnly1(ref scales[place.Scales1 + block]);
-            loaded.Scale2 = Mem.LoadReadOnly1(ref scales[place.Scales2 + block]);
-            loaded.Scale3 = Mem.LoadReadOnly1(ref scales[place.Scales3 + block]);
-        }
+        int start = chunk * SkinnyGemm.ChunkCodes<TFormat>(), column = TInput.ScaleColumns == 32 ? OwnColumn(start, a.K) : start;
+        loaded.Scale0 = Mem.LoadReadOnly1(ref scales[place.Scales + (TFormat.Terms > 1 ? term * a.ScaleTable.PerSlab : 0) + (column >> a.ColumnShift)]);
     }
 
     private static void InputScales<TFormat, TInput>(LinearArgs a, SkinnyInputPlace place, int chunk, ref SkinnyInputs inputs)

@@ -39,7 +39,22 @@ internal static class SkinnyProducts
             if (TTiles.Count == 2)
                 x.Tile1.X0 = OwnHalf(x.Tile1.X0);
         }
+        if (TFormat.HasGroupScales)
+        {
+            // Codes are multiplied by all that scales them: their products go straight into the sums.
+            Steps<TFormat, TInput, TTiles>(w, x, ref sums);
+            return;
+        }
         SkinnyAccumulators parts = default;
+        Steps<TFormat, TInput, TTiles>(w, x, ref parts);
+        Accumulate<TFormat, TInput, TTiles>(w, parts, x, ref sums);
+    }
+
+    private static void Steps<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ref SkinnyAccumulators parts)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
         Step<TFormat, TInput, TTiles>(w, 0, (x.Tile0.X0, x.Tile1.X0), x, ref parts);
         if (TFormat.CodesPerWordShift > 1)
             Step<TFormat, TInput, TTiles>(w, 1, (x.Tile0.X1, x.Tile1.X1), x, ref parts);
@@ -48,28 +63,6 @@ internal static class SkinnyProducts
             Step<TFormat, TInput, TTiles>(w, 2, (x.Tile0.X2, x.Tile1.X2), x, ref parts);
             Step<TFormat, TInput, TTiles>(w, 3, (x.Tile0.X3, x.Tile1.X3), x, ref parts);
         }
-        Accumulate<TFormat, TInput, TTiles>(w, parts, x, ref sums);
-    }
-
-    /// <summary>The same where codes are multiplied by all that scales them, straight into the sums; else by way of a sum of the chunk.</summary>
-    public static void AddTo<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ref SkinnyAccumulators sums)
-        where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles
-    {
-        if (!TFormat.HasGroupScales)
-        {
-            Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
-            return;
-        }
-        w.Operand0 = TFormat.PrepareOperand(w.Operand0);
-        w.Operand1 = TFormat.PrepareOperand(w.Operand1);
-        w.Operand2 = TFormat.PrepareOperand(w.Operand2);
-        w.Operand3 = TFormat.PrepareOperand(w.Operand3);
-        Step<TFormat, TInput, TTiles>(w, 0, (x.Tile0.X0, x.Tile1.X0), x, ref sums);
-        Step<TFormat, TInput, TTiles>(w, 1, (x.Tile0.X1, x.Tile1.X1), x, ref sums);
-        Step<TFormat, TInput, TTiles>(w, 2, (x.Tile0.X2, x.Tile1.X2), x, ref sums);
-        Step<TFormat, TInput, TTiles>(w, 3, (x.Tile0.X3, x.Tile1.X3), x, ref sums);
     }
 
     // Of a chunk's halves, which are scaled apart, a tile's columns 0..3 have four rows' first and 4..7 the same rows' second: nothing else is multiplied.

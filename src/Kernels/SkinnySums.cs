@@ -7,10 +7,13 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The end of a block of <see cref="SkinnyGemm"/>: the warps' sums meet in shared memory.</summary>
 internal static class SkinnySums
 {
-    // Sums of one warp in one tile of x.
-    private const int TileSums = SkinnyGemm.Rows * SkinnyGemm.Columns;
+    // Between columns of x, so that what a warp's lanes store at once lies in different banks.
+    private const int ColumnStep = SkinnyGemm.Rows + 4;
 
-    /// <summary>Adds the sums of the warps, in their order, and stores them. Called once by every thread of the block.</summary>
+    /// <summary>Sums of one warp in one tile of x: [column of x][row of W].</summary>
+    public const int TileSums = SkinnyGemm.Columns * ColumnStep;
+
+    /// <summary>Adds the sums of the warps, in their order, and stores them, a lane a row of W. Called once by every thread of the block.</summary>
     public static void Add<TFormat, TInput, TOutput, TTiles>(LinearArgs a, SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
@@ -18,28 +21,32 @@ internal static class SkinnySums
         where TTiles : struct, ITiles
     {
         ArrayView<float> partials = SharedMemory.GetDynamic<byte>().Cast<float>();
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5;
-        int start = (Group.IdxX >> 5) * TTiles.Count * TileSums;
+        // Asked anew, not kept in a register all the time.
+        int lane = (int)WarpOps.LaneId(), warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
+        long n = SkinnyGemm.FirstRow<TInput>(a) + lane;
+        // Asked for before the warps meet.
+        float scale = WeightScale<TFormat, TInput>(a, (int)IntrinsicMath.Min(n, a.N - 1));
+        int start = warp * TTiles.Count * TileSums;
         Publish(partials, start, lane, sums.Upper0);
-        Publish(partials, start + (TileSums / 2), lane, sums.Lower0);
+        Publish(partials, start + (SkinnyGemm.Rows / 2), lane, sums.Lower0);
         if (TTiles.Count == 2)
         {
             Publish(partials, start + TileSums, lane, sums.Upper1);
-            Publish(partials, start + (TileSums * 3 / 2), lane, sums.Lower1);
+            Publish(partials, start + TileSums + (SkinnyGemm.Rows / 2), lane, sums.Lower1);
         }
         // All warps' sums are there before they are added.
         Block.Barrier();
-        for (int i = Group.IdxX; i < TileSums * TTiles.Count; i += Group.DimX)
+        for (int i = warp; i < SkinnyGemm.Columns * TTiles.Count; i += warps)
         {
             bool halves = TInput.ScaleColumns == 32;
-            int m = SkinnyGemm.FirstInput<TInput>(a) + ((i >> 8) * SkinnyGemm.TileRows(halves)) + (i & 7);
-            long n = SkinnyGemm.FirstRow<TInput>(a) + ((i >> 3) & 31);
-            if (n >= a.N || m >= a.M || (halves && (i & 7) >= SkinnyGemm.TileRows(halves)))
+            int tile = i / SkinnyGemm.Columns, column = i - (tile * SkinnyGemm.Columns), m = SkinnyGemm.FirstInput<TInput>(a) + (tile * SkinnyGemm.TileRows(halves)) + column;
+            if (n >= a.N || m >= a.M || (halves && column >= SkinnyGemm.TileRows(halves)))
                 continue;
-            float sum = TInput.AreIntegers ? SumIntegers(partials, i, TTiles.Count * TileSums, warps)
-                : halves ? SumHalves(partials, i, TTiles.Count * TileSums, warps)
-                : Sum(partials, i, TTiles.Count * TileSums, warps);
-            TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(a, sum, m, (int)n));
+            int first = (tile * TileSums) + (column * ColumnStep) + lane;
+            float sum = TInput.AreIntegers ? SumIntegers(partials, first, TTiles.Count * TileSums, warps)
+                : halves ? SumHalves(partials, first, TTiles.Count * TileSums, warps)
+                : Sum(partials, first, TTiles.Count * TileSums, warps);
+            TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(a, sum, m, scale));
         }
     }
 
@@ -58,7 +65,7 @@ internal static class SkinnySums
         for (int warp = 0; warp < warps; warp++)
         {
             firsts += partials[(warp * step) + first];
-            seconds += partials[(warp * step) + first + SkinnyGemm.TileRows(true)];
+            seconds += partials[(warp * step) + first + (SkinnyGemm.TileRows(true) * ColumnStep)];
         }
         return firsts + seconds;
     }
@@ -72,25 +79,32 @@ internal static class SkinnySums
         return sum;
     }
 
-    // What multiplies whole sums: weights' first, as everywhere.
-    public static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, int n)
+    /// <summary>What multiplies whole sums of row <paramref name="n"/> of W, with what undoes powers of two.</summary>
+    public static float WeightScale<TFormat, TInput>(LinearArgs a, int n)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
         if (TFormat.HasGroupScales)
-            sum *= a.Scales[0] * (TInput.AreCodes ? TFormat.Correction * TFormat.Correction : TFormat.Correction);
-        if (TInput.AreIntegers)
-            sum = Fast.Mul(sum, a.Scales[a.ScaleIndex(0, n, 0)]);
+            return a.Scales[0] * (TInput.AreCodes ? TFormat.Correction * TFormat.Correction : TFormat.Correction);
+        return TInput.AreIntegers ? a.Scales[a.ScaleIndex(0, n, 0)] : 1f;
+    }
+
+    /// <summary>A whole sum times all that multiplies it: weights' first, as everywhere.</summary>
+    public static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, float weightScale)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+    {
+        if (TFormat.HasGroupScales || TInput.AreIntegers)
+            sum = Fast.Mul(sum, weightScale);
         return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
     }
 
-    // partials[warp][tile of x][row][column]
     private static void Publish(ArrayView<float> partials, int start, int lane, F4 sum)
     {
-        partials[start + (MmaFragment.CRow(lane, 0) * SkinnyGemm.Columns) + MmaFragment.CColumn(lane, 0)] = sum.X;
-        partials[start + (MmaFragment.CRow(lane, 1) * SkinnyGemm.Columns) + MmaFragment.CColumn(lane, 1)] = sum.Y;
-        partials[start + (MmaFragment.CRow(lane, 2) * SkinnyGemm.Columns) + MmaFragment.CColumn(lane, 2)] = sum.Z;
-        partials[start + (MmaFragment.CRow(lane, 3) * SkinnyGemm.Columns) + MmaFragment.CColumn(lane, 3)] = sum.W;
+        partials[start + (MmaFragment.CColumn(lane, 0) * ColumnStep) + MmaFragment.CRow(lane, 0)] = sum.X;
+        partials[start + (MmaFragment.CColumn(lane, 1) * ColumnStep) + MmaFragment.CRow(lane, 1)] = sum.Y;
+        partials[start + (MmaFragment.CColumn(lane, 2) * ColumnStep) + MmaFragment.CRow(lane, 2)] = sum.Z;
+        partials[start + (MmaFragment.CColumn(lane, 3) * ColumnStep) + MmaFragment.CRow(lane, 3)] = sum.W;
     }
 }
 

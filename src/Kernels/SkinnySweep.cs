@@ -77,7 +77,7 @@ internal static class SkinnySweep
         if (SweepAside.IsShared<TFormat>())
             SweepLoads.SharedScales(place, window, at, ref w);
         SkinnyAccumulators sums = SweepSums.Load<TTiles>(own);
-        SkinnyProducts.AddTo<TFormat, StreamedArrangedInputs, TTiles>(w, x, ref sums);
+        SkinnyProducts.Multiply<TFormat, StreamedArrangedInputs, TTiles>(w, x, ref sums);
         SweepSums.Store<TTiles>(own, sums);
     }
 }

@@ -120,9 +120,10 @@ internal static class SweepSums
     {
         int n = place.FirstRow + row;
         long at = ((long)m * a.YStride) + n;
-        TOutput.Store(a.Y, at, SkinnySums.Finish<TFormat, TInput>(a, first, m, n));
+        float scale = SkinnySums.WeightScale<TFormat, TInput>(a, n);
+        TOutput.Store(a.Y, at, SkinnySums.Finish<TFormat, TInput>(a, first, m, scale));
         if (m + 1 < a.M)
-            TOutput.Store(a.Y, at + a.YStride, SkinnySums.Finish<TFormat, TInput>(a, second, m + 1, n));
+            TOutput.Store(a.Y, at + a.YStride, SkinnySums.Finish<TFormat, TInput>(a, second, m + 1, scale));
     }
 
     private static F4 Load(uint address)

@@ -121,8 +121,10 @@ internal readonly record struct LinearPlan(
     {
         if (!device.IsCuda)
             return LinearPath.Scalar;
-        if (shape.CanStream || SplitPlan.Exists(shape, device))
-            return shape.CanStream ? LinearPath.SkinnyGemm : LinearPath.SplitGemm;
+        if (shape.CanStream && SkinnyLinear.Fits(shape, device))
+            return LinearPath.SkinnyGemm;
+        if (SplitPlan.Exists(shape, device))
+            return LinearPath.SplitGemm;
         // Among experts the rows spread: one expert must get enough of them on average.
         long rows = shape.Experts == 0 ? shape.M : shape.M / shape.Experts;
         return rows >= GemmFromRows ? LinearPath.Gemm : LinearPath.Gemv;
@@ -132,7 +134,7 @@ internal readonly record struct LinearPlan(
     {
         if (!device.IsCuda)
             return LinearPath.AccurateScalar;
-        if (shape.Activations is not null && shape.CanStream)
+        if (shape.Activations is not null && shape.CanStream && SkinnyLinear.Fits(shape, device))
             return LinearPath.SkinnyGemm;
         return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }

@@ -22,6 +22,13 @@ internal static class SkinnyLinear
     public static bool CanArrange(in LinearShape shape, in LinearDevice device) =>
         shape.Activations is null && shape.M > SkinnyGemm.Columns && shape.Format.Info().BitsPerCode == 4 && ArrangeInputs.Bytes(shape.K) <= LaunchScratch.PartialBytes(device.Multiprocessors);
 
+    /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (some 100,000 columns).</summary>
+    public static bool Fits(in LinearShape shape, in LinearDevice device)
+    {
+        int columns = shape.Block.Columns == 0 ? 0 : (int)(((long)shape.K + shape.Block.Columns - 1) / shape.Block.Columns);
+        return SkinnyGemm.SharedBytes(SkinnyGemm.MostWarps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, columns) <= device.SharedBytes;
+    }
+
     /// <summary>A product whose arguments are complete.</summary>
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)
     {
@@ -41,8 +48,18 @@ internal static class SkinnyLinear
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)
     {
         KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0, plan.ArrangesInputs);
-        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)), args);
+        int shared = SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)) + (int)AsideBytes(format, activations, args.K, args.ScaleTable.Columns);
+        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, shared, args);
     }
+
+    // Of the multipliers and zero points of a block's rows, of which each has so many of blocks.
+    private static long AsideBytes(WeightFormat format, ActivationFormat? activations, int k, int columns) => format switch
+    {
+        WeightFormat.Nvfp4 => SkinnyAside.SharedBytes(k / 16, 0),
+        WeightFormat.Int4 when activations is null => SkinnyAside.SharedBytes((long)columns * sizeof(float), 0),
+        WeightFormat.Int4Zero => SkinnyAside.SharedBytes((long)columns * sizeof(float), (columns + 1L) / 2),
+        _ => 0,
+    };
 
     private static void ArrangeIn(GpuStream stream, ArrayView<uint> arranged, in LinearArgs product)
     {
