@@ -164,7 +164,7 @@ internal sealed class GemmBench
             return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (way.Tile is null && HopperSkinnyPlan.IsChosen(shape, device))
-            return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.M, false)));
+            return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (way.Tile is null && SweepPlan.IfChosen(shape, device) is not null)
             return (nameof(SkinnySweep), kernels.Resources(SweepKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (shape.Activations is not null)

@@ -11,7 +11,7 @@ internal struct HopperSkinnyArgs
     /// <summary>Rows of W as bytes, tiles of 128 bytes × 32 rows.</summary>
     public TensorMap Weight;
 
-    /// <summary>Address of x: [M, K] BF16.</summary>
+    /// <summary>Address of x: [M, K] BF16 or codes.</summary>
     public long X;
 
     /// <summary>Address of y[M, OutputStride], BF16 or float32.</summary>
@@ -41,4 +41,10 @@ internal struct HopperSkinnyArgs
 
     /// <summary>Chunks of 128 bytes of a row of W.</summary>
     public int Chunks;
+
+    /// <summary>Address of the E4M3 multipliers of x's groups, [M, K / 16], where x is NVFP4.</summary>
+    public long InputGroups;
+
+    /// <summary>Address of the float32 multipliers of x: one a row (NVFP4).</summary>
+    public long InputScales;
 }

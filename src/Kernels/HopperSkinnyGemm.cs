@@ -45,8 +45,9 @@ internal static class HopperSkinnyGemm
 
     private static int Inputs(int tiles) => Barriers(tiles) + (Warps * BarriersOfWarp * BarrierBytes);
 
-    public static void Run<TFormat, TOutput, TTiles>(HopperSkinnyArgs a)
+    public static void Run<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
@@ -78,20 +79,21 @@ internal static class HopperSkinnyGemm
         }
         GridDependency.Release();
         GridDependency.Wait();
-        HopperSkinnyInputs.Arrange<TFormat, TTiles>(a, warp);
+        HopperSkinnyInputs.Arrange<TFormat, TInput, TTiles>(a, warp);
         // All of x is there before it is multiplied.
         Block.Barrier();
         SkinnyAccumulators sums = default;
-        int open = Multiply<TFormat, TOutput, TTiles>(a, warp, first, next, ref sums);
+        int open = Multiply<TFormat, TInput, TOutput, TTiles>(a, warp, first, next, ref sums);
         // All pieces are there before they are added.
         Block.Barrier();
         if (open >= 0)
-            HopperSkinnySums.Finish<TFormat, TOutput, TTiles>(a, warp, open, sums);
+            HopperSkinnySums.Finish<TFormat, TInput, TOutput, TTiles>(a, warp, open, sums);
     }
 
     // The warp's run of chunks. Gives the tile that it has begun and not ended, whose sums are left, or −1.
-    private static int Multiply<TFormat, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyRun unit, HopperSkinnyRun next, ref SkinnyAccumulators sums)
+    private static int Multiply<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, HopperSkinnyRun unit, HopperSkinnyRun next, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
@@ -125,7 +127,7 @@ internal static class HopperSkinnyGemm
             if (unit.Chunk == a.Chunks - 1)
             {
                 if (begun)
-                    HopperSkinnySums.Emit<TFormat, TOutput, TTiles>(a, warp, unit.Tile, sums);
+                    HopperSkinnySums.Emit<TFormat, TInput, TOutput, TTiles>(a, warp, unit.Tile, sums);
                 else
                     HopperSkinnySums.Keep<TTiles>(warp, sums);
                 begun = true;

@@ -27,23 +27,25 @@ internal static class HopperSkinnyInputs
         where TTiles : struct, ITiles => (uint)((chunk * 2 * StepsOfWord * StepBytes<TTiles>()) + (lane * 16));
 
     /// <summary>Fills it; the whole block, word by word of weights, two at a time so that their loads wait together.</summary>
-    public static void Arrange<TFormat, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp)
+    public static void Arrange<TFormat, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
         int count = a.Chunks * 2 * TTiles.Count;
         for (int item = warp.Index; item < count; item += 2 * HopperSkinnyGemm.Warps)
         {
-            SkinnyInputs first = Load<TFormat, TTiles>(a, warp, item), second = Load<TFormat, TTiles>(a, warp, IntrinsicMath.Min(item + HopperSkinnyGemm.Warps, count - 1));
-            Store<TFormat, TTiles>(warp, item, first);
+            SkinnyInputs first = Load<TFormat, TInput, TTiles>(a, warp, item), second = Load<TFormat, TInput, TTiles>(a, warp, IntrinsicMath.Min(item + HopperSkinnyGemm.Warps, count - 1));
+            Store<TFormat, TInput, TTiles>(warp, item, first);
             if (item + HopperSkinnyGemm.Warps < count)
-                Store<TFormat, TTiles>(warp, item + HopperSkinnyGemm.Warps, second);
+                Store<TFormat, TInput, TTiles>(warp, item + HopperSkinnyGemm.Warps, second);
         }
     }
 
-    // What goes with a lane's word of weights: four times eight BF16.
-    private static SkinnyInputs Load<TFormat, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int item)
+    // What goes with a lane's word of weights: four times eight BF16, or codes and their groups' multipliers.
+    private static SkinnyInputs Load<TFormat, TInput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int item)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
         SkinnyInputs inputs = default;
@@ -51,6 +53,12 @@ internal static class HopperSkinnyInputs
         int column = ((word >> 1) * HopperSkinnyGemm.ChunkCodes) + (HopperSkinnyProducts.Word<TFormat>(warp.Lane, word & 1) * WordCodes);
         if (row >= a.M || column >= a.K)
             return inputs;
+        if (TInput.AreCodes)
+        {
+            inputs.X0 = Mem.LoadGlobalFrom(a.X + ((((long)row * a.K) + column) / 2));
+            inputs.Operand = TFormat.PrepareOperand(Mem.LoadHalfFrom(a.InputGroups + ((((long)row * a.K) + column) >> 4)));
+            return inputs;
+        }
         long from = a.X + ((((long)row * a.K) + column) * sizeof(ushort));
         inputs.X0 = Mem.LoadGlobalFrom(from);
         inputs.X1 = Mem.LoadGlobalFrom(from + 16);
@@ -59,15 +67,16 @@ internal static class HopperSkinnyInputs
         return inputs;
     }
 
-    private static void Store<TFormat, TTiles>(HopperSkinnyWarp warp, int item, SkinnyInputs inputs)
+    private static void Store<TFormat, TInput, TTiles>(HopperSkinnyWarp warp, int item, SkinnyInputs inputs)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
         int word = item / TTiles.Count, tile = item - (word * TTiles.Count);
         uint to = warp.Inputs + (uint)((word * StepsOfWord * StepBytes<TTiles>()) + (tile * TileBytes) + (warp.Lane * 16)), step = (uint)StepBytes<TTiles>();
-        SharedWindow.Store(to, TFormat.Arrange(inputs.X0));
-        SharedWindow.Store(to + step, TFormat.Arrange(inputs.X1));
-        SharedWindow.Store(to + (2 * step), TFormat.Arrange(inputs.X2));
-        SharedWindow.Store(to + (3 * step), TFormat.Arrange(inputs.X3));
+        SharedWindow.Store(to, TInput.Decode<TFormat>(inputs.X0, 0, inputs.Operand));
+        SharedWindow.Store(to + step, TInput.Decode<TFormat>(TInput.AreCodes ? inputs.X0 : inputs.X1, 1, inputs.Operand));
+        SharedWindow.Store(to + (2 * step), TInput.Decode<TFormat>(TInput.AreCodes ? inputs.X0 : inputs.X2, 2, inputs.Operand));
+        SharedWindow.Store(to + (3 * step), TInput.Decode<TFormat>(TInput.AreCodes ? inputs.X0 : inputs.X3, 3, inputs.Operand));
     }
 }

@@ -43,8 +43,9 @@ internal static class HopperSkinnySums
     }
 
     /// <summary>Adds the following warps' pieces of a tile that the warp has begun.</summary>
-    public static void Finish<TFormat, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
+    public static void Finish<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
@@ -55,7 +56,7 @@ internal static class HopperSkinnySums
             if (HopperSkinnyRun.FirstNumber(a, next + 1) != HopperSkinnyRun.FirstNumber(a, next))
                 sums = Plus<TTiles>(sums, Piece<TTiles>(warp, next));
         }
-        Emit<TFormat, TOutput, TTiles>(a, warp, tile, sums);
+        Emit<TFormat, TInput, TOutput, TTiles>(a, warp, tile, sums);
     }
 
     private static uint Piece<TTiles>(HopperSkinnyWarp warp, int index)
@@ -75,33 +76,36 @@ internal static class HopperSkinnySums
     }
 
     /// <summary>Stores a tile's sums, times what multiplies whole sums.</summary>
-    public static void Emit<TFormat, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
+    public static void Emit<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSkinnyWarp warp, int tile, SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
         int n = (tile * HopperSkinnyGemm.Rows) + HopperSkinnyProducts.Row<TFormat>(warp.Lane), m = 2 * (warp.Lane & 3);
-        float scale = TFormat.HasGroupScales ? Mem.LoadReadOnlyFloat(a.Scales) * TFormat.Correction : 1f;
-        Store<TFormat, TOutput>(a, m, n, scale, sums.Upper0);
-        Store<TFormat, TOutput>(a, m, n + 16, scale, sums.Lower0);
+        float scale = TFormat.HasGroupScales ? Mem.LoadReadOnlyFloat(a.Scales) * (TInput.AreCodes ? TFormat.Correction * TFormat.Correction : TFormat.Correction) : 1f;
+        Store<TFormat, TInput, TOutput>(a, m, n, scale, sums.Upper0);
+        Store<TFormat, TInput, TOutput>(a, m, n + 16, scale, sums.Lower0);
         if (TTiles.Count == 2)
         {
-            Store<TFormat, TOutput>(a, m + SkinnyGemm.Columns, n, scale, sums.Upper1);
-            Store<TFormat, TOutput>(a, m + SkinnyGemm.Columns, n + 16, scale, sums.Lower1);
+            Store<TFormat, TInput, TOutput>(a, m + SkinnyGemm.Columns, n, scale, sums.Upper1);
+            Store<TFormat, TInput, TOutput>(a, m + SkinnyGemm.Columns, n + 16, scale, sums.Lower1);
         }
     }
 
     // Two rows of x, rows n and n + 8 of W.
-    private static void Store<TFormat, TOutput>(HopperSkinnyArgs a, int m, int n, float scale, F4 sums)
+    private static void Store<TFormat, TInput, TOutput>(HopperSkinnyArgs a, int m, int n, float scale, F4 sums)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
     {
-        Store<TFormat, TOutput>(a, m, n, scale, sums.X, sums.Z);
-        Store<TFormat, TOutput>(a, m + 1, n, scale, sums.Y, sums.W);
+        Store<TFormat, TInput, TOutput>(a, m, n, scale, sums.X, sums.Z);
+        Store<TFormat, TInput, TOutput>(a, m + 1, n, scale, sums.Y, sums.W);
     }
 
-    private static void Store<TFormat, TOutput>(HopperSkinnyArgs a, int m, int n, float scale, float upper, float lower)
+    private static void Store<TFormat, TInput, TOutput>(HopperSkinnyArgs a, int m, int n, float scale, float upper, float lower)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TOutput : struct, ISkinnyOutput
     {
         if (m >= a.M)
@@ -110,6 +114,12 @@ internal static class HopperSkinnySums
         {
             upper *= scale;
             lower *= scale;
+        }
+        if (TInput.HasRowScales)
+        {
+            float row = Interop.IntAsFloat(Mem.LoadRelaxedFrom(a.InputScales + ((long)m * sizeof(float))));
+            upper = Fast.Mul(upper, row);
+            lower = Fast.Mul(lower, row);
         }
         long index = (m * a.OutputStride) + n;
         if (n < a.N)

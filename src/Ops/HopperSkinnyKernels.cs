@@ -14,33 +14,35 @@ internal static class HopperSkinnyKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    /// <summary>The formats of weights.</summary>
-    internal static readonly IEnumerable<WeightFormat> Formats = [.. ByKey.Keys.Select(k => k.Format).Distinct()];
+    /// <summary>All combinations of weights and activations.</summary>
+    internal static readonly IEnumerable<(WeightFormat Format, ActivationFormat? Activations)> Combinations = [.. ByKey.Keys.Select(k => (k.Format, k.Activations)).Distinct()];
 
-    private readonly record struct Key(WeightFormat Format, bool Float32 = false, bool TwoTiles = false);
+    private readonly record struct Key(WeightFormat Format, ActivationFormat? Activations, bool Float32 = false, bool TwoTiles = false);
 
-    /// <summary>Whether there is a kernel for such weights.</summary>
-    public static bool Exist(WeightFormat format) => ByKey.ContainsKey(new Key(format));
+    /// <summary>Whether there is a kernel for such weights and activations (null: BF16).</summary>
+    public static bool Exist(WeightFormat format, ActivationFormat? activations) => ByKey.ContainsKey(new Key(format, activations));
 
     /// <summary>The kernel for <paramref name="m"/> rows.</summary>
-    public static KernelDefinition<HopperSkinnyArgs> Get(WeightFormat format, int m, bool float32) =>
-        ByKey[new Key(format, float32, m > SkinnyGemm.Columns)];
+    public static KernelDefinition<HopperSkinnyArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32) =>
+        ByKey[new Key(format, activations, float32, m > SkinnyGemm.Columns)];
 
     private static Dictionary<Key, KernelDefinition<HopperSkinnyArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<HopperSkinnyArgs>>();
-        Add<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
-        Add<StreamedInt4>(kernels, WeightFormat.Int4);
-        Add<StreamedInt4Zero>(kernels, WeightFormat.Int4Zero);
+        Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
+        Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
+        Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
+        Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
         return kernels;
     }
 
-    private static void Add<TFormat>(Dictionary<Key, KernelDefinition<HopperSkinnyArgs>> kernels, WeightFormat format)
+    private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<HopperSkinnyArgs>> kernels, Key key)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
     {
-        kernels.Add(new Key(format), new(HopperSkinnyGemm.Run<TFormat, SkinnyBf16Output, OneTile>, Traits));
-        kernels.Add(new Key(format, TwoTiles: true), new(HopperSkinnyGemm.Run<TFormat, SkinnyBf16Output, TwoTiles>, Traits));
-        kernels.Add(new Key(format, Float32: true), new(HopperSkinnyGemm.Run<TFormat, SkinnyFloat32Output, OneTile>, Traits));
-        kernels.Add(new Key(format, Float32: true, TwoTiles: true), new(HopperSkinnyGemm.Run<TFormat, SkinnyFloat32Output, TwoTiles>, Traits));
+        kernels.Add(key, new(HopperSkinnyGemm.Run<TFormat, TInput, SkinnyBf16Output, OneTile>, Traits));
+        kernels.Add(key with { TwoTiles = true }, new(HopperSkinnyGemm.Run<TFormat, TInput, SkinnyBf16Output, TwoTiles>, Traits));
+        kernels.Add(key with { Float32 = true }, new(HopperSkinnyGemm.Run<TFormat, TInput, SkinnyFloat32Output, OneTile>, Traits));
+        kernels.Add(key with { Float32 = true, TwoTiles = true }, new(HopperSkinnyGemm.Run<TFormat, TInput, SkinnyFloat32Output, TwoTiles>, Traits));
     }
 }

@@ -8,15 +8,33 @@ namespace GpuKit.Ilgpu;
 /// <summary>Launches <see cref="HopperSkinnyGemm"/>.</summary>
 internal static class HopperSkinnyLinear
 {
-    /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ.</summary>
-    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks)
+    /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ of BF16 x.</summary>
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks) =>
+        Launch(stream, weights, null, Describe(stream, weights, y, size) with { X = Shape.Address(x) }, float32, blocks);
+
+    /// <summary>The same of quantised x.</summary>
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks)
+    {
+        HopperSkinnyArgs args = Describe(stream, weights, y, size);
+        args.X = Shape.Address(x.Codes.View);
+        args.InputGroups = Shape.Address(x.ScaleTable.Groups);
+        args.InputScales = Shape.Address(x.ScaleTable.Blocks);
+        Launch(stream, weights, x.Format, args, float32, blocks);
+    }
+
+    private static void Launch(GpuStream stream, QuantizedMatrix weights, ActivationFormat? activations, HopperSkinnyArgs args, bool float32, int blocks)
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
+        int shared = HopperSkinnyGemm.SharedBytes(args.M > SkinnyGemm.Columns ? 2 : 1, args.Chunks * HopperSkinnyGemm.ChunkCodes);
+        stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (blocks, 1, 1), HopperSkinnyGemm.Threads, shared, args);
+    }
+
+    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size)
+    {
         long rowBytes = weights.Format.Info().RowBytes(weights.K);
-        var args = new HopperSkinnyArgs
+        return new HopperSkinnyArgs
         {
             Weight = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, rowBytes, weights.N, rowBytes, HopperSkinnyGemm.ChunkBytes, HopperSkinnyGemm.Rows)),
-            X = Shape.Address(x),
             Output = Shape.Address(y),
             Scales = Shape.Address(weights.ScaleTable.Blocks),
             Groups = Shape.Address(weights.ScaleTable.Groups),
@@ -31,7 +49,5 @@ internal static class HopperSkinnyLinear
             Tiles = HopperSkinnyPlan.Tiles(weights.N),
             Chunks = HopperSkinnyPlan.Chunks(weights.K),
         };
-        int shared = HopperSkinnyGemm.SharedBytes(size.M > SkinnyGemm.Columns ? 2 : 1, args.Chunks * HopperSkinnyGemm.ChunkCodes);
-        stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, size.M, float32), stream, (blocks, 1, 1), HopperSkinnyGemm.Threads, shared, args);
     }
 }

@@ -14,7 +14,7 @@ internal static class HopperSkinnyPlan
     /// <summary>Whether the kernel can run it.</summary>
     public static bool Exists(in LinearShape shape, in LinearDevice device) =>
         device is { IsCuda: false } or { Arch: 90 } && device.WarpSize == 32 && device.MaxThreads >= HopperSkinnyGemm.Threads
-        && shape is { M: > 0, N: > 0, K: > 0 } && shape.CanStream && shape.Activations is null && HopperSkinnyKernels.Exist(shape.Format) && Fits(shape, device)
+        && shape is { M: > 0, N: > 0, K: > 0 } && shape.CanStream && HopperSkinnyKernels.Exist(shape.Format, shape.Activations) && Fits(shape, device)
         // Rows of codes in whole 16-byte words, and rows of group multipliers in whole 8-byte ones.
         && shape.K % (shape.Format == WeightFormat.Nvfp4 ? 128 : 32) == 0;
 

@@ -61,6 +61,11 @@ public static partial class Linear
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;
         }
+        if (path is null && HopperSkinnyPlan.IsChosen(shape, device))
+        {
+            HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperSkinnyPlan.Blocks(weights.N, device));
+            return;
+        }
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
         if (plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
         {

@@ -164,23 +164,30 @@ internal static class KernelCases
                     });
     }
 
-    // 24-row products of one matrix, and the experts of as many sorted rows.
     // Rows of W for more warps than one, and for runs that end within tiles.
     private static IEnumerable<SmallCase> HopperSkinny(GpuDevice device)
     {
         if (device.IsCuda && device.Target?.Name != "90a")
             yield break;
         const int Rows = 160, Columns = 640;
-        foreach (WeightFormat format in HopperSkinnyKernels.Formats)
+        foreach ((WeightFormat format, ActivationFormat? activations) in HopperSkinnyKernels.Combinations)
             foreach (int m in new[] { 3, 11 })
                 foreach (bool float32 in new[] { false, true })
-                    yield return new($"Hopper skinny {format} {m}, float32 {float32}", t =>
+                    yield return new($"Hopper skinny {format} {activations} {m}, float32 {float32}", t =>
                     {
                         (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
-                        return stream => HopperSkinnyLinear.Launch(stream, w, x, y, float32, (m, 0), 2);
+                        if (activations is not { } a)
+                            return stream => HopperSkinnyLinear.Launch(stream, w, x, y, float32, (m, 0), 2);
+                        QuantizedActivations quantized = t.Activations(a, m, Columns);
+                        return stream =>
+                        {
+                            ActivationQuantizer.Quantize(stream, x, quantized, m);
+                            HopperSkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2);
+                        };
                     });
     }
 
+    // 24-row products of one matrix, and the experts of as many sorted rows.
     private static IEnumerable<SmallCase> HopperMixed(GpuDevice device)
     {
         if (device.IsCuda && device.Target?.Name != "90a")

@@ -70,10 +70,11 @@ public sealed class LinearPlanTests
         Assert.Equal(132, HopperSkinnyPlan.Blocks(head.N, H200));
         Assert.True(HopperSkinnyPlan.IsChosen(head with { M = 16 }, H200));
         Assert.True(HopperSkinnyPlan.IsChosen(head with { Format = WeightFormat.Nvfp4 }, H200));
+        Assert.True(HopperSkinnyPlan.IsChosen(head with { Format = WeightFormat.Nvfp4, Activations = ActivationFormat.Nvfp4 }, H200));
         foreach (LinearShape other in new[]
         {
             head with { M = 17 }, head with { N = 65536 }, head with { K = 8192 }, head with { K = 2064 }, head with { Format = WeightFormat.Nvfp4, K = 2080 }, head with { Aligned = false }, head with { Experts = 8 },
-            head with { Format = WeightFormat.Fp8Block, Block = new ScaleBlock(128, 128) }, head with { Block = new ScaleBlock(1, 64) }, head with { Activations = ActivationFormat.Int4 }, head with { Format = WeightFormat.Nvfp4, Activations = ActivationFormat.Nvfp4 },
+            head with { Format = WeightFormat.Fp8Block, Block = new ScaleBlock(128, 128) }, head with { Block = new ScaleBlock(1, 64) }, head with { Activations = ActivationFormat.Int4 },
         })
             Assert.False(HopperSkinnyPlan.IsChosen(other, H200), other.ToString());
         Assert.False(HopperSkinnyPlan.IsChosen(head, A100));

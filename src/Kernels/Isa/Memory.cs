@@ -117,6 +117,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.nc.u8 %d, [global]; }")]
     public static unsafe uint LoadReadOnlyByte(long address) => *(byte*)address;
 
+    /// <summary>Loads 2 bytes of global memory, by their address as a number.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b64 global; .reg .b16 half; cvta.to.global.u64 global, %0; ld.global.u16 half, [global]; cvt.u32.u16 %d, half; }")]
+    public static unsafe uint LoadHalfFrom(long address) => *(ushort*)address;
+
     /// <summary>Loads 16 bytes of global memory, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; ld.global.v4.u32 %d, [global]; }")]
     public static unsafe U4 LoadGlobalFrom(long address) => *(U4*)address;
