@@ -30,43 +30,56 @@ internal static class SkinnyAside
 
     private static int RowWords(int bytes) => (int)RowWords((long)bytes);
 
-    /// <summary>Starts to bring them; the whole block.</summary>
-    public static SkinnyAsidePlace Request<TFormat, TInput, TTiles>(LinearArgs a)
+    /// <summary>Where a lane will find its rows'.</summary>
+    public static SkinnyAsidePlace Locate<TFormat, TTiles>(LinearArgs a, ArrayView<byte> shared, int lane)
         where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        int lane = Group.IdxX & 31, warps = Group.DimX >> 5;
-        int scaleBytes = TFormat.HasGroupScales ? a.K >> 4 : a.ScaleTable.Columns * sizeof(float), zeroBytes = (a.ScaleTable.Columns + 1) >> 1;
-        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        int scales = SkinnyGemm.SharedBytes(warps, TTiles.Count), zeros = scales + (SkinnyGemm.Rows * sizeof(uint) * RowWords(scaleBytes));
-        for (int row = Group.IdxX >> 5; row < SkinnyGemm.Rows; row += warps)
-        {
-            long n = IntrinsicMath.Min(SkinnyGemm.FirstRow<TInput>(a) + row, a.N - 1);
-            if (TFormat.HasGroupScales)
-                CopyRow(shared, scales + (row * sizeof(uint) * RowWords(scaleBytes)), a.ScaleTable.Groups, n * scaleBytes, scaleBytes, lane);
-            else
-                CopyRow(shared, scales + (row * sizeof(uint) * RowWords(scaleBytes)), a.Scales.Cast<byte>(), (n >> a.ScaleTable.RowShift) * scaleBytes, scaleBytes, lane);
-            if (TFormat.HasZeroPoints)
-                CopyRow(shared, zeros + (row * sizeof(uint) * RowWords(zeroBytes)), a.ScaleTable.ZeroPoints, (n >> a.ScaleTable.RowShift) * zeroBytes, zeroBytes, lane);
-        }
+        int words = RowWords(ScaleBytes<TFormat>(a)), zeroWords = RowWords(ZeroBytes(a)), row = lane >> 2;
         SkinnyAsidePlace place = default;
         // Two lanes of a row share a word of group multipliers.
-        place.Scales = Row(shared, scales, lane >> 2, RowWords(scaleBytes), TFormat.HasGroupScales ? (lane & 3) >> 1 : 0);
-        place.ScaleStep = 8 * RowWords(scaleBytes);
+        place.Scales = Words(shared, First<TTiles>() + (((row * words) + (TFormat.HasGroupScales ? (lane & 3) >> 1 : 0)) * sizeof(uint)));
+        place.ScaleStep = 8 * words;
         if (TFormat.HasZeroPoints)
         {
-            place.ZeroPoints = Row(shared, zeros, lane >> 2, RowWords(zeroBytes), 0);
-            place.ZeroStep = 8 * RowWords(zeroBytes);
+            place.ZeroPoints = Words(shared, First<TTiles>() + (((SkinnyGemm.Rows * words) + (row * zeroWords)) * sizeof(uint)));
+            place.ZeroStep = 8 * zeroWords;
         }
         return place;
     }
 
-    private static ArrayView<uint> Row(ArrayView<byte> shared, int first, int row, int rowWords, int word)
+    /// <summary>Starts to bring them; the whole block.</summary>
+    public static void Request<TFormat, TInput, TTiles>(LinearArgs a, ArrayView<byte> shared)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
     {
-        int from = first + (((row * rowWords) + word) * sizeof(uint));
-        return shared.SubView(from, shared.Length - from).Cast<uint>();
+        int lane = Group.IdxX & 31, scaleBytes = ScaleBytes<TFormat>(a), zeroBytes = ZeroBytes(a);
+        int scaleStep = RowWords(scaleBytes) * sizeof(uint), zeroStep = RowWords(zeroBytes) * sizeof(uint);
+        for (int row = Group.IdxX >> 5; row < SkinnyGemm.Rows; row += Group.DimX >> 5)
+        {
+            long n = IntrinsicMath.Min(SkinnyGemm.FirstRow<TInput>(a) + row, a.N - 1), block = n >> a.ScaleTable.RowShift;
+            int to = First<TTiles>() + (row * scaleStep);
+            if (TFormat.HasGroupScales)
+                CopyRow(shared, to, a.ScaleTable.Groups, n * scaleBytes, scaleBytes, lane);
+            else
+                CopyRow(shared, to, a.Scales.Cast<byte>(), block * scaleBytes, scaleBytes, lane);
+            if (TFormat.HasZeroPoints)
+                CopyRow(shared, First<TTiles>() + (SkinnyGemm.Rows * scaleStep) + (row * zeroStep), a.ScaleTable.ZeroPoints, block * zeroBytes, zeroBytes, lane);
+        }
     }
+
+    // Behind the sums.
+    private static int First<TTiles>()
+        where TTiles : struct, ITiles => SkinnyGemm.SharedBytes(Group.DimX >> 5, TTiles.Count);
+
+    // Of a row.
+    private static int ScaleBytes<TFormat>(LinearArgs a)
+        where TFormat : struct, IStreamedFormat => TFormat.HasGroupScales ? a.K >> 4 : a.ScaleTable.Columns * sizeof(float);
+
+    private static int ZeroBytes(LinearArgs a) => (a.ScaleTable.Columns + 1) >> 1;
+
+    private static ArrayView<uint> Words(ArrayView<byte> shared, int from) => shared.SubView(from, shared.Length - from).Cast<uint>();
 
     // A warp, whole words where rows begin with one.
     private static void CopyRow(ArrayView<byte> shared, int to, ArrayView<byte> stored, long from, int bytes, int lane)

@@ -69,11 +69,14 @@ internal static class SkinnyGemm
         int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, warps = Group.DimX >> 5;
         int chunks = a.K / ChunkCodes<TFormat>();
         SkinnyPlace place = SkinnyLoads.Locate<TFormat, TInput>(a, lane);
+        place.Shared = SharedMemory.GetDynamic<byte>();
+        if (SkinnyAside.Serves<TFormat, TInput>())
+            place.Aside = SkinnyAside.Locate<TFormat, TTiles>(a, place.Shared, lane);
         SkinnyAccumulators sums = default;
         if (turn >= chunks)
         {
             if (SkinnyAside.Serves<TFormat, TInput>())
-                place.Aside = SkinnyAside.Request<TFormat, TInput, TTiles>(a);
+                SkinnyAside.Request<TFormat, TInput, TTiles>(a, place.Shared);
             GridDependency.Release();
             GridDependency.Wait();
             if (SkinnyAside.Serves<TFormat, TInput>())
@@ -94,7 +97,7 @@ internal static class SkinnyGemm
             if (TFormat.Terms > 1)
                 MultiplyRest<TFormat, TInput, TTiles>(a, place, (chunks, 1), lane, ref sums);
         }
-        SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, sums);
+        SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, place.Shared.Cast<float>(), sums);
     }
 
     private static void MultiplyRest<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int Chunk, int Term) at, int lane, ref SkinnyAccumulators sums)
@@ -130,7 +133,7 @@ internal static class SkinnyGemm
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         SkinnyChunk third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (2 * step), last));
         if (SkinnyAside.Serves<TFormat, TInput>())
-            place.Aside = SkinnyAside.Request<TFormat, TInput, TTiles>(a);
+            SkinnyAside.Request<TFormat, TInput, TTiles>(a, place.Shared);
         SkinnyLoads.Prefetch<TFormat, TInput>(a, loadedChunks: 3);
         GridDependency.Release();
         GridDependency.Wait();
@@ -178,7 +181,7 @@ internal static class SkinnyGemm
         SkinnyChunk first = SkinnyLoads.Chunk<TFormat, TInput>(a, place, c);
         SkinnyChunk second = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + step, last));
         if (SkinnyAside.Serves<TFormat, TInput>())
-            place.Aside = SkinnyAside.Request<TFormat, TInput, TTiles>(a);
+            SkinnyAside.Request<TFormat, TInput, TTiles>(a, place.Shared);
         SkinnyLoads.Prefetch<TFormat, TInput>(a, loadedChunks: 2);
         GridDependency.Release();
         GridDependency.Wait();

@@ -42,6 +42,9 @@ internal struct SkinnyPlace
     public int Scales;
     public SkinnyInputPlace Input0, Input1;
     public SkinnyAsidePlace Aside;
+
+    /// <summary>The block's shared memory: sums, behind them what <see cref="Aside"/> is in.</summary>
+    public ArrayView<byte> Shared;
 }
 
 /// <summary>What <see cref="SkinnyGemm"/> loads, and from where.</summary>

@@ -213,9 +213,8 @@ public sealed class LinearPlanTests
     // Few tiles; few weights.
     [InlineData(4096, 14336, false)]
     [InlineData(8192, 4096, false)]
-    // 16 rows fit into a stream's scratch.
-    [InlineData(8192, 270_336, true)]
-    [InlineData(8192, 270_368, false)]
+    // A block's multipliers fit into shared memory.
+    [InlineData(8192, 97_664, true)]
     public void NineAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected)
     {
         foreach (WeightFormat format in WeightFormats.All)
@@ -223,6 +222,21 @@ public sealed class LinearPlanTests
                 Assert.Equal(expected && m > 8 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
         var codes = new LinearShape(16, n, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4);
         Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
+    }
+
+    // Multipliers and zero points of 32 rows lie in shared memory: of longer rows each is a warp's dot product.
+    [Theory]
+    [InlineData(WeightFormat.Nvfp4, 97_664, 32)]
+    [InlineData(WeightFormat.Int4, 195_328, 128)]
+    [InlineData(WeightFormat.Int4Zero, 173_824, 128)]
+    public void RowsOfFourBitsStreamWhileTheirMultipliersFitIntoSharedMemory(WeightFormat format, int longest, int step)
+    {
+        for (int m = 1; m <= 16; m += 15)
+        {
+            var shape = new LinearShape(m, 4096, longest, format, true, 0, new ScaleBlock(1, 128));
+            Assert.Equal(LinearPath.SkinnyGemm, LinearPlan.Choose(shape, H200).Path);
+            Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(shape with { K = longest + step }, H200).Path);
+        }
     }
 
     [Theory]
