@@ -17,7 +17,7 @@ internal struct SkinnyAsidePlace
 /// </summary>
 internal static class SkinnyAside
 {
-    /// <summary>Whether a format's are there: those of groups of a row's columns.</summary>
+    /// <summary>Whether a format's are there: those of a row's columns, where sums are not of integers.</summary>
     public static bool Serves<TFormat, TInput>()
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs => TFormat.HasGroupScales || (TFormat.HasRowScales && !TInput.AreIntegers);

@@ -40,7 +40,7 @@ internal static class SkinnyGemm
     /// <summary>The same in 32-bit words.</summary>
     public const int ChunkWords = ChunkBytes / 4;
 
-    /// <summary>Dynamic shared memory of a block: one sum a warp, row and column of so many tiles.</summary>
+    /// <summary>Shared memory of a block's sums, one a warp, row and column of so many tiles; behind it lies what <see cref="SkinnyAside"/> brings.</summary>
     public static int SharedBytes(int warps, int tiles) => warps * tiles * SkinnySums.TileSums * sizeof(float);
 
     /// <summary>Rows of x in a tile's columns: where halves of a chunk are scaled apart, each row has a column a half.</summary>
@@ -114,7 +114,7 @@ internal static class SkinnyGemm
     private static (int First, int Count, int Step) Turns<TFormat>(int turn, int chunks, int warps)
         where TFormat : struct, IStreamedFormat => TFormat.Terms == 1 ? (turn, chunks, warps) : (0, 2 * ((chunks - turn + warps - 1) / warps), 1);
 
-    // Where a second tile of x needs many registers, a third chunk would cost more than it hides; codes of x have the next chunk's beside them (docs/kernels/gemv.md).
+    // Where a second tile of x needs many registers, a third chunk would cost more than it hides; NVFP4 by NVFP4 has x's next chunk beside them (docs/kernels/gemv.md).
     private static bool TwoBuffers<TFormat, TInput, TTiles>()
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs

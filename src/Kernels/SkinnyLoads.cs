@@ -6,8 +6,8 @@ namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
 /// One lane's weights of a chunk: a 16-byte word of the rows g, g + 8, g + 16 and g + 24, the float32 bits that multiply their
-/// sums (in a format with tile scales the first for all rows), and
-/// what their decoder needs.
+/// sums (in a format with tile scales the first for all rows), and what their decoder needs; both are filled in when the chunk is multiplied where they lie in shared memory
+/// (<see cref="SkinnyAside"/>).
 /// </summary>
 internal struct SkinnyChunk
 {
@@ -35,7 +35,7 @@ internal struct SkinnyInputPlace
     public int Scales0, Scales1;
 }
 
-/// <summary>Where a lane reads: its words of four rows of W, the multipliers of their tile, or of the rows, and two tiles of x.</summary>
+/// <summary>Where a lane reads: its words of four rows of W, the multipliers of their tile (FP8) or of the rows, and two tiles of x.</summary>
 internal struct SkinnyPlace
 {
     public ArrayView<uint> Row0, Row1, Row2, Row3;
@@ -164,7 +164,7 @@ internal static class SkinnyLoads
             if (TFormat.HasGroupScales)
                 SkinnyAside.Load<TFormat>(a, place.Aside, at.Chunk, ref rest);
             inputs.Tile0 = InputsOf<TFormat, TInput>(a, place.Input0, at.Chunk);
-            // Of BF16 also where there is no second tile: without, the compiler spills 96 bytes of INT4 with zero points, which has 8 to spill.
+            // Of BF16 also where there is no second tile: without, the compiler spilt when multipliers were still in registers; not measured since.
             if (TTiles.Count == 2 || !TInput.AreCodes)
                 inputs.Tile1 = InputsOf<TFormat, TInput>(a, place.Input1, at.Chunk);
         }

@@ -67,9 +67,10 @@ public static partial class Linear
             return;
         }
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
-        if (plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
+        SweepPlan? sweep = path is null ? SweepPlan.IfChosen(shape, device) : null;
+        if (sweep is not null || plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
         {
-            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan, shape, path is null ? SweepPlan.IfChosen(shape, device) : null);
+            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan, shape, sweep);
             return;
         }
         var inputs = new AccurateInputs(x.Codes, x.ScaleTable, x.Format, Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K) * UnitGranularity(x.Format.Info().BitsPerCode)));

@@ -10,8 +10,8 @@ namespace GpuKit.Ilgpu;
 /// On a card up to 16 rows stream the weights once through tensor cores, more run in tiles of tensor cores (BF16 and FP8 weights on compute
 /// capability 9.0: with its own instructions); on the CPU each dot product is one thread's. Bitwise repeatable. Up to 16 rows, among 17 to 32 and among 33 to 64, a row's bits do not depend on M or on the other rows; between the paths
 /// bits may differ within the tolerance of docs/numerics.md. Any M, N, K; a zero M does nothing. Views that are not 16-byte
-/// aligned, a K that does not fill 16-byte words and narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns)
-/// take another path: dot products by warps, tiles from 17 rows, between which bits may differ. In a recorded
+/// aligned, a K that does not fill 16-byte words, narrow scale blocks (FP8: under 64 columns or 32 rows; INT4: under 128 columns) and
+/// four-bit rows so long that the multipliers of 32 do not fit into a block's shared memory (docs/kernels/gemv.md) take another path: dot products by warps, tiles from 17 rows, between which bits may differ. In a recorded
 /// graph a streamed product requests its first weights while the launch before it ends, if that was one of this kind.
 /// </remarks>
 public static partial class Linear

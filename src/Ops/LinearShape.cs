@@ -13,7 +13,7 @@ namespace GpuKit.Ilgpu;
 /// <param name="Activations">Format of x, or null for BF16.</param>
 internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Format, bool Aligned, int Experts, ScaleBlock Block = default, ActivationFormat? Activations = null)
 {
-    /// <summary>Whether the skinny kernel can run it: whole 16-byte words, wide enough scale blocks, at most 16 rows, no experts.</summary>
+    /// <summary>Whether the skinny kernel can run it where <see cref="SkinnyLinear.Fits"/>: whole 16-byte words, wide enough scale blocks, at most 16 rows, no experts.</summary>
     public bool CanStream => Aligned && Experts == 0 && M <= SkinnyGemm.MostInputs && SkinnyKernels.Exist(Format, Activations, Block);
 
     /// <summary>

@@ -22,12 +22,9 @@ internal static class SkinnyLinear
     public static bool CanArrange(in LinearShape shape, in LinearDevice device) =>
         shape.Activations is null && shape.M > SkinnyGemm.Columns && shape.Format.Info().BitsPerCode == 4 && ArrangeInputs.Bytes(shape.K) <= LaunchScratch.PartialBytes(device.Multiprocessors);
 
-    /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (some 100,000 columns).</summary>
-    public static bool Fits(in LinearShape shape, in LinearDevice device)
-    {
-        int columns = shape.Block.Columns == 0 ? 0 : (int)(((long)shape.K + shape.Block.Columns - 1) / shape.Block.Columns);
-        return SkinnyGemm.SharedBytes(SkinnyGemm.MostWarps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, columns) <= device.SharedBytes;
-    }
+    /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (docs/kernels/gemv.md).</summary>
+    public static bool Fits(in LinearShape shape, in LinearDevice device) =>
+        SkinnyGemm.SharedBytes(SkinnyGemm.MostWarps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K)) <= device.SharedBytes;
 
     /// <summary>A product whose arguments are complete.</summary>
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)

@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 internal static class KernelCases
 {
     // K fills 16-byte words in every format, and K − 5 in none.
-    private const int M = 17, N = 72, K = 160, Ragged = K - 5, Experts = 3;
+    private const int M = 17, N = 72, K = 160, Ragged = K - 5, WholeWords = 1024, Experts = 3;
 
     private static readonly WeightFormat[] Streamed = [WeightFormat.Bf16, WeightFormat.Fp8Block, WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero];
 
@@ -36,6 +36,9 @@ internal static class KernelCases
             {
                 foreach (WeightFormat format in WeightFormats.All)
                     yield return Product(format, m, K, float32, LinearPath.SkinnyGemm, null, null);
+                // Rows of multipliers and zero points in whole words, which come by asynchronous copies.
+                foreach (WeightFormat format in WeightFormats.All.Where(f => f.Info().BitsPerCode == 4))
+                    yield return Product(format, m, WholeWords, float32, LinearPath.SkinnyGemm, null, null);
                 foreach (ActivationFormat format in ActivationFormats.All)
                     yield return OfActivations(format, m, float32, Accumulator.Float32, LinearPath.SkinnyGemm);
             }

@@ -224,18 +224,30 @@ public sealed class LinearPlanTests
         Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
     }
 
+    // 16 rows fit into a stream's scratch.
+    [Theory]
+    [InlineData(270_336, true)]
+    [InlineData(270_368, false)]
+    public void LongerRowsThanTheScratchHoldsAreNotArranged(int k, bool expected) =>
+        Assert.Equal(expected, LinearPlan.Choose(new LinearShape(16, 8192, k, WeightFormat.Int4, true, 0, new ScaleBlock(1, 256)), H200).ArrangesInputs);
+
     // Multipliers and zero points of 32 rows lie in shared memory: of longer rows each is a warp's dot product.
     [Theory]
-    [InlineData(WeightFormat.Nvfp4, 97_664, 32)]
-    [InlineData(WeightFormat.Int4, 195_328, 128)]
-    [InlineData(WeightFormat.Int4Zero, 173_824, 128)]
-    public void RowsOfFourBitsStreamWhileTheirMultipliersFitIntoSharedMemory(WeightFormat format, int longest, int step)
+    [InlineData("H200", WeightFormat.Nvfp4, 97_664, 32)]
+    [InlineData("H200", WeightFormat.Int4, 195_328, 128)]
+    [InlineData("H200", WeightFormat.Int4Zero, 173_824, 128)]
+    [InlineData("A100", WeightFormat.Nvfp4, 64_896, 32)]
+    [InlineData("RTX 4090", WeightFormat.Nvfp4, 32_128, 32)]
+    [InlineData("RTX 4090", WeightFormat.Int4, 64_256, 128)]
+    [InlineData("RTX 4090", WeightFormat.Int4Zero, 57_088, 128)]
+    public void RowsOfFourBitsStreamWhileTheirMultipliersFitIntoSharedMemory(string device, WeightFormat format, int longest, int step)
     {
+        LinearDevice limits = device switch { "H200" => H200, "A100" => A100, _ => Rtx4090 };
         for (int m = 1; m <= 16; m += 15)
         {
             var shape = new LinearShape(m, 4096, longest, format, true, 0, new ScaleBlock(1, 128));
-            Assert.Equal(LinearPath.SkinnyGemm, LinearPlan.Choose(shape, H200).Path);
-            Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(shape with { K = longest + step }, H200).Path);
+            Assert.Equal(LinearPath.SkinnyGemm, LinearPlan.Choose(shape, limits).Path);
+            Assert.Equal(LinearPath.Gemv, LinearPlan.Choose(shape with { K = longest + step }, limits).Path);
         }
     }
 

@@ -23,9 +23,10 @@ public sealed class LinearTests
     // K in whole 16-byte words. GemmTests has the tiles.
     private static readonly (int M, int N, int K)[] PipelineShapes = [(17, 9, 32), (33, 66, 160)];
 
-    // K in whole 16-byte words: full chunks for some warps, partial ones, fewer chunks than warps.
+    // K in whole 16-byte words: full chunks for some warps, partial ones, fewer chunks than warps; multipliers of four bits in whole 32-bit words, more than a warp copies at once.
     private static readonly (int M, int N, int K)[] SkinnyShapes =
     [
+        (9, 70, 1056),
         (1, 1, 16), (1, 17, 48), (2, 16, 128), (7, 33, 144), (8, 15, 400), (9, 31, 1040), (16, 48, 656), (16, 1, 2064),
     ];
 

@@ -13,7 +13,7 @@ public sealed class StreamedActivationTests
     // K in whole 16-byte words of codes: full chunks for some warps, partial ones, halves of words missing, fewer chunks than warps.
     private static readonly (int M, int N, int K)[] Shapes =
     [
-        (1, 1, 16), (1, 17, 48), (2, 33, 128), (7, 40, 144), (8, 15, 400), (9, 31, 1040), (16, 48, 656), (16, 1, 2064),
+        (1, 1, 16), (1, 17, 48), (2, 33, 128), (7, 40, 144), (8, 15, 400), (9, 31, 1040), (16, 48, 656), (16, 1, 2064), (9, 70, 1056),
     ];
 
     public static TheoryData<TestDevice, ActivationFormat> Cases()
