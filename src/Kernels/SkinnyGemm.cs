@@ -97,7 +97,7 @@ internal static class SkinnyGemm
             if (TFormat.Terms > 1)
                 MultiplyRest<TFormat, TInput, TTiles>(a, place, (chunks, 1), lane, ref sums);
         }
-        SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, place.Shared.Cast<float>(), sums);
+        SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, sums);
     }
 
     private static void MultiplyRest<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int Chunk, int Term) at, int lane, ref SkinnyAccumulators sums)

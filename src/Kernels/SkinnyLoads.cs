@@ -43,7 +43,7 @@ internal struct SkinnyPlace
     public SkinnyInputPlace Input0, Input1;
     public SkinnyAsidePlace Aside;
 
-    /// <summary>The block's shared memory: sums, behind them what <see cref="Aside"/> is in.</summary>
+    /// <summary>The block's shared memory, behind whose sums <see cref="Aside"/> is. Nothing that is kept while the warps multiply may need it: registers are short there.</summary>
     public ArrayView<byte> Shared;
 }
 

@@ -14,13 +14,14 @@ internal static class SkinnySums
     public const int TileSums = SkinnyGemm.Columns * ColumnStep;
 
     /// <summary>Adds the sums of the warps, in their order, and stores them, a lane a row of W. Called once by every thread of the block.</summary>
-    public static void Add<TFormat, TInput, TOutput, TTiles>(LinearArgs a, ArrayView<float> partials, SkinnyAccumulators sums)
+    public static void Add<TFormat, TInput, TOutput, TTiles>(LinearArgs a, SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TOutput : struct, IOutput
         where TTiles : struct, ITiles
     {
-        // Asked anew, not kept in a register all the time.
+        // Asked anew, memory too, not kept in registers all the time.
+        ArrayView<float> partials = SharedMemory.GetDynamic<float>();
         int lane = (int)WarpOps.LaneId(), warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         long n = SkinnyGemm.FirstRow<TInput>(a) + lane;
         // Asked for before the warps meet.
