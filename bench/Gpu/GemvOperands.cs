@@ -86,8 +86,6 @@ internal sealed class GemvOperands : IDisposable
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
-            if (plan.Path == LinearPath.SkinnyGemm && SkinnySplitLinear.Chooses(m, w.Format, product.Activation))
-                return (nameof(SkinnySplit), device.Kernels.Resources(SkinnySplitKernels.Get(w.Format, false, SkinnyGemm.Tiles(m, false))));
             return (plan.Path.ToString(), plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));

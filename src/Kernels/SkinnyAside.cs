@@ -26,9 +26,9 @@ internal static class SkinnyAside
     public static long SharedBytes(long scaleBytes, long zeroBytes) => SkinnyGemm.Rows * sizeof(uint) * (RowWords(scaleBytes) + (zeroBytes == 0 ? 0 : RowWords(zeroBytes)));
 
     // Eight rows' words, or pairs of words, lie in different banks.
-    public static long RowWords(long bytes) => (((bytes + 7) >> 2) & ~3L) + 2;
+    private static long RowWords(long bytes) => (((bytes + 7) >> 2) & ~3L) + 2;
 
-    public static int RowWords(int bytes) => (int)RowWords((long)bytes);
+    private static int RowWords(int bytes) => (int)RowWords((long)bytes);
 
     /// <summary>Where a lane will find its rows'.</summary>
     public static SkinnyAsidePlace Locate<TFormat, TTiles>(LinearArgs a, ArrayView<byte> shared, int lane)
@@ -74,15 +74,15 @@ internal static class SkinnyAside
         where TTiles : struct, ITiles => SkinnyGemm.SharedBytes(Group.DimX >> 5, TTiles.Count);
 
     // Of a row.
-    public static int ScaleBytes<TFormat>(LinearArgs a)
+    private static int ScaleBytes<TFormat>(LinearArgs a)
         where TFormat : struct, IStreamedFormat => TFormat.HasGroupScales ? a.K >> 4 : a.ScaleTable.Columns * sizeof(float);
 
-    public static int ZeroBytes(LinearArgs a) => (a.ScaleTable.Columns + 1) >> 1;
+    private static int ZeroBytes(LinearArgs a) => (a.ScaleTable.Columns + 1) >> 1;
 
-    public static ArrayView<uint> Words(ArrayView<byte> shared, int from) => shared.SubView(from, shared.Length - from).Cast<uint>();
+    private static ArrayView<uint> Words(ArrayView<byte> shared, int from) => shared.SubView(from, shared.Length - from).Cast<uint>();
 
     // A warp, whole words where rows begin with one.
-    public static void CopyRow(ArrayView<byte> shared, int to, ArrayView<byte> stored, long from, int bytes, int lane)
+    private static void CopyRow(ArrayView<byte> shared, int to, ArrayView<byte> stored, long from, int bytes, int lane)
     {
         if ((bytes & 3) == 0)
         {
@@ -110,41 +110,26 @@ internal static class SkinnyAside
     {
         if (TFormat.HasGroupScales)
         {
-            GroupMultipliers(place, chunk, ref w);
+            // Eight bytes a chunk, of which a lane has two.
+            int shift = 16 * (Group.IdxX & 1), word = 2 * chunk;
+            w.Operand0 = place.Scales[word] >> shift;
+            w.Operand1 = place.Scales[word + place.ScaleStep] >> shift;
+            w.Operand2 = place.Scales[word + (2 * place.ScaleStep)] >> shift;
+            w.Operand3 = place.Scales[word + (3 * place.ScaleStep)] >> shift;
             return;
         }
         int block = (chunk * SkinnyGemm.ChunkCodes<TFormat>()) >> a.ColumnShift;
-        RowMultipliers(place, block, ref w);
-        if (TFormat.HasZeroPoints)
-            RowZeroPoints(place, block, ref w);
-    }
-
-    /// <summary>Those of groups: eight bytes a chunk, of which a lane has two.</summary>
-    public static void GroupMultipliers(SkinnyAsidePlace place, int chunk, ref SkinnyChunk w)
-    {
-        int shift = 16 * (Group.IdxX & 1), word = 2 * chunk;
-        w.Operand0 = place.Scales[word] >> shift;
-        w.Operand1 = place.Scales[word + place.ScaleStep] >> shift;
-        w.Operand2 = place.Scales[word + (2 * place.ScaleStep)] >> shift;
-        w.Operand3 = place.Scales[word + (3 * place.ScaleStep)] >> shift;
-    }
-
-    /// <summary>The multipliers at a word of four rows.</summary>
-    public static void RowMultipliers(SkinnyAsidePlace place, int block, ref SkinnyChunk w)
-    {
         w.Scale0 = place.Scales[block];
         w.Scale1 = place.Scales[block + place.ScaleStep];
         w.Scale2 = place.Scales[block + (2 * place.ScaleStep)];
         w.Scale3 = place.Scales[block + (3 * place.ScaleStep)];
-    }
-
-    /// <summary>The zero points of a block of columns of four rows.</summary>
-    public static void RowZeroPoints(SkinnyAsidePlace place, int block, ref SkinnyChunk w)
-    {
-        int word = block >> 3, shift = 4 * (block & 7);
-        w.Operand0 = (place.ZeroPoints[word] >> shift) & 15;
-        w.Operand1 = (place.ZeroPoints[word + place.ZeroStep] >> shift) & 15;
-        w.Operand2 = (place.ZeroPoints[word + (2 * place.ZeroStep)] >> shift) & 15;
-        w.Operand3 = (place.ZeroPoints[word + (3 * place.ZeroStep)] >> shift) & 15;
+        if (TFormat.HasZeroPoints)
+        {
+            int word = block >> 3, shift = 4 * (block & 7);
+            w.Operand0 = (place.ZeroPoints[word] >> shift) & 15;
+            w.Operand1 = (place.ZeroPoints[word + place.ZeroStep] >> shift) & 15;
+            w.Operand2 = (place.ZeroPoints[word + (2 * place.ZeroStep)] >> shift) & 15;
+            w.Operand3 = (place.ZeroPoints[word + (3 * place.ZeroStep)] >> shift) & 15;
+        }
     }
 }

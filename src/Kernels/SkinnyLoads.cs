@@ -61,19 +61,8 @@ internal static class SkinnyLoads
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        SkinnyPlace place = LocateWeights<TFormat>(a, lane, SkinnyGemm.FirstRow<TInput>(a));
-        int firstInput = SkinnyGemm.FirstInput<TInput>(a);
-        place.Input0 = LocateInputs<TFormat, TInput>(a, lane, firstInput);
-        place.Input1 = LocateInputs<TFormat, TInput>(a, lane, firstInput + SkinnyGemm.TileRows(TInput.ScaleColumns == 32));
-        return place;
-    }
-
-    /// <summary>The same of W alone, of the 32 rows from a first one on.</summary>
-    public static SkinnyPlace LocateWeights<TFormat>(LinearArgs a, int lane, long first)
-        where TFormat : struct, IStreamedFormat
-    {
         int group = lane >> 2, word = (lane & 3) * WordStep;
-        long row = first + group, last = a.N - 1;
+        long first = SkinnyGemm.FirstRow<TInput>(a), row = first + group, last = a.N - 1;
         int row0 = (int)IntrinsicMath.Min(row, last), row1 = (int)IntrinsicMath.Min(row + 8, last);
         int row2 = (int)IntrinsicMath.Min(row + 16, last), row3 = (int)IntrinsicMath.Min(row + 24, last);
         int words = a.K >> TFormat.CodesPerWordShift;
@@ -83,6 +72,9 @@ internal static class SkinnyLoads
         place.Row2 = From(a.Codes.Cast<uint>(), ((long)row2 * words) + word);
         place.Row3 = From(a.Codes.Cast<uint>(), ((long)row3 * words) + word);
         place.Scales = TFormat.HasTileScales ? (int)a.ScaleIndex(0, (int)first, 0) : 0;
+        int firstInput = SkinnyGemm.FirstInput<TInput>(a);
+        place.Input0 = LocateInputs<TFormat, TInput>(a, lane, firstInput);
+        place.Input1 = LocateInputs<TFormat, TInput>(a, lane, firstInput + SkinnyGemm.TileRows(TInput.ScaleColumns == 32));
         return place;
     }
 

@@ -8,7 +8,7 @@ namespace GpuKit.Ilgpu.Kernels;
 internal static class SkinnySums
 {
     // Between columns of x, so that what a warp's lanes store at once lies in different banks.
-    public const int ColumnStep = SkinnyGemm.Rows + 4;
+    private const int ColumnStep = SkinnyGemm.Rows + 4;
 
     /// <summary>Sums of one warp in one tile of x: [column of x][row of W].</summary>
     public const int TileSums = SkinnyGemm.Columns * ColumnStep;
@@ -50,17 +50,11 @@ internal static class SkinnySums
         }
     }
 
-    // Four warps' sums, then those of fours: a block of SkinnySplit has four.
     private static float Sum(ArrayView<float> partials, int first, int step, int warps)
     {
         float sum = 0;
-        for (int four = 0; four < warps; four += SkinnySplit.MostGroups)
-        {
-            float part = 0;
-            for (int warp = four; warp < IntrinsicMath.Min(four + SkinnySplit.MostGroups, warps); warp++)
-                part += partials[(warp * step) + first];
-            sum += part;
-        }
+        for (int warp = 0; warp < warps; warp++)
+            sum += partials[(warp * step) + first];
         return sum;
     }
 
@@ -105,8 +99,7 @@ internal static class SkinnySums
         return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
     }
 
-    /// <summary>A lane's sums of 16 rows of W in one tile of x.</summary>
-    public static void Publish(ArrayView<float> partials, int start, int lane, F4 sum)
+    private static void Publish(ArrayView<float> partials, int start, int lane, F4 sum)
     {
         partials[start + (MmaFragment.CColumn(lane, 0) * ColumnStep) + MmaFragment.CRow(lane, 0)] = sum.X;
         partials[start + (MmaFragment.CColumn(lane, 1) * ColumnStep) + MmaFragment.CRow(lane, 1)] = sum.Y;

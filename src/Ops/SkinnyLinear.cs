@@ -29,11 +29,6 @@ internal static class SkinnyLinear
     /// <summary>A product whose arguments are complete.</summary>
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)
     {
-        if (SkinnySplitLinear.Chooses(args.M, format, activations) && stream.FindScratch() is { } split)
-        {
-            SkinnySplitLinear.Launch(stream, split, format, args, plan.Threads / 32);
-            return;
-        }
         // Somebody else's graph cannot own the scratch: there x is read as it lies, with the same bits.
         if (!plan.ArrangesInputs || stream.FindScratch() is not { } scratch)
         {
