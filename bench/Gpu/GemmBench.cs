@@ -172,7 +172,7 @@ internal sealed class GemmBench
             LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device, way.Tile is null ? null : LinearPath.Gemm, way.Decoding, way.Tile);
             if (streamed.Tile is { } tile)
                 return ($"{streamed.Path} {tile} {streamed.Decoding}", kernels.Resources(CodeKernels.Get(streamed.Decoding, tile)));
-            return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false, streamed.ArrangesInputs)) : null);
+            return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)) : null);
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? way.Path : LinearPath.Gemm, tile: way.Tile);
         if (plan.Split is { } portable)

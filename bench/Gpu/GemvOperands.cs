@@ -86,6 +86,8 @@ internal sealed class GemvOperands : IDisposable
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
+            if (plan.ArrangesInputs)
+                return (plan.Path.ToString(), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, m, false)));
             return (plan.Path.ToString(), plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));

@@ -16,7 +16,7 @@ internal struct LinearArgs
     /// <summary>The multipliers of the codes.</summary>
     public ScaleTable ScaleTable;
 
-    /// <summary>[M / RowsPerInput, K] BF16, or what <see cref="ArrangeInputs"/> has made of it (skinny kernel).</summary>
+    /// <summary>[M / RowsPerInput, K] BF16.</summary>
     public ArrayView<ushort> X;
 
     /// <summary>The multipliers of x where it is quantised; X then holds its codes (skinny kernel, and tiles with codes on both sides).</summary>

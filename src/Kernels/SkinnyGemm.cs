@@ -100,7 +100,8 @@ internal static class SkinnyGemm
         SkinnySums.Add<TFormat, TInput, TOutput, TTiles>(a, sums);
     }
 
-    private static void MultiplyRest<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int Chunk, int Term) at, int lane, ref SkinnyAccumulators sums)
+    /// <summary>Multiplies what is left of K behind whole chunks.</summary>
+    public static void MultiplyRest<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, (int Chunk, int Term) at, int lane, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
@@ -230,7 +231,8 @@ internal static class SkinnyGemm
     public static int ChunkCodes<TFormat>()
         where TFormat : struct, IStreamedFormat => ChunkWords << TFormat.CodesPerWordShift;
 
-    private static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk chunk, int c, ref SkinnyAccumulators sums)
+    /// <summary>Multiplies a chunk by its inputs.</summary>
+    public static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk chunk, int c, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles

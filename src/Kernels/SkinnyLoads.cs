@@ -50,13 +50,13 @@ internal struct SkinnyPlace
 /// <summary>What <see cref="SkinnyGemm"/> loads, and from where.</summary>
 internal static class SkinnyLoads
 {
-    // Words that the four lanes of a quad are apart.
-    private const int WordStep = 4;
+    /// <summary>Words that the four lanes of a quad are apart.</summary>
+    public const int WordStep = 4;
 
     // Of each row, measured: 1,024 bytes are as good or worse, 4,096 worse (docs/kernels/gemv.md).
     private const int PrefetchedWords = 256 / 4, LineWords = 128 / 4;
 
-    /// <summary>A lane's places. Rows beyond the matrix repeat its last row, columns of x beyond M the last one (arranged ones are zero); they are not stored.</summary>
+    /// <summary>A lane's places. Rows beyond the matrix repeat its last row, columns of x beyond M the last one; they are not stored.</summary>
     public static SkinnyPlace Locate<TFormat, TInput>(LinearArgs a, int lane)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
@@ -138,14 +138,14 @@ internal static class SkinnyLoads
             InputScales<TFormat, TInput>(a, place, chunk, ref inputs);
             return inputs;
         }
-        int first = TInput.AreArranged ? chunk * (ArrangeInputs.ChunkBytes / 4) : chunk * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
+        int first = chunk * (SkinnyGemm.ChunkCodes<TFormat>() / 2);
         inputs.X0 = Mem.LoadGlobal(ref x[first]);
         if (TFormat.CodesPerWordShift > 1)
-            inputs.X1 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? ArrangeInputs.StepBytes : 16);
+            inputs.X1 = Mem.LoadGlobalAt(ref x[first], 16);
         if (TFormat.CodesPerWordShift > 2)
         {
-            inputs.X2 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? 2 * ArrangeInputs.StepBytes : 32);
-            inputs.X3 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? 3 * ArrangeInputs.StepBytes : 48);
+            inputs.X2 = Mem.LoadGlobalAt(ref x[first], 32);
+            inputs.X3 = Mem.LoadGlobalAt(ref x[first], 48);
         }
         return inputs;
     }
@@ -198,11 +198,6 @@ internal static class SkinnyLoads
         // The sums that a lane has are of two neighbouring columns of the tile.
         int column = (TInput.ScaleColumns == 32 ? (lane & 1) * 2 : (lane & 3) * 2) + firstRow;
         SkinnyInputPlace place = default;
-        if (TInput.AreArranged)
-        {
-            place.Row = From(a.X.Cast<uint>(), (firstRow == 0 ? 0 : ArrangeInputs.Chunks(a.K) * (ArrangeInputs.ChunkBytes / 4)) + (lane * 4));
-            return place;
-        }
         place.Row = TInput.AreCodes
             ? From(a.X.Cast<uint>(), ((long)row * (a.K >> TFormat.CodesPerWordShift)) + word)
             : From(a.X.Cast<uint>(), ((long)row * (a.K >> 1)) + (word << (TFormat.CodesPerWordShift - 1)));

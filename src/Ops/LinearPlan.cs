@@ -53,7 +53,7 @@ internal enum Fp8Decoding
 /// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K.</param>
 /// <param name="Split">How K is split, by the kernel that does.</param>
 /// <param name="WholeTiles">Blocks of the pipelined kernel that have a whole tile, where the others have a part of one.</param>
-/// <param name="ArrangesInputs">Whether a launch before the skinny kernel arranges x.</param>
+/// <param name="ArrangesInputs">Whether the blocks of the skinny kernel arrange x.</param>
 internal readonly record struct LinearPlan(
     LinearPath Path, Fp8Decoding Decoding, bool Vectorised, int GridX, int GridY, int Threads, GemmTile? Tile = null, int SharedBytes = 0, SplitPlan? Split = null, int WholeTiles = 0, bool ArrangesInputs = false)
 {
@@ -88,8 +88,8 @@ internal readonly record struct LinearPlan(
             decode = Fp8Decoding.Table;
         if (path == LinearPath.SkinnyGemm)
         {
-            int tiles = Tiles(shape.N, SkinnyGemm.Rows);
-            return new LinearPlan(path, decode, true, tiles, 1, 32 * Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32), ArrangesInputs: SkinnyLinear.Arranges(shape, device));
+            int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32);
+            return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, ArrangesInputs: SkinnyLinear.Arranges(shape, device, (long)tiles * warps));
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
         int perBlock = path is LinearPath.Gemv or LinearPath.Accurate ? threads / device.WarpSize : threads;

@@ -18,16 +18,23 @@ internal static class SkinnyKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(WeightFormat Format, ActivationFormat? Activations, bool Float32 = false, int Tiles = 1, bool Arranged = false);
+    private static readonly Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>> ArrangingByKey = CreateArranging();
+
+    /// <summary>Those that arrange x, likewise.</summary>
+    internal static readonly IEnumerable<KernelDefinition> AllArranging = ArrangingByKey.Values;
+
+    private readonly record struct Key(WeightFormat Format, ActivationFormat? Activations, bool Float32 = false, int Tiles = 1);
 
     /// <summary>The kernel for <paramref name="m"/> rows.</summary>
     /// <param name="format">Format of W.</param>
     /// <param name="activations">Format of x, or null for BF16.</param>
     /// <param name="m">1 to 16.</param>
     /// <param name="float32">Whether y is float32.</param>
-    /// <param name="arranged">Whether <see cref="ArrangeInputs"/> has arranged x.</param>
-    public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32, bool arranged = false) =>
-        ByKey[new Key(format, activations, float32, Tiles(activations, m), arranged)];
+    public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32) =>
+        ByKey[new Key(format, activations, float32, Tiles(activations, m))];
+
+    /// <summary>The one whose blocks arrange BF16 x, of a format of four bits.</summary>
+    public static KernelDefinition<SkinnyArrangingArgs> GetArranging(WeightFormat format, int m, bool float32) => ArrangingByKey[new Key(format, null, float32, Tiles(null, m))];
 
     /// <summary>Tiles of x of a block.</summary>
     public static int Tiles(ActivationFormat? activations, int m) => SkinnyGemm.Tiles(m, HasHalves(activations));
@@ -52,9 +59,6 @@ internal static class SkinnyKernels
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
         var kernels = new Dictionary<Key, KernelDefinition<LinearArgs>>();
-        AddArranged<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
-        AddArranged<StreamedInt4>(kernels, WeightFormat.Int4);
-        AddArranged<StreamedInt4Zero>(kernels, WeightFormat.Int4Zero);
         Add<StreamedBf16, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Bf16, null));
         Add<StreamedFp8, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8Block, null));
         Add<StreamedFp8TwoTerm, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8TwoTerm, null));
@@ -68,12 +72,23 @@ internal static class SkinnyKernels
         return kernels;
     }
 
-    private static void AddArranged<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
+    private static Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>> CreateArranging()
+    {
+        var kernels = new Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>>();
+        AddArranging<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
+        AddArranging<StreamedInt4>(kernels, WeightFormat.Int4);
+        AddArranging<StreamedInt4Zero>(kernels, WeightFormat.Int4Zero);
+        return kernels;
+    }
+
+    private static void AddArranging<TFormat>(Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>> kernels, WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        var key = new Key(format, null, Tiles: 2, Arranged: true);
-        kernels.Add(key, new(SkinnyGemm.Run<TFormat, StreamedArrangedInputs, Bf16Output, TwoTiles>, Traits));
-        kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, StreamedArrangedInputs, Float32Output, TwoTiles>, Traits));
+        var key = new Key(format, null);
+        kernels.Add(key, new(SkinnyArranging.Run<TFormat, Bf16Output, OneTile>, Traits));
+        kernels.Add(key with { Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Bf16Output, TwoTiles>, Traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyArranging.Run<TFormat, Float32Output, OneTile>, Traits));
+        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Float32Output, TwoTiles>, Traits));
     }
 
     private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)

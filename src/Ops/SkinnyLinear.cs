@@ -4,23 +4,24 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>Launches <see cref="SkinnyGemm"/>, where the plan says so after <see cref="ArrangeInputs"/>.</summary>
+/// <summary>Launches <see cref="SkinnyGemm"/> or, where the plan says so, <see cref="SkinnyArranging"/>.</summary>
 internal static class SkinnyLinear
 {
-    private const int ArrangingThreads = 64;
-
-    // Below so many weights a multiprocessor, or with less than three tiles for two of them, the launch that arranges costs more than it saves (docs/kernels/gemv.md).
+    // With fewer rows of x, or fewer weights a multiprocessor, x as it lies is as fast (docs/kernels/gemv.md).
+    private const int RowsWanted = 5;
     private const long WeightsWanted = 400_000;
 
-    internal static readonly KernelDefinition<ArrangeInputs.Args> Arrange = new(ArrangeInputs.Run, new KernelTraits(ArrangingThreads, NeedsWarp32: true, Overlaps: true));
+    // Of 128 registers a thread.
+    private const int WarpsOfMultiprocessor = 16;
 
-    /// <summary>Whether x is worth arranging: 9 to 16 rows of BF16 by a large matrix of four bits.</summary>
-    public static bool Arranges(in LinearShape shape, in LinearDevice device) =>
-        CanArrange(shape, device) && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && 2L * shape.N >= 3L * SkinnyGemm.Rows * device.Multiprocessors;
+    /// <summary>Whether x is worth arranging by so many warps: 5 to 16 rows of BF16 by a large matrix of four bits. All blocks run at once: it is there when each has brought its part.</summary>
+    public static bool Arranges(in LinearShape shape, in LinearDevice device, long warps) =>
+        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && warps <= WarpsOfMultiprocessor * device.Multiprocessors;
 
-    /// <summary>Whether x can be arranged: into a launch's scratch.</summary>
+    /// <summary>Whether x can be arranged, into the stream's scratch: whole tiles of rows of W, a chunk or more of columns.</summary>
     public static bool CanArrange(in LinearShape shape, in LinearDevice device) =>
-        shape.Activations is null && shape.M > SkinnyGemm.Columns && shape.Format.Info().BitsPerCode == 4 && ArrangeInputs.Bytes(shape.K) <= LaunchScratch.PartialBytes(device.Multiprocessors);
+        shape.Activations is null && shape.Format.Info().BitsPerCode == 4 && shape.N % SkinnyGemm.Rows == 0 && shape.K >= 2 * SkinnyGemm.ChunkBytes
+        && ArrangeInputs.Bytes(shape.K, SkinnyGemm.Tiles(shape.M, false)) <= LaunchScratch.PartialBytes(device.Multiprocessors);
 
     /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (docs/kernels/gemv.md).</summary>
     public static bool Fits(in LinearShape shape, in LinearDevice device) =>
@@ -32,22 +33,22 @@ internal static class SkinnyLinear
         // Somebody else's graph cannot own the scratch: there x is read as it lies, with the same bits.
         if (!plan.ArrangesInputs || stream.FindScratch() is not { } scratch)
         {
-            Multiply(stream, format, args, plan with { ArrangesInputs = false }, activations);
+            Multiply(stream, format, args, plan, activations);
             return;
         }
+        var arranging = new SkinnyArrangingArgs { Product = args, Inputs = new ArrangedInputs { Memory = scratch.Partials, Arrived = scratch.Counters } };
         lock (scratch.Gate)
-        {
-            ArrangeIn(stream, scratch.Partials, args);
-            Multiply(stream, format, args with { X = scratch.Partials.View.Cast<ushort>() }, plan, activations);
-        }
+            stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, args, plan), arranging);
     }
 
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)
     {
-        KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0, plan.ArrangesInputs);
-        int shared = SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)) + (int)AsideBytes(format, activations, args.K, args.ScaleTable.Columns);
-        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, shared, args);
+        KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0);
+        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SharedBytes(format, activations, args, plan), args);
     }
+
+    private static int SharedBytes(WeightFormat format, ActivationFormat? activations, in LinearArgs args, in LinearPlan plan) =>
+        SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)) + (int)AsideBytes(format, activations, args.K, args.ScaleTable.Columns);
 
     // Of the multipliers and zero points of a block's rows, of which each has so many of blocks.
     private static long AsideBytes(WeightFormat format, ActivationFormat? activations, int k, int columns) => format switch
@@ -57,11 +58,4 @@ internal static class SkinnyLinear
         WeightFormat.Int4Zero => SkinnyAside.SharedBytes((long)columns * sizeof(float), (columns + 1L) / 2),
         _ => 0,
     };
-
-    private static void ArrangeIn(GpuStream stream, ArrayView<uint> arranged, in LinearArgs product)
-    {
-        int threads = Math.Min(ArrangingThreads, stream.Device.MaxThreadsPerBlock), warps = threads / 32;
-        var args = new ArrangeInputs.Args { X = product.X.Cast<uint>(), Arranged = arranged, M = product.M, K = product.K };
-        stream.Device.Launch(Arrange, stream, ((ArrangeInputs.Warps(product.K) + warps - 1) / warps, 1, 1), threads, 0, args);
-    }
 }

@@ -32,6 +32,8 @@ internal sealed class LaunchScratch : IDisposable
         {
             Counters = new DeviceBuffer<int>(device, blocks, scratch: true);
             Counters.Fill(cleared, 0);
+            // A launch may ask whether a word has changed since it began, whatever that was (ArrangeInputs).
+            Partials.Fill(cleared, 0);
         }
         catch
         {

@@ -44,16 +44,18 @@ internal static class KernelCases
             }
         foreach (bool float32 in new[] { false, true })
         {
-            // Two tiles of four rows; inputs that are arranged first.
+            // Two tiles of four rows; inputs that blocks arrange.
             yield return OfActivations(ActivationFormat.Fp8Group32, 6, float32, Accumulator.Float32, LinearPath.SkinnyGemm);
             foreach (WeightFormat format in WeightFormats.All.Where(f => f.Info().BitsPerCode == 4))
-                yield return new SmallCase($"SkinnyGemm {format} of arranged inputs, float32 {float32}", t =>
-                {
-                    const int Rows = 11;
-                    (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(Rows * K), Bytes(t, Rows * N, float32));
-                    LinearPlan plan = LinearPlan.Choose(new LinearShape(Rows, N, K, format, true, 0, w.Block), LinearDevice.Of(w.Device), LinearPath.SkinnyGemm) with { ArrangesInputs = true };
-                    return stream => SkinnyLinear.Launch(stream, format, Linear.CreateArgs(w, x, y, Rows, 0, float32), plan);
-                });
+                foreach (int m in new[] { 5, 11 })
+                    yield return new SmallCase($"SkinnyArranging {format} {m}, float32 {float32}", t =>
+                    {
+                        // Whole tiles of rows; two warps a tile have some of 26 chunks left when those of both blocks have been arranged.
+                        const int N = 64, K = 3360;
+                        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(m * K), Bytes(t, m * N, float32));
+                        LinearPlan plan = LinearPlan.Choose(new LinearShape(m, N, K, format, true, 0, w.Block), LinearDevice.Of(w.Device), LinearPath.SkinnyGemm) with { ArrangesInputs = true, Threads = 64 };
+                        return stream => SkinnyLinear.Launch(stream, format, Linear.CreateArgs(w, x, y, m, 0, float32), plan);
+                    });
         }
     }
 

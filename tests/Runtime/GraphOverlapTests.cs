@@ -46,19 +46,19 @@ public sealed class GraphOverlapTests
         }
     }
 
-    /// <summary>Products whose inputs a launch of their own arranges, in the same memory time after time: three launches may be there at once.</summary>
+    /// <summary>Products whose blocks arrange their inputs, in the same memory time after time, and warps with many chunks left when that is done.</summary>
     [Fact]
     public void AChainOfProductsWithArrangedInputsInAGraphEqualsTheSameLaunches()
     {
-        const int M = 16;
+        const int M = 16, Size = 2048;
         GpuDevice device = TestDevices.Get(TestDevice.Cuda);
         using GpuStream stream = device.CreateStream();
         BFloat16[] x = RandomData.GaussianBf16(M * Size, 5);
         using DeviceBuffer<BFloat16> a = device.Upload<BFloat16>(x), b = device.Upload<BFloat16>(x);
         foreach (WeightFormat format in WeightFormats.All.Where(f => f.Info().BitsPerCode == 4))
         {
-            using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(Scaled(3), Size, Size, format));
-            LinearPlan plan = LinearPlan.Choose(new LinearShape(M, Size, Size, format, true, 0, w.Block), LinearDevice.Of(device), LinearPath.SkinnyGemm);
+            using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(Scaled(3, Size), Size, Size, format));
+            LinearPlan plan = LinearPlan.Choose(new LinearShape(M, Size, Size, format, true, 0, w.Block), LinearDevice.Of(device), LinearPath.SkinnyGemm) with { Threads = 64 };
             void Chain(bool arranges)
             {
                 for (int i = 0; i < 25; i++)
@@ -156,5 +156,5 @@ public sealed class GraphOverlapTests
     }
 
     // Products of about the input's size: a long chain neither vanishes nor overflows.
-    private static float[] Scaled(int seed) => Array.ConvertAll(RandomData.Gaussian(Size * Size, seed), v => v / MathF.Sqrt(Size));
+    private static float[] Scaled(int seed, int size = Size) => Array.ConvertAll(RandomData.Gaussian(size * size, seed), v => v / MathF.Sqrt(size));
 }

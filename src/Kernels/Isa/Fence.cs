@@ -18,6 +18,10 @@ internal static class Fence
     [IntrinsicImplementation, Ptx("atom.global.acq_rel.gpu.add.s32 %d, [%g0], 1;")]
     public static int Count(ref int counter) => Interlocked.Increment(ref counter) - 1;
 
+    /// <summary>The same, ordered before it only.</summary>
+    [IntrinsicImplementation, Ptx("atom.global.release.gpu.add.s32 %d, [%g0], 1;")]
+    public static int CountReleased(ref int counter) => Interlocked.Increment(ref counter) - 1;
+
     /// <summary>
     /// Adds one to a counter at an address of global memory, or makes it zero where it is <paramref name="last"/>, and gives what it was. Ordered as <see cref="Count"/>.
     /// </summary>

@@ -54,6 +54,10 @@ internal static class Mem
     [IntrinsicImplementation, Ptx("ld.relaxed.gpu.global.u32 %d, [%g0];")]
     public static uint LoadRelaxed(ref uint p) => Volatile.Read(ref p);
 
+    /// <summary>What the block that wrote 4 bytes, which this thread has read, ordered before them is seen afterwards.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b32 seen; ld.acquire.gpu.global.u32 seen, [%g0]; }")]
+    public static void Acquire(ref uint p) => Volatile.Read(ref p);
+
     /// <summary>Stores 4 bytes that another block may be waiting for. Nothing else is ordered by it.</summary>
     [IntrinsicImplementation, Ptx("st.relaxed.gpu.global.u32 [%g0], %1;")]
     public static void StoreRelaxed(ref uint p, uint v) => Volatile.Write(ref p, v);

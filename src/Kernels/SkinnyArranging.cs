@@ -1,0 +1,149 @@
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
+using ILGPU;
+
+namespace GpuKit.Ilgpu.Kernels;
+
+/// <summary>Arguments of <see cref="SkinnyArranging"/>.</summary>
+internal struct SkinnyArrangingArgs
+{
+    public LinearArgs Product;
+    public ArrangedInputs Inputs;
+}
+
+/// <summary>
+/// <see cref="SkinnyGemm"/> by large matrices of four bits, whose blocks arrange x together while they multiply their first chunks by x as it lies (<see cref="ArrangeInputs"/>). The same sums in the same order.
+/// </summary>
+/// <remarks>
+/// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
+/// </remarks>
+internal static class SkinnyArranging
+{
+    public static void Run<TFormat, TOutput, TTiles>(SkinnyArrangingArgs a)
+        where TFormat : struct, IStreamedFormat
+        where TOutput : struct, IOutput
+        where TTiles : struct, ITiles
+    {
+        int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, warps = Group.DimX >> 5, chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
+        ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
+        SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, lane);
+        SkinnyAccumulators sums = default;
+        Stream<TFormat, TTiles>(a, aside, shared, (turn, chunks, warps), ref sums);
+        if (chunks * SkinnyGemm.ChunkCodes<TFormat>() < a.Product.K && chunks % warps == turn)
+        {
+            SkinnyPlace place = SkinnyLoads.Locate<TFormat, StreamedBf16Inputs>(a.Product, lane);
+            place.Aside = aside;
+            SkinnyGemm.MultiplyRest<TFormat, StreamedBf16Inputs, TTiles>(a.Product, place, (chunks, 0), lane, ref sums);
+        }
+        SkinnySums.Add<TFormat, StreamedBf16Inputs, TOutput, TTiles>(a.Product, sums);
+    }
+
+    private static void Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
+    {
+        (int c, int count, int step) = chunks;
+        int lane = Group.IdxX & 31;
+        ArrayView<uint> codes = From(a.Product.Codes.Cast<uint>(), ((SkinnyGemm.FirstRow<StreamedBf16Inputs>(a.Product) + (lane >> 2)) * RowWords(a.Product)) + ((lane & 3) * SkinnyLoads.WordStep));
+        // A warp without a chunk loads the last one.
+        SkinnyChunk first = Chunk(a.Product, codes, c, count), second = Chunk(a.Product, codes, c + step, count);
+        SkinnyAside.Request<TFormat, StreamedBf16Inputs, TTiles>(a.Product, shared);
+        GridDependency.Release();
+        GridDependency.Wait();
+        uint before = ArrangeInputs.Word(a.Inputs);
+        // The last warps never have more chunks than others.
+        int slot = ArrangeInputs.Slot(a.Product, TTiles.Count, step - 1 - c);
+        if (slot >= 0)
+            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, slot);
+        SkinnyAside.Await();
+        if (slot >= 0)
+            ArrangeInputs.Announce(a.Product, a.Inputs, TTiles.Count, before);
+        int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
+        ArrayView<uint> x = From(a.Product.X.Cast<uint>(), ((long)row0 * (a.Product.K >> 1)) + ((lane & 3) * 4 * SkinnyLoads.WordStep));
+        int tile1 = (row1 - row0) * (a.Product.K >> 1);
+        for (; c + step < count; c += 2 * step)
+        {
+            // Asked for in time for the end of the chunk.
+            uint now = ArrangeInputs.Word(a.Inputs);
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+            first = Chunk(a.Product, codes, c + (2 * step), count);
+            if (WarpOps.Shuffle(now, 0) != before)
+            {
+                Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
+                return;
+            }
+            now = ArrangeInputs.Word(a.Inputs);
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
+            second = Chunk(a.Product, codes, c + (3 * step), count);
+            if (WarpOps.Shuffle(now, 0) != before)
+            {
+                Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
+                return;
+            }
+        }
+        if (c < count)
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+    }
+
+    private static void Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<uint> codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
+    {
+        (int c, int count, int step) = chunks;
+        ArrangeInputs.See(a.Inputs);
+        SkinnyChunk first = loaded.First, second = loaded.Second;
+        ArrayView<uint> x = ArrangeInputs.Locate(a.Inputs, Group.IdxX & 31);
+        int tile1 = ArrangeInputs.TileWords(a.Product.K);
+        for (; c + step < count; c += 2 * step)
+        {
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+            first = Chunk(a.Product, codes, c + (2 * step), count);
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
+            second = Chunk(a.Product, codes, c + (3 * step), count);
+        }
+        if (c < count)
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+    }
+
+    // Words of a row of codes of four bits.
+    private static int RowWords(LinearArgs a) => a.K >> 3;
+
+    private static ArrayView<uint> From(ArrayView<uint> words, long start) => words.SubView(start, words.Length - start);
+
+    // Beyond the last chunk it is the last one.
+    private static SkinnyChunk Chunk(LinearArgs a, ArrayView<uint> codes, int chunk, int count)
+    {
+        int at = IntrinsicMath.Min(chunk, count - 1) * SkinnyGemm.ChunkWords, step = 8 * RowWords(a);
+        SkinnyChunk loaded = default;
+        loaded.Row0 = Mem.LoadStream(ref codes[at]);
+        loaded.Row1 = Mem.LoadStream(ref codes[at + step]);
+        loaded.Row2 = Mem.LoadStream(ref codes[at + (2 * step)]);
+        loaded.Row3 = Mem.LoadStream(ref codes[at + (3 * step)]);
+        return loaded;
+    }
+
+    private static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyAsidePlace aside, SkinnyChunk w, (ArrayView<uint> Tile0, int Tile1) x, int c, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles
+    {
+        int first = c * (TInput.AreArranged ? ArrangeInputs.ChunkBytes / 4 : SkinnyGemm.ChunkCodes<TFormat>() / 2);
+        SkinnyInputTiles inputs = default;
+        inputs.Tile0 = Inputs<TInput>(x.Tile0, first);
+        if (TTiles.Count == 2)
+            inputs.Tile1 = Inputs<TInput>(x.Tile0, first + x.Tile1);
+        SkinnyAside.Load<TFormat>(a, aside, c, ref w);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, inputs, ref sums);
+    }
+
+    private static SkinnyInputs Inputs<TInput>(ArrayView<uint> x, int first)
+        where TInput : struct, IStreamedInputs
+    {
+        SkinnyInputs inputs = default;
+        inputs.X0 = Mem.LoadGlobal(ref x[first]);
+        inputs.X1 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? ArrangeInputs.StepBytes : 16);
+        inputs.X2 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? 2 * ArrangeInputs.StepBytes : 32);
+        inputs.X3 = Mem.LoadGlobalAt(ref x[first], TInput.AreArranged ? 3 * ArrangeInputs.StepBytes : 48);
+        return inputs;
+    }
+}
