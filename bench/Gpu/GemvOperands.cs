@@ -87,7 +87,7 @@ internal sealed class GemvOperands : IDisposable
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
             if (plan.ArrangesInputs)
-                return (plan.Path.ToString(), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, m, false)));
+                return (nameof(SkinnyArranging), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, m, false)));
             return (plan.Path.ToString(), plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));

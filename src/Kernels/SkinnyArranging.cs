@@ -67,7 +67,7 @@ internal static class SkinnyArranging
             uint now = ArrangeInputs.Word(a.Inputs);
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
             first = Chunk(a.Product, codes, c + (2 * step), count);
-            if (WarpOps.Shuffle(now, 0) != before)
+            if (WarpOps.Shuffle(now ^ before, 0) != 0)
             {
                 Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
                 return;
@@ -75,7 +75,7 @@ internal static class SkinnyArranging
             now = ArrangeInputs.Word(a.Inputs);
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
-            if (WarpOps.Shuffle(now, 0) != before)
+            if (WarpOps.Shuffle(now ^ before, 0) != 0)
             {
                 Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
                 return;

@@ -118,7 +118,8 @@ public sealed class SweepLinearTests
                 Assert.Equal(chosen, Chosen(WeightFormat.Nvfp4, null, n, k, m, h200));
                 Assert.Equal(chosen, Chosen(WeightFormat.Nvfp4, ActivationFormat.Nvfp4, n, k, m, h200));
                 Assert.Equal(chosen, Chosen(WeightFormat.Int4, null, n, k, m, h200));
-                Assert.Equal(chosen, Chosen(WeightFormat.Int4Zero, null, n, k, m, h200));
+                // Zero points of longer rows are faster elsewhere.
+                Assert.Equal(chosen && k < 8192, Chosen(WeightFormat.Int4Zero, null, n, k, m, h200));
                 Assert.False(Chosen(WeightFormat.Fp8Block, null, n, k, m, h200));
                 Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { Arch = 89 }));
                 Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { IsCuda = false }));
