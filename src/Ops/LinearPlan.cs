@@ -88,7 +88,7 @@ internal readonly record struct LinearPlan(
             decode = Fp8Decoding.Table;
         if (path == LinearPath.SkinnyGemm)
         {
-            int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = Math.Min(SkinnyWarps(shape.Format, tiles), device.MaxThreads / 32);
+            int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = Math.Min(SkinnyWarps(shape, tiles), device.MaxThreads / 32);
             return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, ArrangesInputs: SkinnyLinear.Arranges(shape, device, (long)tiles * warps));
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
@@ -139,13 +139,14 @@ internal readonly record struct LinearPlan(
         return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }
 
-    // Depends on N and format only, never on M: a row's sums have one order for every M.
-    private static int SkinnyWarps(WeightFormat format, int tiles)
+    // Depends on N, K and format only, never on M: a row's sums have one order for every M.
+    private static int SkinnyWarps(in LinearShape shape, int tiles)
     {
-        int warps = format.Info().BitsPerCode == 4 ? 2 : 4;
+        int warps = shape.Format.Info().BitsPerCode == 4 ? 2 : 4;
         while (2 * warps * tiles <= WarpsWanted && 2 * warps <= SkinnyGemm.MostWarps)
             warps *= 2;
-        return warps;
+        // Warps that share what lies beside codes wait for it at one place in the stream: none is without a chunk.
+        return SkinnyLinear.HasAside(shape) ? Math.Clamp(shape.K / (2 * SkinnyGemm.ChunkBytes), 1, warps) : warps;
     }
 
     // Each expert's rows start a tile of their own: at most one partial tile an expert beyond the full ones.

@@ -8,13 +8,13 @@ namespace GpuKit.Ilgpu;
 internal static class SkinnyLinear
 {
     // With fewer rows of x, or fewer weights a multiprocessor, x as it lies is as fast (docs/kernels/gemv.md).
-    private const int RowsWanted = 5;
+    private const int RowsWanted = 4;
     private const long WeightsWanted = 400_000;
 
     // Of 128 registers a thread.
     private const int WarpsOfMultiprocessor = 16;
 
-    /// <summary>Whether x is worth arranging by so many warps: 5 to 16 rows of BF16 by a large matrix of four bits. All blocks run at once: it is there when each has brought its part.</summary>
+    /// <summary>Whether x is worth arranging by so many warps: 4 to 16 rows of BF16 by a large matrix of four bits. All blocks run at once: it is there when each has brought its part.</summary>
     public static bool Arranges(in LinearShape shape, in LinearDevice device, long warps) =>
         CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && warps <= WarpsOfMultiprocessor * device.Multiprocessors;
 
@@ -26,6 +26,9 @@ internal static class SkinnyLinear
     /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (docs/kernels/gemv.md).</summary>
     public static bool Fits(in LinearShape shape, in LinearDevice device) =>
         SkinnyGemm.SharedBytes(SkinnyGemm.MostWarps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K)) <= device.SharedBytes;
+
+    /// <summary>Whether a block brings multipliers into shared memory.</summary>
+    public static bool HasAside(in LinearShape shape) => AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K)) > 0;
 
     /// <summary>A product whose arguments are complete.</summary>
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)

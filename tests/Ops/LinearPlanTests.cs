@@ -218,13 +218,29 @@ public sealed class LinearPlanTests
     [InlineData(8192, 97_664, true)]
     // More warps than run at once.
     [InlineData(67_616, 4096, false)]
-    public void FiveAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected)
+    public void FourAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected)
     {
         foreach (WeightFormat format in WeightFormats.All)
             for (int m = 1; m <= 16; m++)
-                Assert.Equal(expected && m > 4 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
+                Assert.Equal(expected && m >= 4 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
         var codes = new LinearShape(16, n, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4);
         Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
+    }
+
+    // Warps without one would wait for multipliers at another place of the kernel than the others: synccheck refuses that.
+    [Fact]
+    public void WhereABlockSharesMultipliersEachWarpHasAWholeChunk()
+    {
+        foreach ((WeightFormat format, ActivationFormat? activations) in new (WeightFormat, ActivationFormat?)[] { (WeightFormat.Nvfp4, null), (WeightFormat.Int4, null), (WeightFormat.Int4Zero, null), (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) })
+            foreach (int k in new[] { 32, 96, 128, 160, 256, 768, 992, 2048, 4096, 8192 })
+                foreach (int n in new[] { 1, 72, 2048, 8192 })
+                {
+                    var shape = new LinearShape(1, n, k, format, true, 0, default, activations);
+                    LinearPlan plan = activations is null ? LinearPlan.Choose(shape, H200) : LinearPlan.ChooseAccurate(shape, H200);
+                    Assert.Equal(LinearPath.SkinnyGemm, plan.Path);
+                    Assert.InRange(plan.Threads / 32, 1, Math.Max(1, k / 128));
+                    Assert.Equal(Math.Min(n > 4096 ? 8 : 16, Math.Max(1, k / 128)), plan.Threads / 32);
+                }
     }
 
     // 16 rows fit into a stream's scratch.
