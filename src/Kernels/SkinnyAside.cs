@@ -12,7 +12,7 @@ internal struct SkinnyAsidePlace
 }
 
 /// <summary>
-/// Multipliers and zero points of a block's rows of W in shared memory, behind the sums of <see cref="SkinnyGemm"/>. There a row's lie together and are read once, line by line; a lane's requests to L1 for a chunk's,
+/// Multipliers and zero points of a block's rows of W in shared memory, behind the sums of <see cref="SkinnyGemm"/> or <see cref="SkinnyArranging"/>. There a row's lie together and are read once, line by line; a lane's requests to L1 for a chunk's,
 /// of eight rows each, are as much work as those for codes, and wait in registers as long.
 /// </summary>
 internal static class SkinnyAside

@@ -231,8 +231,7 @@ internal static class SkinnyGemm
     public static int ChunkCodes<TFormat>()
         where TFormat : struct, IStreamedFormat => ChunkWords << TFormat.CodesPerWordShift;
 
-    /// <summary>Multiplies a chunk by its inputs.</summary>
-    public static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk chunk, int c, ref SkinnyAccumulators sums)
+    private static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyPlace place, SkinnyChunk chunk, int c, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles

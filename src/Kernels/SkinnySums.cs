@@ -4,7 +4,7 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>The end of a block of <see cref="SkinnyGemm"/>: the warps' sums meet in shared memory.</summary>
+/// <summary>The end of a block of <see cref="SkinnyGemm"/> or <see cref="SkinnyArranging"/>: the warps' sums meet in shared memory.</summary>
 internal static class SkinnySums
 {
     // Between columns of x, so that what a warp's lanes store at once lies in different banks.

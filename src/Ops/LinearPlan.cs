@@ -89,7 +89,7 @@ internal readonly record struct LinearPlan(
         if (path == LinearPath.SkinnyGemm)
         {
             int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = Math.Min(SkinnyWarps(shape, tiles), device.MaxThreads / 32);
-            return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, ArrangesInputs: SkinnyLinear.Arranges(shape, device, (long)tiles * warps));
+            return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, ArrangesInputs: SkinnyLinear.Arranges(shape, device, tiles, warps));
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
         int perBlock = path is LinearPath.Gemv or LinearPath.Accurate ? threads / device.WarpSize : threads;

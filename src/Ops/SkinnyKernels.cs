@@ -4,7 +4,7 @@ using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>The one place where run-time choices become type arguments of <see cref="SkinnyGemm"/>, and which formats it has.</summary>
+/// <summary>The one place where run-time choices become type arguments of <see cref="SkinnyGemm"/> and <see cref="SkinnyArranging"/>, and which formats there are.</summary>
 internal static class SkinnyKernels
 {
     // A tile's rows share a scale in a format with square blocks; a chunk's columns in all.

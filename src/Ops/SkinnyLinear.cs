@@ -14,9 +14,15 @@ internal static class SkinnyLinear
     // Of 128 registers a thread.
     private const int WarpsOfMultiprocessor = 16;
 
-    /// <summary>Whether x is worth arranging by so many warps: 4 to 16 rows of BF16 by a large matrix of four bits. All blocks run at once: it is there when each has brought its part.</summary>
-    public static bool Arranges(in LinearShape shape, in LinearDevice device, long warps) =>
-        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && warps <= WarpsOfMultiprocessor * device.Multiprocessors;
+    /// <summary>
+    /// Whether x is worth arranging by blocks of so many warps: 4 to 16 rows of BF16 by a large matrix of four bits. All blocks must run at once, since it is there when each has brought its part; cards of fewer than about 128 multiprocessors have
+    /// no room for that and read x as it lies.
+    /// </summary>
+    public static bool Arranges(in LinearShape shape, in LinearDevice device, int tiles, int warps) =>
+        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && tiles <= (long)device.Multiprocessors * BlocksOfMultiprocessor(shape, device, warps);
+
+    private static int BlocksOfMultiprocessor(in LinearShape shape, in LinearDevice device, int warps) =>
+        (int)Math.Min(WarpsOfMultiprocessor / warps, device.SharedBytes / (SkinnyGemm.SharedBytes(warps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K))));
 
     /// <summary>Whether x can be arranged, into the stream's scratch: whole tiles of rows of W, a chunk or more of columns.</summary>
     public static bool CanArrange(in LinearShape shape, in LinearDevice device) =>
@@ -40,8 +46,7 @@ internal static class SkinnyLinear
             return;
         }
         var arranging = new SkinnyArrangingArgs { Product = args, Inputs = new ArrangedInputs { Memory = scratch.Partials, Arrived = scratch.Counters } };
-        lock (scratch.Gate)
-            stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, args, plan), arranging);
+        stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, args, plan), arranging);
     }
 
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)

@@ -18,7 +18,6 @@ internal static class SplitLinear
             Arrived = scratch.Counters,
             PartTurns = plan.PartTurns,
         };
-        lock (scratch.Gate)
-            stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);
+        stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);
     }
 }

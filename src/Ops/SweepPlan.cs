@@ -13,7 +13,7 @@ internal readonly record struct SweepPlan(int Blocks, int Warps)
     // With fewer rows a block the inputs are loaded for too few of them to pay for a block without another beside it (docs/kernels/gemv.md).
     private const int RowsWanted = 140;
 
-    // Zero points of longer rows are faster by SkinnyGemm, 9 to 16 rows of x by a tenth.
+    // Of so long rows with zero points SkinnyArranging is a tenth faster at 16 rows of x, where it can run, and fewer rows are as fast.
     private const int ZeroPointColumns = 8192;
 
     // Of a block: sums of more do not fit into any card's shared memory.
@@ -48,8 +48,12 @@ internal readonly record struct SweepPlan(int Blocks, int Warps)
     public static SweepPlan? IfChosen(in LinearShape shape, in LinearDevice device)
     {
         SweepPlan plan = Choose(shape, device);
-        return device is { IsCuda: true, Arch: 90 } && shape.N / plan.Blocks >= RowsWanted && (shape.Format != WeightFormat.Int4Zero || shape.K < ZeroPointColumns) && plan.Exists(shape, device) ? plan : null;
+        return device is { IsCuda: true, Arch: 90 } && shape.N / plan.Blocks >= RowsWanted && plan.Exists(shape, device) && !IsLeftToArranging(shape, device) ? plan : null;
     }
+
+    // Of all numbers of rows alike: a row keeps its bits.
+    private static bool IsLeftToArranging(in LinearShape shape, in LinearDevice device) =>
+        shape is { Format: WeightFormat.Int4Zero, K: >= ZeroPointColumns } && LinearPlan.Choose(shape with { M = SkinnyGemm.MostInputs }, device, LinearPath.SkinnyGemm).ArrangesInputs;
 
     private static int Count(int size, int per) => (int)(((long)size + per - 1) / per);
 }

@@ -32,8 +32,8 @@ public sealed class AllocationLedger
     public long PinnedBytes => Interlocked.Read(ref pinnedBytes);
 
     /// <summary>
-    /// Bytes through which the blocks of one launch exchange parts of sums, or a launch hands the next one its inputs, about 33 KB for each of two blocks a multiprocessor: a stream holds them from its first
-    /// product whose K is split or whose inputs are arranged until it is disposed, a graph holds its own. Not among <see cref="LiveBytes"/>.
+    /// Bytes through which the blocks of one launch exchange parts of sums or arranged inputs, about 33 KB for each of two blocks a multiprocessor: a stream holds them from its first
+    /// product whose K is split or whose inputs they arrange until it is disposed, a graph holds its own. Not among <see cref="LiveBytes"/>.
     /// </summary>
     public long ScratchBytes => Interlocked.Read(ref scratchBytes);
 

@@ -36,7 +36,7 @@ public sealed class GpuStream : IDisposable
         }
     }
 
-    /// <summary>What blocks of this stream's launches exchange numbers through, or launches hand on: while the stream is recorded the graph's, else the stream's own.</summary>
+    /// <summary>What blocks of this stream's launches exchange numbers through: while the stream is recorded the graph's, else the stream's own.</summary>
     /// <exception cref="GpuException">Memory is exhausted, and the next call tries again; or something else than <see cref="GpuGraph"/> records the stream.</exception>
     internal LaunchScratch Scratch =>
         FindScratch() ?? throw new GpuException(GpuFault.NotSupported, "A product whose K is split was launched on a stream that something else than GpuGraph.Capture records: record it with GpuGraph.Capture.");

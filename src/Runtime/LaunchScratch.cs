@@ -3,7 +3,7 @@ using GpuKit.Ilgpu.Runtime.Driver;
 namespace GpuKit.Ilgpu.Runtime;
 
 /// <summary>
-/// Memory that blocks of one launch exchange numbers through, or a launch hands to the next. It belongs to a stream, or to a graph for the launches of a stream that are recorded into it: neither runs two launches at
+/// Memory that blocks of one launch exchange numbers through. It belongs to a stream, or to a graph for the launches of a stream that are recorded into it: neither runs two launches at
 /// once, so none takes another's. One size for all launches, allocated at the first that needs it; the ledger counts it as scratch.
 /// </summary>
 internal sealed class LaunchScratch : IDisposable
@@ -19,7 +19,7 @@ internal sealed class LaunchScratch : IDisposable
 
     private readonly GpuDevice device;
 
-    /// <summary>Allocates, also while the thread records, and queues on a stream that the counters become zero.</summary>
+    /// <summary>Allocates, also while the thread records, and queues on a stream that all of it becomes zero.</summary>
     /// <param name="cleared">A stream that is not recorded.</param>
     /// <exception cref="GpuException">Memory is exhausted; the device stays usable.</exception>
     public LaunchScratch(GpuStream cleared)
@@ -32,7 +32,7 @@ internal sealed class LaunchScratch : IDisposable
         {
             Counters = new DeviceBuffer<int>(device, blocks, scratch: true);
             Counters.Fill(cleared, 0);
-            // A launch may ask whether a word has changed since it began, whatever that was (ArrangeInputs).
+            // Not for a launch's sake: one asks whether a word has changed since it began, whatever that was (ArrangeInputs), and initcheck wants it written.
             Partials.Fill(cleared, 0);
         }
         catch
@@ -42,9 +42,6 @@ internal sealed class LaunchScratch : IDisposable
             throw;
         }
     }
-
-    /// <summary>Held by a thread while it launches what uses this: another's launch on the stream, between two that hand something on here, would overwrite it.</summary>
-    public Lock Gate { get; } = new();
 
     /// <summary>Contents are undefined at the start of a launch.</summary>
     public DeviceBuffer<uint> Partials { get; }

@@ -9,8 +9,14 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>Products whose blocks arrange x: the same bits as without.</summary>
 public sealed class ArrangedInputsTests
 {
-    // A block or more of rows, and of warps a block; whole chunks of 128 columns, and a ragged last one; chunks for some warps only, and many for each. With one block x is arranged as soon as that has arrived.
-    private static readonly (int M, int N, int K, int Warps)[] Shapes = [(9, 64, 256, 4), (16, 64, 1312, 2), (11, 32, 128, 4), (12, 32, 4128, 2), (5, 32, 3104, 2), (1, 32, 2048, 1), (16, 96, 2208, 1)];
+    private const int ChunkColumns = 128, LineWords = 32;
+
+    // A block or more of rows, and of warps a block; whole chunks of 128 columns, and a ragged last one; chunks for some warps only, and many for each; one tile of rows of x and two.
+    private static readonly (int M, int N, int K, int Warps)[] Shapes =
+        [(9, 64, 256, 4), (16, 64, 1312, 2), (11, 32, 128, 4), (12, 32, 4128, 2), (8, 32, 3104, 2), (4, 32, 2048, 1), (16, 96, 2208, 1), (16, 32, 1024, 1)];
+
+    // Products that have 16 warps a block.
+    private static readonly Lazy<GpuDevice> Wide = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
     public static TheoryData<TestDevice, WeightFormat> Cases()
     {
@@ -31,15 +37,61 @@ public sealed class ArrangedInputsTests
             using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(RandomData.Gaussian(n * k, 1), n, k, format));
             using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(m * k, 2));
             using DeviceBuffer<float> plain = device.Allocate<float>(m * n), arranged = device.Allocate<float>(m * n);
-            Launch(w, x, plain, m, arranges: false, warps);
+            // Of whole chunks alone; warps without one would only add zeros.
+            Launch(w, x, plain, m, arranges: false, k % ChunkColumns == 0 ? Math.Min(warps, k / ChunkColumns) : warps);
             // What an earlier product left in the scratch is not read.
-            device.DefaultStream.Scratch.Partials.Fill(device.DefaultStream, 0x7F);
+            GpuStream stream = device.DefaultStream;
+            stream.Scratch.Partials.Fill(stream, 0x7F);
+            uint word = 0x7F7F7F7F;
             for (int turn = 0; turn < 2; turn++)
             {
                 Launch(w, x, arranged, m, arranges: true, warps);
-                Assert.Equal(plain.ToArray(device.DefaultStream), arranged.ToArray(device.DefaultStream));
-                Assert.All(device.DefaultStream.Scratch.Counters.ToArray(device.DefaultStream), count => Assert.Equal(0, count));
+                Assert.Equal(plain.ToArray(stream), arranged.ToArray(stream));
+                Assert.All(stream.Scratch.Counters.ToArray(stream), count => Assert.Equal(0, count));
+                uint[] expected = Arranged(x.ToArray(stream), m, k), scratch = stream.Scratch.Partials.ToArray(stream);
+                Assert.Equal(++word, scratch[0]);
+                Assert.Equal(expected, scratch[LineWords..(LineWords + expected.Length)]);
             }
+        }
+    }
+
+    // [tile of 8 rows][chunk][step of eight codes][lane] 16 bytes, and eight columns in the order of pairs of codes; rows beyond M are the last one.
+    private static uint[] Arranged(BFloat16[] x, int m, int k)
+    {
+        var arranged = new List<uint>();
+        for (int tile = 0; tile < (m + 7) / 8; tile++)
+            for (int chunk = 0; chunk < k / ChunkColumns; chunk++)
+                for (int step = 0; step < 4; step++)
+                    for (int lane = 0; lane < 32; lane++)
+                    {
+                        int first = (Math.Min((tile * 8) + (lane / 4), m - 1) * k) + (chunk * ChunkColumns) + (lane % 4 * 32) + (step * 8);
+                        for (int pair = first; pair < first + 4; pair++)
+                            arranged.Add(x[pair].Bits | ((uint)x[pair + 4].Bits << 16));
+                    }
+        return [.. arranged];
+    }
+
+    // Products of both kinds use the same words of the scratch, launch after launch.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void ProductsWhoseKIsSplitBetweenThemChangeNothing(TestDevice which)
+    {
+        GpuDevice device = which == TestDevice.Cuda ? TestDevices.Get(which) : Wide.Value;
+        const int Few = 16, Many = 24, N = 160, K = 1024;
+        using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(RandomData.Gaussian(N * K, 1), N, K, WeightFormat.Nvfp4));
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(Many * K, 2));
+        using DeviceBuffer<float> y = device.Allocate<float>(Few * N), z = device.Allocate<float>(Many * N);
+        SplitPlan plan = SplitPlan.Of(SplitKernels.Tiles(WeightFormat.Nvfp4).First(t => t.Rows >= Many && t.Fits(LinearDevice.Of(device))), new LinearShape(Many, N, K, w.Format, true, 0), LinearDevice.Of(device), parts: 2);
+        float[]? few = null, many = null;
+        for (int turn = 0; turn < 3; turn++)
+        {
+            Launch(w, x.View.SubView(0, Few * K), y, Few, arranges: true, warps: 2);
+            SplitLinear.Launch(device.DefaultStream, w, x, z.View.Cast<byte>(), true, (Many, 0), plan);
+            (float[] thisFew, float[] thisMany) = (y.ToArray(device.DefaultStream), z.ToArray(device.DefaultStream));
+            Assert.Equal(few ??= thisFew, thisFew);
+            Assert.Equal(many ??= thisMany, thisMany);
+            Assert.All(thisFew.Zip(thisMany), pair => Assert.Equal(pair.Second, pair.First, 1e-2f));
         }
     }
 
@@ -58,7 +110,7 @@ public sealed class ArrangedInputsTests
         {
             using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(M * K, 10 + i));
             using DeviceBuffer<float> y = device.Allocate<float>(M * N);
-            Launch(w, x, y, M, arranges: false, warps: 4);
+            Launch(w, x, y, M, arranges: false, warps: 2);
             expected[i] = y.ToArray(device.DefaultStream);
             for (int turn = 0; turn < Turns; turn++)
                 Launch(w, x, y, M, arranges: true, warps: 4, stream);

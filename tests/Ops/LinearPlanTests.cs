@@ -214,9 +214,8 @@ public sealed class LinearPlanTests
     // Few weights; no whole tiles of rows.
     [InlineData(8192, 4096, false)]
     [InlineData(8200, 8192, false)]
-    // A block's multipliers fit into shared memory.
-    [InlineData(8192, 97_664, true)]
-    // More warps than run at once.
+    // Multipliers of so long rows leave room for one block a multiprocessor where two are needed; more warps than run at once.
+    [InlineData(8192, 97_664, false)]
     [InlineData(67_616, 4096, false)]
     public void FourAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected)
     {
@@ -225,6 +224,9 @@ public sealed class LinearPlanTests
                 Assert.Equal(expected && m >= 4 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
         var codes = new LinearShape(16, n, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4);
         Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
+        // So many warps are too many for 108 multiprocessors, and some for 116.
+        Assert.Equal(expected && n is 14336 or 29568, LinearPlan.Choose(new LinearShape(16, n, k, WeightFormat.Int4, true, 0), A100 with { Multiprocessors = 116 }).ArrangesInputs);
+        Assert.False(LinearPlan.Choose(new LinearShape(16, n, k, WeightFormat.Int4, true, 0), A100).ArrangesInputs);
     }
 
     // Warps without one would wait for multipliers at another place of the kernel than the others: synccheck refuses that.
@@ -248,7 +250,7 @@ public sealed class LinearPlanTests
     [InlineData(270_304, true)]
     [InlineData(270_336, false)]
     public void LongerRowsThanTheScratchHoldsAreNotArranged(int k, bool expected) =>
-        Assert.Equal(expected, LinearPlan.Choose(new LinearShape(16, 8192, k, WeightFormat.Int4, true, 0, new ScaleBlock(1, 256)), H200).ArrangesInputs);
+        Assert.Equal(expected, LinearPlan.Choose(new LinearShape(16, 4096, k, WeightFormat.Int4, true, 0, new ScaleBlock(1, 256)), H200).ArrangesInputs);
 
     // Multipliers and zero points of 32 rows lie in shared memory: of longer rows each is a warp's dot product.
     [Theory]

@@ -8,7 +8,7 @@ internal interface IStreamedInputs
     /// <summary>Whether inputs are codes: a 16-byte word holds as many as a word of weights. Otherwise they are BF16.</summary>
     static abstract bool AreCodes { get; }
 
-    /// <summary>Whether they are BF16 that <see cref="ArrangeInputs"/> has arranged.</summary>
+    /// <summary>Whether they are BF16 in the order in which they are multiplied.</summary>
     static abstract bool AreArranged { get; }
 
     /// <summary>
