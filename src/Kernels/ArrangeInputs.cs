@@ -56,11 +56,14 @@ internal static class ArrangeInputs
 
     private static int WarpsOfBlock(LinearArgs a, int tiles) => IntrinsicMath.Min(Group.DimX >> 5, ((Chunks(a.K) * tiles) + Grid.DimX - 1) / Grid.DimX);
 
+    // Of all blocks.
+    private static int Parts(LinearArgs a, int tiles) => WarpsOfBlock(a, tiles) * Grid.DimX;
+
     /// <summary>Arranges a part of x. One warp.</summary>
     public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, int slot)
     {
         int lane = Group.IdxX & 31, chunks = Chunks(a.K);
-        for (int item = slot; item < chunks * tiles; item += WarpsOfBlock(a, tiles) * Grid.DimX)
+        for (int item = slot; item < chunks * tiles; item += Parts(a, tiles))
         {
             int tile = item / chunks, chunk = item - (tile * chunks), row = IntrinsicMath.Min((tile * SkinnyGemm.Columns) + (lane >> 2), a.M - 1);
             long from = (((long)row * a.K) + (chunk * ChunkColumns) + ((lane & 3) * LaneColumns)) >> 1, at = FirstWord + ((long)item * (ChunkBytes / 4)) + (lane * 4);
@@ -78,7 +81,7 @@ internal static class ArrangeInputs
     {
         // All lanes have stored before one of them counts.
         WarpOps.Barrier();
-        if ((Group.IdxX & 31) != 0 || Fence.CountReleased(ref to.Arrived[0]) != (WarpsOfBlock(a, tiles) * Grid.DimX) - 1)
+        if ((Group.IdxX & 31) != 0 || Fence.CountReleased(ref to.Arrived[0]) != Parts(a, tiles) - 1)
             return;
         // All parts are there before the word says so.
         Fence.Device();

@@ -75,6 +75,7 @@ internal static class SkinnyGemm
         SkinnyAccumulators sums = default;
         if (turn >= chunks)
         {
+            // With multipliers to wait for this is the block's only warp (LinearPlan): all warps of a block meet at one instruction.
             if (SkinnyAside.Serves<TFormat, TInput>())
                 SkinnyAside.Request<TFormat, TInput, TTiles>(a, place.Shared);
             GridDependency.Release();

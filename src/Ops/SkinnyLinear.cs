@@ -22,7 +22,7 @@ internal static class SkinnyLinear
         CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && tiles <= (long)device.Multiprocessors * BlocksOfMultiprocessor(shape, device, warps);
 
     private static int BlocksOfMultiprocessor(in LinearShape shape, in LinearDevice device, int warps) =>
-        (int)Math.Min(WarpsOfMultiprocessor / warps, device.SharedBytes / (SkinnyGemm.SharedBytes(warps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K))));
+        (int)Math.Min(WarpsOfMultiprocessor / warps, device.SharedBytes / (SkinnyGemm.SharedBytes(warps, 2) + AsideBytes(shape)));
 
     /// <summary>Whether x can be arranged, into the stream's scratch: whole tiles of rows of W, a chunk or more of columns.</summary>
     public static bool CanArrange(in LinearShape shape, in LinearDevice device) =>
@@ -31,10 +31,10 @@ internal static class SkinnyLinear
 
     /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (docs/kernels/gemv.md).</summary>
     public static bool Fits(in LinearShape shape, in LinearDevice device) =>
-        SkinnyGemm.SharedBytes(SkinnyGemm.MostWarps, 2) + AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K)) <= device.SharedBytes;
+        SkinnyGemm.SharedBytes(SkinnyGemm.MostWarps, 2) + AsideBytes(shape) <= device.SharedBytes;
 
     /// <summary>Whether a block brings multipliers into shared memory.</summary>
-    public static bool HasAside(in LinearShape shape) => AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K)) > 0;
+    public static bool HasAside(in LinearShape shape) => AsideBytes(shape) > 0;
 
     /// <summary>A product whose arguments are complete.</summary>
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)
@@ -57,6 +57,8 @@ internal static class SkinnyLinear
 
     private static int SharedBytes(WeightFormat format, ActivationFormat? activations, in LinearArgs args, in LinearPlan plan) =>
         SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)) + (int)AsideBytes(format, activations, args.K, args.ScaleTable.Columns);
+
+    private static long AsideBytes(in LinearShape shape) => AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K));
 
     // Of the multipliers and zero points of a block's rows, of which each has so many of blocks.
     private static long AsideBytes(WeightFormat format, ActivationFormat? activations, int k, int columns) => format switch
