@@ -4,23 +4,30 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>What <see cref="ArrangeInputs"/> writes, of the stream or graph.</summary>
+/// <summary>What <see cref="ArrangeInputs"/> writes, of the stream or graph, and who writes it.</summary>
 internal struct ArrangedInputs
 {
     /// <summary><see cref="ArrangeInputs.Bytes"/>.</summary>
     public ArrayView<uint> Memory;
 
-    /// <summary>Warps that have arranged their part; zero before and afterwards.</summary>
-    public ArrayView<int> Arrived;
+    /// <summary>The word that says how far it is: <see cref="ArrangeInputs.IsThere"/>.</summary>
+    public ArrayView<uint> Progress;
+
+    /// <summary>Warps of a block that arrange, its last ones, where the block has a part for them.</summary>
+    public int Warps;
+
+    /// <summary>Parts of x, a warp each.</summary>
+    public int Parts;
 }
 
 /// <summary>
 /// Brings BF16 x into the order in which <see cref="SkinnyArranging"/> multiplies it by codes of four bits, so that what a warp loads at once lies together: [tile of 8 rows][chunk of 128
-/// columns][step of eight codes][lane] 16 bytes. The blocks of a launch arrange a part each and go on with x as it lies, until all parts are there. None waits for another.
+/// columns][step of eight codes][lane] 16 bytes. The first blocks of a launch arrange a part each; all go on with x as it lies, until all parts are there. None waits for another.
 /// </summary>
 /// <remarks>
-/// Whether they are there says a word that the last warp to arrange changes. A warp reads it when the launches before have ended, and again as it multiplies: a different number means that all is there. So it does not matter what
-/// number it was: nothing is cleaned up between launches, and a graph can be replayed. A warp that reads it late, when it has changed already, never sees it change and keeps to x as it lies, which has the same bits.
+/// A word counts the parts in its lower half; the last one makes that zero again and adds one to the upper half. A warp that has found it, when the launches before had ended, with some upper half knows that all is there when
+/// the word has reached that and all parts (<see cref="Goal"/>), or is beyond. Nothing is cleaned up between launches, and a graph can be replayed. A warp that reads it for the first time when the upper half has grown already waits for
+/// more than comes, and keeps to x as it lies, which has the same bits.
 /// </remarks>
 internal static class ArrangeInputs
 {
@@ -30,43 +37,47 @@ internal static class ArrangeInputs
     /// <summary>A chunk of a tile.</summary>
     public const int ChunkBytes = Steps * StepBytes;
 
-    private const int Steps = 4, ChunkColumns = 128, LaneColumns = ChunkColumns / 4;
+    /// <summary>Most parts that the word counts.</summary>
+    public const int MostParts = (1 << CountBits) - 1;
 
-    // The word that changes, in a line of its own.
-    private const int FirstWord = 32;
+    private const int Steps = 4, ChunkColumns = 128, LaneColumns = ChunkColumns / 4, CountBits = 16;
 
     /// <summary>Bytes of so many tiles of x, of whole chunks.</summary>
-    public static long Bytes(int k, int tiles) => (FirstWord * sizeof(uint)) + ((long)Chunks(k) * tiles * ChunkBytes);
+    public static long Bytes(int k, int tiles) => (long)Chunks(k) * tiles * ChunkBytes;
+
+    /// <summary>Chunks of x in all tiles: what can be arranged apart.</summary>
+    public static int Items(int k, int tiles) => Chunks(k) * tiles;
 
     private static int Chunks(int k) => k / ChunkColumns;
 
-    /// <summary>The word whose number changes when all is arranged.</summary>
-    public static uint Word(ArrangedInputs to) => Mem.LoadRelaxed(ref to.Memory[0]);
+    /// <summary>How far it is.</summary>
+    public static uint Word(ArrangedInputs to) => Mem.LoadRelaxed(ref to.Progress[0]);
 
-    /// <summary>What was arranged before the word changed is seen afterwards. A warp, one of whose lanes has seen the change.</summary>
+    /// <summary>What the word must reach for a warp that has found it as it is.</summary>
+    public static uint Goal(ArrangedInputs to, uint word) => (word & ~(uint)MostParts) + (uint)to.Parts;
+
+    /// <summary>Whether all parts are there, by one lane's word for the warp.</summary>
+    public static bool IsThere(uint word, uint goal) => (int)WarpOps.Shuffle(word - goal, 0) >= 0;
+
+    /// <summary>What was arranged before the word said so is seen afterwards. A warp, one of whose lanes has read it.</summary>
     public static void See(ArrangedInputs from)
     {
-        // The change is older than what other lanes read.
+        // The word is older than what other lanes read.
         WarpOps.Barrier();
-        Mem.Acquire(ref from.Memory[0]);
+        Mem.Acquire(ref from.Progress[0]);
     }
 
-    /// <summary>The number of the part of x that a warp of the block arranges, or a negative one: so many warps of each block do that a chunk of a tile is left to each.</summary>
-    public static int Slot(LinearArgs a, int tiles, int warp) => warp < WarpsOfBlock(a, tiles) ? (warp * Grid.DimX) + Grid.IdxX : -1;
-
-    private static int WarpsOfBlock(LinearArgs a, int tiles) => IntrinsicMath.Min(Group.DimX >> 5, ((Chunks(a.K) * tiles) + Grid.DimX - 1) / Grid.DimX);
-
-    // Of all blocks.
-    private static int Parts(LinearArgs a, int tiles) => WarpsOfBlock(a, tiles) * Grid.DimX;
+    /// <summary>The number of the part of x that a warp of the block arranges, or one beyond the last.</summary>
+    public static int Part(ArrangedInputs to, int warp) => warp < to.Warps ? (warp * Grid.DimX) + Grid.IdxX : to.Parts;
 
     /// <summary>Arranges a part of x. One warp.</summary>
-    public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, int slot)
+    public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, int part)
     {
         int lane = Group.IdxX & 31, chunks = Chunks(a.K);
-        for (int item = slot; item < chunks * tiles; item += Parts(a, tiles))
+        for (int item = part; item < chunks * tiles; item += to.Parts)
         {
             int tile = item / chunks, chunk = item - (tile * chunks), row = IntrinsicMath.Min((tile * SkinnyGemm.Columns) + (lane >> 2), a.M - 1);
-            long from = (((long)row * a.K) + (chunk * ChunkColumns) + ((lane & 3) * LaneColumns)) >> 1, at = FirstWord + ((long)item * (ChunkBytes / 4)) + (lane * 4);
+            long from = (((long)row * a.K) + (chunk * ChunkColumns) + ((lane & 3) * LaneColumns)) >> 1, at = ((long)item * (ChunkBytes / 4)) + (lane * 4);
             ArrayView<uint> x = a.X.Cast<uint>();
             U4 x0 = Mem.LoadGlobal(ref x[from]), x1 = Mem.LoadGlobalAt(ref x[from], 16), x2 = Mem.LoadGlobalAt(ref x[from], 32), x3 = Mem.LoadGlobalAt(ref x[from], 48);
             Mem.StoreGlobal(ref to.Memory[at], FourBitPairs.Arrange(x0));
@@ -76,23 +87,22 @@ internal static class ArrangeInputs
         }
     }
 
-    /// <summary>Says that a warp's part is there; <paramref name="before"/> is what the word was.</summary>
-    public static void Announce(LinearArgs a, ArrangedInputs to, int tiles, uint before)
+    /// <summary>Says that a warp's part is there.</summary>
+    public static void Announce(ArrangedInputs to)
     {
         // All lanes have stored before one of them counts.
         WarpOps.Barrier();
-        if ((Group.IdxX & 31) != 0 || Fence.CountReleased(ref to.Arrived[0]) != Parts(a, tiles) - 1)
+        if ((Group.IdxX & 31) != 0)
             return;
-        // All parts are there before the word says so.
-        Fence.Device();
-        Mem.StoreRelaxed(ref to.Memory[0], before + 1);
-        to.Arrived[0] = 0;
+        uint counted = (uint)Fence.CountReleased(ref to.Progress.Cast<int>()[0]);
+        if ((counted & MostParts) == to.Parts - 1)
+            Mem.AddRelaxed(ref to.Progress[0], MostParts + 1 - (uint)to.Parts);
     }
 
     /// <summary>A lane's words of the first tile's first chunk.</summary>
     public static ArrayView<uint> Locate(ArrangedInputs from, int lane)
     {
-        int first = FirstWord + (lane * 4);
+        int first = lane * 4;
         return from.Memory.SubView(first, from.Memory.Length - first);
     }
 

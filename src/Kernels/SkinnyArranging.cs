@@ -50,14 +50,15 @@ internal static class SkinnyArranging
         SkinnyAside.Request<TFormat, StreamedBf16Inputs, TTiles>(a.Product, shared);
         GridDependency.Release();
         GridDependency.Wait();
-        uint before = ArrangeInputs.Word(a.Inputs);
+        uint word = ArrangeInputs.Word(a.Inputs);
         // The last warps never have more chunks than others.
-        int slot = ArrangeInputs.Slot(a.Product, TTiles.Count, step - 1 - c);
-        if (slot >= 0)
-            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, slot);
+        int part = ArrangeInputs.Part(a.Inputs, step - 1 - c);
+        if (part < a.Inputs.Parts)
+            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, part);
         SkinnyAside.Await();
-        if (slot >= 0)
-            ArrangeInputs.Announce(a.Product, a.Inputs, TTiles.Count, before);
+        if (part < a.Inputs.Parts)
+            ArrangeInputs.Announce(a.Inputs);
+        uint goal = ArrangeInputs.Goal(a.Inputs, word);
         int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
         ArrayView<uint> x = From(a.Product.X.Cast<uint>(), ((long)row0 * (a.Product.K >> 1)) + ((lane & 3) * 4 * SkinnyLoads.WordStep));
         int tile1 = (row1 - row0) * (a.Product.K >> 1);
@@ -67,7 +68,7 @@ internal static class SkinnyArranging
             uint now = ArrangeInputs.Word(a.Inputs);
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
             first = Chunk(a.Product, codes, c + (2 * step), count);
-            if (WarpOps.Shuffle(now ^ before, 0) != 0)
+            if (ArrangeInputs.IsThere(now, goal))
             {
                 Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
                 return;
@@ -75,7 +76,7 @@ internal static class SkinnyArranging
             now = ArrangeInputs.Word(a.Inputs);
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
-            if (WarpOps.Shuffle(now ^ before, 0) != 0)
+            if (ArrangeInputs.IsThere(now, goal))
             {
                 Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
                 return;

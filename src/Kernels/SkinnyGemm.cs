@@ -31,6 +31,9 @@ internal static class SkinnyGemm
     /// <summary>Most rows of x.</summary>
     public const int MostInputs = 2 * Columns;
 
+    /// <summary>Most columns of codes that a warp adds as integers: of −8 · −8, times 2 to the power of <see cref="StreamedInt4Bytes.ProductShift"/>, 32 bits hold no more.</summary>
+    public const int MostIntegerColumns = (1 << (31 - 6 - StreamedInt4Bytes.ProductShift)) - 1;
+
     /// <summary>Columns of one tile of x.</summary>
     public const int Columns = 8;
 
@@ -120,7 +123,7 @@ internal static class SkinnyGemm
     private static bool TwoBuffers<TFormat, TInput, TTiles>()
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
-        where TTiles : struct, ITiles => (TTiles.Count == 2 && TFormat.CodesPerWordShift > 1) || (TFormat.HasGroupScales && TInput.AreCodes);
+        where TTiles : struct, ITiles => (TTiles.Count == 2 && TFormat.CodesPerWordShift > 1 && !TInput.AreIntegers) || (TFormat.HasGroupScales && TInput.AreCodes);
 
     // Chunks in registers are refilled as soon as they are multiplied: no register is copied, so nothing waits for a load but the
     // multiplication that needs it. Past the end the last chunk is read again.

@@ -39,9 +39,9 @@ internal static class SkinnyProducts
             if (TTiles.Count == 2)
                 x.Tile1.X0 = OwnHalf(x.Tile1.X0);
         }
-        if (TFormat.HasGroupScales)
+        if (TFormat.HasGroupScales || TInput.AreIntegers)
         {
-            // Codes are multiplied by all that scales them: their products go straight into the sums.
+            // Codes are multiplied by all that scales them, or their whole sums are: products go straight into the sums.
             Steps<TFormat, TInput, TTiles>(w, x, ref sums);
             return;
         }
@@ -169,14 +169,6 @@ internal static class SkinnyProducts
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
-        if (TInput.AreIntegers)
-        {
-            sum.X = AddInteger(sum.X, part.X);
-            sum.Y = AddInteger(sum.Y, part.Y);
-            sum.Z = AddInteger(sum.Z, part.Z);
-            sum.W = AddInteger(sum.W, part.W);
-            return sum;
-        }
         bool scaled = TFormat.HasTileScales || TFormat.HasRowScales;
         float upper = scaled ? Interop.IntAsFloat(upperScale) * TFormat.Correction : 1f;
         float lower = scaled ? Interop.IntAsFloat(lowerScale) * TFormat.Correction : 1f;
@@ -187,8 +179,4 @@ internal static class SkinnyProducts
         sum.W = Fast.Fma(part.W, lower * column1, sum.W);
         return sum;
     }
-
-    // Both are the bits of integers. A chunk's is below 2²¹ and whole when divided.
-    private static float AddInteger(float sum, float part) =>
-        Interop.IntAsFloat(Interop.FloatAsInt(sum) + (uint)((int)Interop.FloatAsInt(part) >> StreamedInt4Bytes.ProductShift));
 }

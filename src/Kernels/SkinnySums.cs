@@ -70,12 +70,13 @@ internal static class SkinnySums
         return firsts + seconds;
     }
 
+    // Whole when divided by what products are multiplied by; a warp's fills 32 bits.
     private static float SumIntegers(ArrayView<float> partials, int first, int step, int warps)
     {
         ArrayView<int> integers = partials.Cast<int>();
         int sum = 0;
         for (int warp = 0; warp < warps; warp++)
-            sum += integers[(warp * step) + first];
+            sum += integers[(warp * step) + first] >> StreamedInt4Bytes.ProductShift;
         return sum;
     }
 

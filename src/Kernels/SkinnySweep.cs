@@ -30,12 +30,12 @@ internal static class SkinnySweep
         int first = 0, at = 0;
         SweepWindow window = SweepWindow.Of<TFormat, TTiles>(a, place, first);
         SkinnyChunk even = SweepLoads.Chunk<TFormat>(place, window, 0), odd = SweepLoads.Chunk<TFormat>(place, window, 1);
-        if (SweepAside.IsShared<TFormat>())
+        if (TFormat.HasRowScales)
             SweepAside.Request(a, place);
         SweepSums.Clear<TTiles>(place);
         GridDependency.Release();
         GridDependency.Wait();
-        if (SweepAside.IsShared<TFormat>())
+        if (TFormat.HasRowScales)
             SweepAside.Await();
         SkinnyInputTiles x = default;
         // Two units are in registers, each refilled when it is multiplied. Behind the end the last one is read again.
@@ -74,7 +74,7 @@ internal static class SkinnySweep
                 x.Tile1 = SweepLoads.Inputs<TFormat, TInput>(a, place.Input1, chunk);
         }
         own = place.OwnSums + (own & ~SweepWindow.Begins);
-        if (SweepAside.IsShared<TFormat>())
+        if (TFormat.HasRowScales)
             SweepLoads.SharedScales(place, window, at, ref w);
         SkinnyAccumulators sums = SweepSums.Load<TTiles>(own);
         SkinnyProducts.Multiply<TFormat, StreamedArrangedInputs, TTiles>(w, x, ref sums);

@@ -6,14 +6,10 @@ namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
 /// The multipliers of a block's rows of W in shared memory, behind the sums of <see cref="SkinnySweep"/>: in L1 a lane's request for them is as much work as one for codes. Rows are so far apart that eight of them are in
-/// different banks. Measured, it is worth it for INT4 alone (docs/kernels/gemv.md).
+/// different banks. NVFP4's, bytes, are not worth it (docs/kernels/gemv.md).
 /// </summary>
 internal static class SweepAside
 {
-    /// <summary>Whether a format's are there.</summary>
-    public static bool IsShared<TFormat>()
-        where TFormat : struct, IStreamedFormat => TFormat.HasRowScales && !TFormat.HasZeroPoints;
-
     /// <summary>Words of a row.</summary>
     public static int RowWords(int columns) => columns | 1;
 

@@ -49,23 +49,15 @@ internal static class SweepLoads
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
-        int columns = a.ScaleTable.Columns, words = SweepAside.IsShared<TFormat>() ? SweepAside.RowWords(columns) : columns, row = lane >> 2;
-        place.ScaleStep = 8 * words;
-        if (SweepAside.IsShared<TFormat>())
-        {
-            int behind = SweepSums.SharedBytes(2 * place.Pairs, place.Tiles, TTiles.Count);
-            place.Scales = shared.SubView(behind, shared.Length - behind).Cast<uint>();
-            place.Scale = row * words;
-            return;
-        }
-        ArrayView<uint> scales = a.Scales.Cast<uint>();
-        long from = (long)(place.FirstRow + row) * columns;
-        place.Scales = scales.SubView(from, scales.Length - from);
+        int columns = a.ScaleTable.Columns, row = lane >> 2, behind = SweepSums.SharedBytes(2 * place.Pairs, place.Tiles, TTiles.Count);
+        place.ScaleStep = 8 * SweepAside.RowWords(columns);
+        place.Scales = shared.SubView(behind, shared.Length - behind).Cast<uint>();
+        place.Scale = row * SweepAside.RowWords(columns);
         if (!TFormat.HasZeroPoints)
             return;
         int bytes = (columns + 1) >> 1;
         place.ZeroStep = 8 * bytes;
-        from = (long)(place.FirstRow + row) * bytes;
+        long from = (long)(place.FirstRow + row) * bytes;
         place.ZeroPoints = a.ScaleTable.ZeroPoints.SubView(from, a.ScaleTable.ZeroPoints.Length - from);
     }
 
@@ -76,7 +68,7 @@ internal static class SweepLoads
         return ((block * whole) + IntrinsicMath.Min(block, rest)) * SkinnySweep.ShareRows;
     }
 
-    /// <summary>A unit's weights, by its number in the window, with what scales them unless that is in shared memory.</summary>
+    /// <summary>A unit's weights, by its number in the window, with the multipliers or zero points of groups that their decoder needs.</summary>
     public static SkinnyChunk Chunk<TFormat>(SweepPlace place, SweepWindow window, int at)
         where TFormat : struct, IStreamedFormat
     {
@@ -94,14 +86,6 @@ internal static class SweepLoads
             loaded.Operand2 = Mem.LoadReadOnlyHalf(ref place.Groups[word2 >> 1]);
             loaded.Operand3 = Mem.LoadReadOnlyHalf(ref place.Groups[word3 >> 1]);
         }
-        if (TFormat.HasRowScales && !SweepAside.IsShared<TFormat>())
-        {
-            int scale = (int)WarpOps.Shuffle(window.Scale, at), step = place.ScaleStep;
-            loaded.Scale0 = Mem.LoadReadOnly1(ref place.Scales[scale]);
-            loaded.Scale1 = Mem.LoadReadOnly1(ref place.Scales[scale + step]);
-            loaded.Scale2 = Mem.LoadReadOnly1(ref place.Scales[scale + (2 * step)]);
-            loaded.Scale3 = Mem.LoadReadOnly1(ref place.Scales[scale + (3 * step)]);
-        }
         if (TFormat.HasZeroPoints)
         {
             uint zero = WarpOps.Shuffle(window.Zero, at);
@@ -114,7 +98,7 @@ internal static class SweepLoads
         return loaded;
     }
 
-    /// <summary>What scales a unit's weights, from shared memory.</summary>
+    /// <summary>What multiplies the sums of a unit's rows, from shared memory.</summary>
     public static void SharedScales(SweepPlace place, SweepWindow window, int at, ref SkinnyChunk w)
     {
         int scale = (int)WarpOps.Shuffle(window.Scale, at) + place.Scale, step = place.ScaleStep;

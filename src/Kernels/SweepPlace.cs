@@ -20,7 +20,7 @@ internal struct SweepPlace
     public ArrayView<uint> Codes;
     public ArrayView<byte> Groups, ZeroPoints;
 
-    /// <summary>The block's multipliers, of <see cref="SweepAside"/> or of W, and the lane's first.</summary>
+    /// <summary>The block's multipliers (<see cref="SweepAside"/>), and the lane's first.</summary>
     public ArrayView<uint> Scales;
     public int Scale;
 

@@ -134,10 +134,14 @@ internal readonly record struct LinearPlan(
     {
         if (!device.IsCuda)
             return LinearPath.AccurateScalar;
-        if (shape.Activations is not null && shape.CanStream && SkinnyLinear.Fits(shape, device))
+        if (shape.Activations is not null && shape.CanStream && SkinnyLinear.Fits(shape, device) && SumsFit(shape))
             return LinearPath.SkinnyGemm;
         return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }
+
+    // A warp's chunks, and what is left of K, are within the columns that it can add as integers.
+    private static bool SumsFit(in LinearShape shape) =>
+        shape.Activations != ActivationFormat.Int4 || (shape.K / SkinnyWarps(shape, Tiles(shape.N, SkinnyGemm.Rows))) + (2 * SkinnyGemm.ChunkWords * 8) <= SkinnyGemm.MostIntegerColumns;
 
     // Depends on N, K and format only, never on M: a row's sums have one order for every M.
     private static int SkinnyWarps(in LinearShape shape, int tiles)

@@ -7,9 +7,12 @@ namespace GpuKit.Ilgpu;
 /// <summary>Launches <see cref="SkinnyGemm"/> or, where the plan says so, <see cref="SkinnyArranging"/>.</summary>
 internal static class SkinnyLinear
 {
-    // With fewer rows of x, or fewer weights a multiprocessor, x as it lies is as fast (docs/kernels/gemv.md).
+    // With fewer rows of x, or fewer weights a multiprocessor, x as it lies is as fast (docs/kernels/gemv.md). Of INT4 fewer weights pay with two tiles of x.
     private const int RowsWanted = 4;
-    private const long WeightsWanted = 400_000;
+    private const long WeightsWanted = 400_000, Int4WeightsWanted = 120_000;
+
+    // Rows with zero points of so many columns are faster by SkinnyArranging at 9 to 16 rows of x, whether or not they are arranged: SkinnyGemm spills there.
+    private const int ZeroPointColumns = 1024;
 
     // Of 128 registers a thread.
     private const int WarpsOfMultiprocessor = 16;
@@ -19,7 +22,9 @@ internal static class SkinnyLinear
     /// no room for that and read x as it lies.
     /// </summary>
     public static bool Arranges(in LinearShape shape, in LinearDevice device, int tiles, int warps) =>
-        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && tiles <= (long)device.Multiprocessors * BlocksOfMultiprocessor(shape, device, warps);
+        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= Wanted(shape) * device.Multiprocessors && tiles <= (long)device.Multiprocessors * BlocksOfMultiprocessor(shape, device, warps);
+
+    private static long Wanted(in LinearShape shape) => shape is { Format: WeightFormat.Int4, M: > SkinnyGemm.Columns } ? Int4WeightsWanted : WeightsWanted;
 
     private static int BlocksOfMultiprocessor(in LinearShape shape, in LinearDevice device, int warps) =>
         (int)Math.Min(WarpsOfMultiprocessor / warps, device.SharedBytes / (SkinnyGemm.SharedBytes(warps, 2) + AsideBytes(shape)));
@@ -40,13 +45,27 @@ internal static class SkinnyLinear
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)
     {
         // Somebody else's graph cannot own the scratch: there x is read as it lies, with the same bits.
-        if (!plan.ArrangesInputs || stream.FindScratch() is not { } scratch)
+        if (!TakesArranging(format, (args.M, args.N, args.K), plan) || stream.FindScratch() is not { } scratch)
         {
             Multiply(stream, format, args, plan, activations);
             return;
         }
-        var arranging = new SkinnyArrangingArgs { Product = args, Inputs = new ArrangedInputs { Memory = scratch.Partials, Arrived = scratch.Counters } };
+        var arranging = new SkinnyArrangingArgs { Product = args, Inputs = Arrange(scratch, args, plan) };
         stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, args, plan), arranging);
+    }
+
+    /// <summary>Whether a product of BF16 runs in <see cref="SkinnyArranging"/>, where its blocks arrange x or nobody does.</summary>
+    public static bool TakesArranging(WeightFormat format, (int M, int N, int K) size, in LinearPlan plan) =>
+        plan.ArrangesInputs || (plan.Path == LinearPath.SkinnyGemm && format == WeightFormat.Int4Zero && size.M > SkinnyGemm.Columns && size.N % SkinnyGemm.Rows == 0 && size.K >= ZeroPointColumns);
+
+    // A part is an item, or several where there are fewer warps. As many warps of a block have one as must; where x is read as it lies none has, and the word never says that all are there.
+    private static ArrangedInputs Arrange(LaunchScratch scratch, in LinearArgs args, in LinearPlan plan)
+    {
+        var inputs = new ArrangedInputs { Memory = scratch.Partials, Progress = scratch.Progress, Parts = ArrangeInputs.MostParts };
+        if (!plan.ArrangesInputs)
+            return inputs;
+        int items = ArrangeInputs.Items(args.K, SkinnyGemm.Tiles(args.M, false)), warps = Math.Min(plan.Threads / 32, (items + plan.GridX - 1) / plan.GridX);
+        return inputs with { Warps = warps, Parts = Math.Min(items, warps * plan.GridX) };
     }
 
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)

@@ -13,9 +13,6 @@ internal readonly record struct SweepPlan(int Blocks, int Warps)
     // With fewer rows a block the inputs are loaded for too few of them to pay for a block without another beside it (docs/kernels/gemv.md).
     private const int RowsWanted = 140;
 
-    // Of so long rows with zero points SkinnyArranging is a tenth faster at 16 rows of x, where it can run, and fewer rows are as fast.
-    private const int ZeroPointColumns = 8192;
-
     // Of a block: sums of more do not fit into any card's shared memory.
     private const int MostTiles = 32;
 
@@ -23,7 +20,7 @@ internal readonly record struct SweepPlan(int Blocks, int Warps)
     public int SharedBytes(int m, in LinearShape shape)
     {
         int rows = Count(Count(shape.N, SkinnySweep.ShareRows), Blocks) * SkinnySweep.ShareRows, tiles = SweepKernels.Tiles(m);
-        long aside = shape.Format == WeightFormat.Int4 ? (long)rows * SweepAside.RowWords(Count(shape.K, shape.Block.Columns)) * sizeof(uint) : 0;
+        long aside = shape.Format != WeightFormat.Nvfp4 ? (long)rows * SweepAside.RowWords(Count(shape.K, shape.Block.Columns)) * sizeof(uint) : 0;
         return (int)Math.Min(int.MaxValue, SweepSums.SharedBytes(Warps, Count(rows, SkinnyGemm.Rows), tiles) + aside);
     }
 
@@ -48,12 +45,8 @@ internal readonly record struct SweepPlan(int Blocks, int Warps)
     public static SweepPlan? IfChosen(in LinearShape shape, in LinearDevice device)
     {
         SweepPlan plan = Choose(shape, device);
-        return device is { IsCuda: true, Arch: 90 } && shape.N / plan.Blocks >= RowsWanted && plan.Exists(shape, device) && !IsLeftToArranging(shape, device) ? plan : null;
+        return device is { IsCuda: true, Arch: 90 } && shape.N / plan.Blocks >= RowsWanted && plan.Exists(shape, device) ? plan : null;
     }
-
-    // Of all numbers of rows alike: a row keeps its bits.
-    private static bool IsLeftToArranging(in LinearShape shape, in LinearDevice device) =>
-        shape is { Format: WeightFormat.Int4Zero, K: >= ZeroPointColumns } && LinearPlan.Choose(shape with { M = SkinnyGemm.MostInputs }, device, LinearPath.SkinnyGemm).ArrangesInputs;
 
     private static int Count(int size, int per) => (int)(((long)size + per - 1) / per);
 }

@@ -17,9 +17,11 @@ internal sealed class LaunchScratch : IDisposable
     // The CPU device runs a block a core, and a core may be all it has.
     private const int LeastMultiprocessors = 8;
 
+    private const int LineWords = 32;
+
     private readonly GpuDevice device;
 
-    /// <summary>Allocates, also while the thread records, and queues on a stream that all of it becomes zero.</summary>
+    /// <summary>Allocates, also while the thread records, and queues on a stream that all counters become zero.</summary>
     /// <param name="cleared">A stream that is not recorded.</param>
     /// <exception cref="GpuException">Memory is exhausted; the device stays usable.</exception>
     public LaunchScratch(GpuStream cleared)
@@ -32,11 +34,12 @@ internal sealed class LaunchScratch : IDisposable
         {
             Counters = new DeviceBuffer<int>(device, blocks, scratch: true);
             Counters.Fill(cleared, 0);
-            // Not for a launch's sake: one asks whether a word has changed since it began, whatever that was (ArrangeInputs), and initcheck wants it written.
-            Partials.Fill(cleared, 0);
+            Progress = new DeviceBuffer<uint>(device, LineWords, scratch: true);
+            Progress.Fill(cleared, 0);
         }
         catch
         {
+            Progress?.Dispose();
             Counters?.Dispose();
             Partials.Dispose();
             throw;
@@ -48,6 +51,9 @@ internal sealed class LaunchScratch : IDisposable
 
     /// <summary>Zero before and after every launch.</summary>
     public DeviceBuffer<int> Counters { get; }
+
+    /// <summary>A word that counts in its lower half, which is zero before and after every launch; launches that use it leave another number in the upper half.</summary>
+    public DeviceBuffer<uint> Progress { get; }
 
     /// <summary>Blocks that have a place and a counter on a device of so many multiprocessors.</summary>
     public static int BlocksOf(int multiprocessors) => BlocksPerMultiprocessor * Math.Max(multiprocessors, LeastMultiprocessors);
@@ -66,6 +72,7 @@ internal sealed class LaunchScratch : IDisposable
         finally
         {
             Counters.Dispose();
+            Progress.Dispose();
         }
     }
 }

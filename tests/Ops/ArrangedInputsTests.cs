@@ -9,7 +9,7 @@ namespace GpuKit.Ilgpu.Tests.Ops;
 /// <summary>Products whose blocks arrange x: the same bits as without.</summary>
 public sealed class ArrangedInputsTests
 {
-    private const int ChunkColumns = 128, LineWords = 32;
+    private const int ChunkColumns = 128;
 
     // A block or more of rows, and of warps a block; whole chunks of 128 columns, and a ragged last one; chunks for some warps only, and many for each; one tile of rows of x and two.
     private static readonly (int M, int N, int K, int Warps)[] Shapes =
@@ -42,16 +42,37 @@ public sealed class ArrangedInputsTests
             // What an earlier product left in the scratch is not read.
             GpuStream stream = device.DefaultStream;
             stream.Scratch.Partials.Fill(stream, 0x7F);
-            uint word = 0x7F7F7F7F;
+            // A number that the launch changes to another by overflowing.
+            uint launches = 0xFFFF;
+            stream.Scratch.Progress.CopyFrom(stream, [launches << 16]);
             for (int turn = 0; turn < 2; turn++)
             {
                 Launch(w, x, arranged, m, arranges: true, warps);
                 Assert.Equal(plain.ToArray(stream), arranged.ToArray(stream));
                 Assert.All(stream.Scratch.Counters.ToArray(stream), count => Assert.Equal(0, count));
                 uint[] expected = Arranged(x.ToArray(stream), m, k), scratch = stream.Scratch.Partials.ToArray(stream);
-                Assert.Equal(++word, scratch[0]);
-                Assert.Equal(expected, scratch[LineWords..(LineWords + expected.Length)]);
+                Assert.Equal(++launches << 16, stream.Scratch.Progress.ToArray(stream)[0]);
+                Assert.Equal(expected, scratch[..expected.Length]);
             }
+        }
+    }
+
+    // With zero points 9 and more rows run in the kernel that arranges where nobody does, too; single rows in SkinnyGemm.
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void ManyRowsAsTheyLieHaveTheBitsOfOne(TestDevice which, WeightFormat format)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int M = 16, N = 64, K = 1312;
+        using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(RandomData.Gaussian(N * K, 1), N, K, format));
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(M * K, 2));
+        using DeviceBuffer<float> all = device.Allocate<float>(M * N), one = device.Allocate<float>(N);
+        Launch(w, x, all, M, arranges: false, warps: 4);
+        float[] together = all.ToArray(device.DefaultStream);
+        for (int m = 0; m < M; m++)
+        {
+            Launch(w, x.View.SubView(m * K, K), one, 1, arranges: false, warps: 4);
+            Assert.Equal(together[(m * N)..((m + 1) * N)], one.ToArray(device.DefaultStream));
         }
     }
 

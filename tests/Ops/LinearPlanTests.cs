@@ -207,21 +207,28 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
-    [InlineData(29568, 8192, true)]
-    [InlineData(14336, 4096, true)]
-    [InlineData(8192, 8192, true)]
-    [InlineData(4096, 14336, true)]
-    // Few weights; no whole tiles of rows.
-    [InlineData(8192, 4096, false)]
-    [InlineData(8200, 8192, false)]
+    [InlineData(29568, 8192, true, true)]
+    [InlineData(14336, 4096, true, true)]
+    [InlineData(8192, 8192, true, true)]
+    [InlineData(4096, 14336, true, true)]
+    // Few weights, which are enough for INT4 with two tiles of x; fewer; no whole tiles of rows.
+    [InlineData(8192, 4096, false, true)]
+    [InlineData(4096, 4096, false, true)]
+    [InlineData(5120, 2048, false, false)]
+    [InlineData(8200, 8192, false, false)]
     // Multipliers of so long rows leave room for one block a multiprocessor where two are needed; more warps than run at once.
-    [InlineData(8192, 97_664, false)]
-    [InlineData(67_616, 4096, false)]
-    public void FourAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected)
+    [InlineData(8192, 97_664, false, false)]
+    [InlineData(67_616, 4096, false, false)]
+    public void FourAndMoreRowsAreArrangedForLargeMatricesOfFourBits(int n, int k, bool expected, bool int4From9)
     {
         foreach (WeightFormat format in WeightFormats.All)
             for (int m = 1; m <= 16; m++)
-                Assert.Equal(expected && m >= 4 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
+            {
+                LinearPlan plan = LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200);
+                Assert.Equal(format == WeightFormat.Int4 && m > 8 ? int4From9 : expected && m >= 4 && format.Info().BitsPerCode == 4, plan.ArrangesInputs);
+                // Of zero points the kernel is the better one at 9 rows and more, also where nobody arranges.
+                Assert.Equal(plan.ArrangesInputs || (format == WeightFormat.Int4Zero && m > 8 && n % 32 == 0 && plan.Path == LinearPath.SkinnyGemm), SkinnyLinear.TakesArranging(format, (m, n, k), plan));
+            }
         var codes = new LinearShape(16, n, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4);
         Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
         // So many warps are too many for 108 multiprocessors, and some for 116.
@@ -247,10 +254,22 @@ public sealed class LinearPlanTests
 
     // 16 rows fit into a stream's scratch.
     [Theory]
-    [InlineData(270_304, true)]
-    [InlineData(270_336, false)]
+    [InlineData(270_336, true)]
+    [InlineData(270_464, false)]
     public void LongerRowsThanTheScratchHoldsAreNotArranged(int k, bool expected) =>
         Assert.Equal(expected, LinearPlan.Choose(new LinearShape(16, 4096, k, WeightFormat.Int4, true, 0, new ScaleBlock(1, 256)), H200).ArrangesInputs);
+
+    // A warp's share of INT4 × INT4 is added in 32 bits: K may be as long as the warps of a block allow.
+    [Theory]
+    [InlineData(29568, 261_600, true)]
+    [InlineData(29568, 262_144, false)]
+    [InlineData(8192, 1_046_400, true)]
+    [InlineData(8192, 1 << 20, false)]
+    [InlineData(4096, 1 << 20, true)]
+    public void SumsOfIntegersThatOverflowDoNotStream(int n, int k, bool expected) =>
+        Assert.Equal(
+            expected ? LinearPath.SkinnyGemm : LinearPath.Accurate,
+            LinearPlan.ChooseAccurate(new LinearShape(16, n, k, WeightFormat.Int4, true, 0, new ScaleBlock(1, 1 << 20), ActivationFormat.Int4), H200).Path);
 
     // Multipliers and zero points of 32 rows lie in shared memory: of longer rows each is a warp's dot product.
     [Theory]

@@ -1,3 +1,4 @@
+using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Tests.Oracle;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
@@ -120,6 +121,28 @@ public sealed class StreamedActivationTests
         Assert.Equal(sum - 2, (long)sums.Aggregate(0f, (total, part) => total + part)); // the numbers are chosen well
         HostMatrix weights = Quantizer.Quantize(w, 1, K, WeightFormat.Int4, new ScaleBlock(1, 1 << 20));
         Assert.Equal([(float)sum], Run(device, weights, Array.ConvertAll(x, v => (BFloat16)v), 1, ActivationFormat.Int4, LinearPath.SkinnyGemm));
+    }
+
+    // As many columns as a warp may have, all of the largest products.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void AWarpsIntegersDoNotOverflow(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        const int K = SkinnyGemm.MostIntegerColumns / 32 * 32;
+        float[] ones = new float[K];
+        Array.Fill(ones, 7);
+        using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(ones, 1, K, WeightFormat.Int4, new ScaleBlock(1, 1 << 20)));
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(Array.ConvertAll(ones, v => (BFloat16)(-v)));
+        using var codes = new QuantizedActivations(device, ActivationFormat.Int4, 1, K);
+        using DeviceBuffer<float> y = device.Allocate<float>(1);
+        GpuStream stream = device.DefaultStream;
+        ActivationQuantizer.Quantize(stream, x, codes, 1);
+        LinearArgs args = Linear.CreateArgs(w, default, y.View.Cast<byte>(), 1, 0, float32: true) with { X = codes.Codes.View.Cast<ushort>(), InputScales = codes.ScaleTable };
+        var plan = new LinearPlan(LinearPath.SkinnyGemm, Fp8Decoding.Table, true, 1, 1, 32);
+        SkinnyLinear.Launch(stream, w.Format, args, plan, codes.Format);
+        Assert.Equal([-49f * K], y.ToArray(stream));
     }
 
     private static ScaleBlock[] Blocks(ActivationFormat format) => format switch

@@ -118,16 +118,16 @@ public sealed class SweepLinearTests
                 Assert.Equal(chosen, Chosen(WeightFormat.Nvfp4, null, n, k, m, h200));
                 Assert.Equal(chosen, Chosen(WeightFormat.Nvfp4, ActivationFormat.Nvfp4, n, k, m, h200));
                 Assert.Equal(chosen, Chosen(WeightFormat.Int4, null, n, k, m, h200));
-                // Zero points of longer rows are faster elsewhere, where inputs can be arranged.
-                Assert.Equal(chosen && k < 8192, Chosen(WeightFormat.Int4Zero, null, n, k, m, h200));
+                Assert.Equal(chosen, Chosen(WeightFormat.Int4Zero, null, n, k, m, h200));
                 Assert.False(Chosen(WeightFormat.Fp8Block, null, n, k, m, h200));
                 Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { Arch = 89 }));
                 Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { IsCuda = false }));
             }
-        Assert.True(Chosen(WeightFormat.Int4Zero, null, 57344, 8192, 1, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 29568, 8192, 17, h200));
         // Multipliers of so long rows do not fit beside the sums.
         Assert.False(Chosen(WeightFormat.Int4, null, 29568, 29568, 1, h200));
+        Assert.False(Chosen(WeightFormat.Int4Zero, null, 57344, 8192, 1, h200));
+        Assert.True(Chosen(WeightFormat.Nvfp4, null, 57344, 8192, 1, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 128, 1, h200));
         Assert.Equal(new SweepPlan(132, 16), SweepPlan.IfChosen(new LinearShape(1, 29568, 8192, WeightFormat.Nvfp4, true, 0), h200));
     }

@@ -117,18 +117,15 @@ internal readonly struct StreamedInt4Bytes : IStreamedFormat
 }
 
 /// <summary>
-/// INT4 with zero points: unsigned codes in the last mantissa bits of BF16's 128, less 128 and the zero point, exactly. Groups have
+/// INT4 with zero points: unsigned codes are numbers as they stand, as <see cref="StreamedInt4"/>'s; the multiply-add subtracts the zero point, exactly. Groups have
 /// at least 128 columns, a chunk.
 /// </summary>
 internal readonly struct StreamedInt4Zero : IStreamedFormat
 {
-    private const uint Nibbles = 0x000F000F, Ones = 0x3F803F80;
+    private const uint LowerNibbles = 0x000F000F, UpperNibbles = 0x00F000F0;
 
-    // 128 and −128 as BF16 pairs: a zero point in the last bits of the second makes it −128 − zero.
-    private const uint One28 = 0x43004300, Minus128 = 0xC300C300;
-
-    // (a and b) or c.
-    private const int AndOr = 0xEA;
+    // 2¹²⁶, 2¹²² and −2¹²⁶ as BF16 pairs.
+    private const uint LowerUnit = 0x7E807E80, UpperUnit = 0x7C807C80, MinusUnit = 0xFE80FE80;
 
     public static int CodesPerWordShift => 3;
 
@@ -144,24 +141,22 @@ internal readonly struct StreamedInt4Zero : IStreamedFormat
 
     public static bool HasZeroPoints => true;
 
-    public static float Correction => 1f;
+    public static float Correction => 128f;
 
-    public static uint PrepareOperand(uint stored) => Minus128 | (stored * 0x00010001u);
+    public static uint PrepareOperand(uint stored) => Cvt.FmaBf16x2(stored * 0x00010001u, MinusUnit, 0);
 
     public static U4 Decode(U4 word, int step, uint operand)
     {
-        uint codes = FourBitPairs.Word(word, step);
+        uint codes = FourBitPairs.Word(word, step), next = codes >> 8;
         U4 pairs;
-        pairs.X = Pair(codes, operand);
-        pairs.Y = Pair(codes >> 4, operand);
-        pairs.Z = Pair(codes >> 8, operand);
-        pairs.W = Pair(codes >> 12, operand);
+        pairs.X = Cvt.FmaBf16x2(codes & LowerNibbles, LowerUnit, operand);
+        pairs.Y = Cvt.FmaBf16x2(codes & UpperNibbles, UpperUnit, operand);
+        pairs.Z = Cvt.FmaBf16x2(next & LowerNibbles, LowerUnit, operand);
+        pairs.W = Cvt.FmaBf16x2(next & UpperNibbles, UpperUnit, operand);
         return pairs;
     }
 
     public static U4 Arrange(U4 x) => FourBitPairs.Arrange(x);
-
-    private static uint Pair(uint codes, uint operand) => Cvt.FmaBf16x2(Bits.Lop3(codes, Nibbles, One28, AndOr), Ones, operand);
 }
 
 /// <summary>

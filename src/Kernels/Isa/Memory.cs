@@ -86,6 +86,10 @@ internal static class Mem
     public static unsafe void StoreRelaxedTo(long address, uint v) => Volatile.Write(ref *(uint*)address, v);
 
     /// <summary>Adds to 4 bytes, without waiting for their old value. Nothing else is ordered by it.</summary>
+    [IntrinsicImplementation, Ptx("red.relaxed.gpu.global.add.u32 [%g0], %1;")]
+    public static void AddRelaxed(ref uint p, uint v) => Interlocked.Add(ref p, v);
+
+    /// <summary>The same, by their address as a number.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %0; red.relaxed.gpu.global.add.u32 [global], %1; }")]
     public static unsafe void AddRelaxedTo(long address, uint v) => Interlocked.Add(ref *(uint*)address, v);
 

@@ -61,6 +61,7 @@ public sealed partial class EveryInstructionTests
         Mem.StoreStream(ref a.Output[at + 24], Mem.LoadShared(ref shared[other + 24]));
         Mem.StoreGlobal2(ref a.Output[at + 28], Mem.LoadShared2(ref shared[other + 28]));
         Mem.StoreRelaxed(ref a.Output[at + 30], Mem.LoadShared2At(ref shared[other + 26], 16).X);
+        Mem.AddRelaxed(ref a.Output[at + 30], a.Input[at + 5]);
         Mem.Acquire(ref a.Output[at + 30]);
         a.Output[at + 31] = Mem.LoadSharedAt(ref shared[other], 48).Z ^ (uint)Fence.Count(ref a.Output.Cast<int>()[at + 30]) ^ (3 * (uint)Fence.CountReleased(ref a.Output.Cast<int>()[at + 30]));
     }
