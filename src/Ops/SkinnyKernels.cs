@@ -63,7 +63,7 @@ internal static class SkinnyKernels
         Add<StreamedFp8, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8Block, null));
         Add<StreamedFp8TwoTerm, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8TwoTerm, null));
         Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
-        Add<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
+        Add<StreamedInt4, StreamedInt4SignsFirst, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
         Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
         Add<StreamedFp8Half, StreamedFp8Inputs128>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group128));
         Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32));
@@ -93,11 +93,17 @@ internal static class SkinnyKernels
 
     private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs => Add<TFormat, TFormat, TInput>(kernels, key);
+
+    // With a decoder of its own for two tiles.
+    private static void Add<TFormat, TTwoTiles, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
+        where TFormat : struct, IStreamedFormat
+        where TTwoTiles : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
         kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, OneTile>, Traits));
-        kernels.Add(key with { Tiles = 2 }, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, TwoTiles>, Traits));
+        kernels.Add(key with { Tiles = 2 }, new(SkinnyGemm.Run<TTwoTiles, TInput, Bf16Output, TwoTiles>, Traits));
         kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, OneTile>, Traits));
-        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, TwoTiles>, Traits));
+        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyGemm.Run<TTwoTiles, TInput, Float32Output, TwoTiles>, Traits));
     }
 }

@@ -34,7 +34,8 @@ internal readonly struct StreamedInt4 : IStreamedFormat
     private const uint LowerNibbles = 0x000F000F, UpperNibbles = 0x00F000F0, LowerSigns = 0x00080008, UpperSigns = 0x00800080;
 
     // 2¹²⁶, 2¹²² and −8 · 2⁻⁷ as BF16 pairs.
-    private const uint LowerUnit = 0x7E807E80, UpperUnit = 0x7C807C80, Minus8 = 0xBD80BD80;
+    private const uint LowerUnit = 0x7E807E80, UpperUnit = 0x7C807C80;
+    public const uint Minus8 = 0xBD80BD80;
 
     // (a and b) xor c.
     private const int AndXor = 0x6A;
@@ -73,6 +74,38 @@ internal readonly struct StreamedInt4 : IStreamedFormat
     private static uint Lower(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, LowerNibbles, LowerSigns, AndXor), LowerUnit, Minus8);
 
     private static uint Upper(uint codes) => Cvt.FmaBf16x2(Bits.Lop3(codes, UpperNibbles, UpperSigns, AndXor), UpperUnit, Minus8);
+}
+
+/// <summary>
+/// <see cref="StreamedInt4"/>, but the sign bits of a word are turned over before its nibbles are taken: an instruction more a word and two registers of constants fewer. <see cref="SkinnyGemm"/> spills none with two tiles of x then
+/// (docs/kernels/gemv.md); the numbers are the same.
+/// </summary>
+internal readonly struct StreamedInt4SignsFirst : IStreamedFormat
+{
+    private const uint Signs = 0x88888888;
+
+    public static int CodesPerWordShift => StreamedInt4.CodesPerWordShift;
+
+    public static int Terms => StreamedInt4.Terms;
+
+    public static bool IsF16 => StreamedInt4.IsF16;
+
+    public static bool HasTileScales => StreamedInt4.HasTileScales;
+
+    public static bool HasRowScales => StreamedInt4.HasRowScales;
+
+    public static bool HasGroupScales => StreamedInt4.HasGroupScales;
+
+    public static bool HasZeroPoints => StreamedInt4.HasZeroPoints;
+
+    public static float Correction => StreamedInt4.Correction;
+
+    public static uint PrepareOperand(uint stored) => StreamedInt4.PrepareOperand(stored);
+
+    // Unsigned codes with a zero point of 8.
+    public static U4 Decode(U4 word, int step, uint operand) => StreamedInt4Zero.DecodeWord(FourBitPairs.Word(word, step) ^ Signs, StreamedInt4.Minus8);
+
+    public static U4 Arrange(U4 x) => StreamedInt4.Arrange(x);
 }
 
 /// <summary>
@@ -145,9 +178,12 @@ internal readonly struct StreamedInt4Zero : IStreamedFormat
 
     public static uint PrepareOperand(uint stored) => Cvt.FmaBf16x2(stored * 0x00010001u, MinusUnit, 0);
 
-    public static U4 Decode(U4 word, int step, uint operand)
+    public static U4 Decode(U4 word, int step, uint operand) => DecodeWord(FourBitPairs.Word(word, step), operand);
+
+    /// <summary>Eight codes, less the zero point: <paramref name="operand"/> is minus it, times 2⁻⁷, twice.</summary>
+    public static U4 DecodeWord(uint codes, uint operand)
     {
-        uint codes = FourBitPairs.Word(word, step), next = codes >> 8;
+        uint next = codes >> 8;
         U4 pairs;
         pairs.X = Cvt.FmaBf16x2(codes & LowerNibbles, LowerUnit, operand);
         pairs.Y = Cvt.FmaBf16x2(codes & UpperNibbles, UpperUnit, operand);
