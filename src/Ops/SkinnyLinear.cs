@@ -7,9 +7,9 @@ namespace GpuKit.Ilgpu;
 /// <summary>Launches <see cref="SkinnyGemm"/> or, where the plan says so, <see cref="SkinnyArranging"/>.</summary>
 internal static class SkinnyLinear
 {
-    // With fewer rows of x, or fewer weights a multiprocessor, x as it lies is as fast (docs/kernels/gemv.md). Of INT4 fewer weights pay with two tiles of x.
+    // With fewer rows of x, or fewer weights a multiprocessor, x as it lies is as fast (docs/kernels/gemv.md).
     private const int RowsWanted = 4;
-    private const long WeightsWanted = 400_000, Int4WeightsWanted = 120_000;
+    private const long WeightsWanted = 400_000;
 
     // Rows with zero points of so many columns are faster by SkinnyArranging at 9 to 16 rows of x, whether or not they are arranged: SkinnyGemm spills there.
     private const int ZeroPointColumns = 1024;
@@ -22,9 +22,7 @@ internal static class SkinnyLinear
     /// no room for that and read x as it lies.
     /// </summary>
     public static bool Arranges(in LinearShape shape, in LinearDevice device, int tiles, int warps) =>
-        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= Wanted(shape) * device.Multiprocessors && tiles <= (long)device.Multiprocessors * BlocksOfMultiprocessor(shape, device, warps);
-
-    private static long Wanted(in LinearShape shape) => shape is { Format: WeightFormat.Int4, M: > SkinnyGemm.Columns } ? Int4WeightsWanted : WeightsWanted;
+        CanArrange(shape, device) && shape.M >= RowsWanted && (long)shape.N * shape.K >= WeightsWanted * device.Multiprocessors && tiles <= (long)device.Multiprocessors * BlocksOfMultiprocessor(shape, device, warps);
 
     private static int BlocksOfMultiprocessor(in LinearShape shape, in LinearDevice device, int warps) =>
         (int)Math.Min(WarpsOfMultiprocessor / warps, device.SharedBytes / (SkinnyGemm.SharedBytes(warps, 2) + AsideBytes(shape)));
