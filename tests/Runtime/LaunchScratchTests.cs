@@ -78,6 +78,6 @@ public sealed class LaunchScratchTests
         return TestDevices.Open(which, warps: 16);
     }
 
-    // And a line for the word of ArrangeInputs.
-    private static long Bytes(GpuDevice device) => (LaunchScratch.BlocksOf(device.MultiprocessorCount) * (long)(LaunchScratch.BlockBytes + sizeof(int))) + 128;
+    /// <summary>What one scratch takes: places and counters of blocks, and a line for the word of <c>ArrangeInputs</c>.</summary>
+    internal static long Bytes(GpuDevice device) => (LaunchScratch.BlocksOf(device.MultiprocessorCount) * (long)(LaunchScratch.BlockBytes + sizeof(int))) + 128;
 }

@@ -21,7 +21,7 @@ public sealed class SplitGraphTests
         using SplitProduct recorded = new(device, rows, 1), direct = new(device, rows, 2);
         using GpuStream stream = device.CreateStream(), other = device.CreateStream();
         using GpuGraph graph = GpuGraph.Capture(stream, () => recorded.Launch(stream));
-        Assert.Equal(OfOne(device), device.Ledger.ScratchBytes);
+        Assert.Equal(LaunchScratchTests.Bytes(device), device.Ledger.ScratchBytes);
         for (int i = 0; i < Repeats; i++)
         {
             graph.Replay(other);
@@ -31,7 +31,7 @@ public sealed class SplitGraphTests
             Assert.Equal(recorded.Expected, recorded.Result(other));
             Assert.Equal(direct.Expected, direct.Result(stream));
         }
-        Assert.Equal(2 * OfOne(device), device.Ledger.ScratchBytes);
+        Assert.Equal(2 * LaunchScratchTests.Bytes(device), device.Ledger.ScratchBytes);
     }
 
     [Theory]
@@ -57,7 +57,7 @@ public sealed class SplitGraphTests
             stream.WaitFor(join);
             after.Launch(stream);
         }, overlap);
-        Assert.Equal(3 * OfOne(device), device.Ledger.ScratchBytes);
+        Assert.Equal(3 * LaunchScratchTests.Bytes(device), device.Ledger.ScratchBytes);
         for (int i = 0; i < Repeats; i++)
         {
             graph.Replay(stream);
@@ -82,7 +82,7 @@ public sealed class SplitGraphTests
             last.Launch(stream);
         });
         using GpuGraph held = within!;
-        Assert.Equal(2 * OfOne(device), device.Ledger.ScratchBytes);
+        Assert.Equal(2 * LaunchScratchTests.Bytes(device), device.Ledger.ScratchBytes);
         for (int i = 0; i < Repeats; i++)
         {
             graph.Replay(stream);
@@ -122,7 +122,7 @@ public sealed class SplitGraphTests
             old.Dispose();
             product.Launch(stream);
         });
-        Assert.Equal(OfOne(device), device.Ledger.ScratchBytes);
+        Assert.Equal(LaunchScratchTests.Bytes(device), device.Ledger.ScratchBytes);
         Assert.Equal(product.Expected, product.Result(other));
         graph.Replay(stream);
         Assert.Equal(product.Expected, product.Result(stream));
@@ -263,8 +263,6 @@ public sealed class SplitGraphTests
         _ = TestDevices.Get(TestDevice.Cuda);
         return Own.Value;
     }
-
-    private static long OfOne(GpuDevice device) => LaunchScratch.BlocksOf(device.MultiprocessorCount) * (long)(LaunchScratch.BlockBytes + sizeof(int));
 
     private static bool ByValue((float[], float[]) a, (float[], float[]) b) => a.Item1.AsSpan().SequenceEqual(b.Item1) && a.Item2.AsSpan().SequenceEqual(b.Item2);
 }
