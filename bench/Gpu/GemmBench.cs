@@ -177,7 +177,7 @@ internal sealed class GemmBench
         LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? way.Path : LinearPath.Gemm, tile: way.Tile);
         if (plan.Split is { } portable)
             return ($"{plan.Path} in {portable.Parts}", kernels.Resources(SplitKernels.Get(portable.Tile)));
-        if (SkinnyLinear.TakesArranging(shape.Format, (shape.M, shape.N, shape.K), plan))
+        if (plan.ArrangesInputs)
             return (nameof(SkinnyArranging), kernels.Resources(SkinnyKernels.GetArranging(shape.Format, shape.M, false)));
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
     }

@@ -86,7 +86,7 @@ internal sealed class GemvOperands : IDisposable
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
-            if (SkinnyLinear.TakesArranging(w.Format, (m, w.N, w.K), plan))
+            if (plan.ArrangesInputs)
                 return (nameof(SkinnyArranging), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, m, false)));
             return (plan.Path.ToString(), plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }

@@ -26,7 +26,7 @@ public static partial class Linear
     /// <param name="accumulator">How products are added; other than float32 takes dot products by warps for any m.</param>
     /// <exception cref="ArgumentException">A view is too short or on another device, or the matrix is a stack.</exception>
     /// <exception cref="GpuException">
-    /// The stream's first product of 9 to 64 rows found no memory for what its launches exchange (<see cref="AllocationLedger.ScratchBytes"/>): the next tries again. Or a kernel could not be compiled or launched.
+    /// The stream's first product of 4 to 64 rows found no memory for what its launches exchange (<see cref="AllocationLedger.ScratchBytes"/>): the next tries again. Or a kernel could not be compiled or launched.
     /// </exception>
     public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<BFloat16> y, int m, int yStride = 0, Accumulator accumulator = Accumulator.Float32)
     {

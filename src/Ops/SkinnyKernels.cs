@@ -64,7 +64,7 @@ internal static class SkinnyKernels
         Add<StreamedFp8TwoTerm, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Fp8TwoTerm, null));
         Add<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
         Add<StreamedInt4, StreamedInt4SignsFirst, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
-        Add<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
+        Add<StreamedInt4Zero, StreamedInt4ZeroByShifts, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
         Add<StreamedFp8Half, StreamedFp8Inputs128>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group128));
         Add<StreamedFp8Half, StreamedFp8Inputs32>(kernels, new Key(WeightFormat.Fp8Block, ActivationFormat.Fp8Group32));
         Add<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));

@@ -11,14 +11,11 @@ internal static class SkinnyLinear
     private const int RowsWanted = 4;
     private const long WeightsWanted = 400_000;
 
-    // Rows with zero points of so many columns are faster by SkinnyArranging at 9 to 16 rows of x, whether or not they are arranged: SkinnyGemm spills there.
-    private const int ZeroPointColumns = 1024;
-
     // Of 128 registers a thread.
     private const int WarpsOfMultiprocessor = 16;
 
     /// <summary>
-    /// Whether x is worth arranging by blocks of so many warps: 4 to 16 rows of BF16 by a large matrix of four bits. All blocks must run at once, since it is there when each has brought its part; cards of fewer than about 128 multiprocessors have
+    /// Whether x is worth arranging by blocks of so many warps: 4 to 16 rows of BF16 by a large matrix of four bits. All blocks must run at once: one that begins when x has been arranged does not find that out. Cards of fewer than about 128 multiprocessors have
     /// no room for that and read x as it lies.
     /// </summary>
     public static bool Arranges(in LinearShape shape, in LinearDevice device, int tiles, int warps) =>
@@ -43,7 +40,7 @@ internal static class SkinnyLinear
     public static void Launch(GpuStream stream, WeightFormat format, LinearArgs args, in LinearPlan plan, ActivationFormat? activations = null)
     {
         // Somebody else's graph cannot own the scratch: there x is read as it lies, with the same bits.
-        if (!TakesArranging(format, (args.M, args.N, args.K), plan) || stream.FindScratch() is not { } scratch)
+        if (!plan.ArrangesInputs || stream.FindScratch() is not { } scratch)
         {
             Multiply(stream, format, args, plan, activations);
             return;
@@ -52,18 +49,11 @@ internal static class SkinnyLinear
         stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, args, plan), arranging);
     }
 
-    /// <summary>Whether a product of BF16 runs in <see cref="SkinnyArranging"/>, where its blocks arrange x or nobody does.</summary>
-    public static bool TakesArranging(WeightFormat format, (int M, int N, int K) size, in LinearPlan plan) =>
-        plan.ArrangesInputs || (plan.Path == LinearPath.SkinnyGemm && format == WeightFormat.Int4Zero && size.M > SkinnyGemm.Columns && size.N % SkinnyGemm.Rows == 0 && size.K >= ZeroPointColumns);
-
-    // A part is an item, or several where there are fewer warps. As many warps of a block have one as must; where x is read as it lies none has, and the word never says that all are there.
+    // A part is an item, or several where there are fewer warps. As many warps of a block have one as must.
     private static ArrangedInputs Arrange(LaunchScratch scratch, in LinearArgs args, in LinearPlan plan)
     {
-        var inputs = new ArrangedInputs { Memory = scratch.Partials, Progress = scratch.Progress, Parts = ArrangeInputs.MostParts };
-        if (!plan.ArrangesInputs)
-            return inputs;
         int items = ArrangeInputs.Items(args.K, SkinnyGemm.Tiles(args.M, false)), warps = Math.Min(plan.Threads / 32, (items + plan.GridX - 1) / plan.GridX);
-        return inputs with { Warps = warps, Parts = Math.Min(items, warps * plan.GridX) };
+        return new ArrangedInputs { Memory = scratch.Partials, Progress = scratch.Progress, Warps = warps, Parts = Math.Min(Math.Min(items, warps * plan.GridX), ArrangeInputs.MostParts) };
     }
 
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)

@@ -71,8 +71,14 @@ internal sealed class LaunchScratch : IDisposable
         }
         finally
         {
-            Counters.Dispose();
-            Progress.Dispose();
+            try
+            {
+                Counters.Dispose();
+            }
+            finally
+            {
+                Progress.Dispose();
+            }
         }
     }
 }

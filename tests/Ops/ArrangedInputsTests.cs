@@ -57,7 +57,7 @@ public sealed class ArrangedInputsTests
         }
     }
 
-    // With zero points 9 and more rows run in the kernel that arranges where nobody does, too; single rows in SkinnyGemm.
+    // INT4 has a decoder of its own for two tiles of x, with zero points and without.
     [Theory]
     [MemberData(nameof(Cases))]
     public void ManyRowsAsTheyLieHaveTheBitsOfOne(TestDevice which, WeightFormat format)

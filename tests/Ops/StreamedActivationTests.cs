@@ -134,15 +134,18 @@ public sealed class StreamedActivationTests
         float[] ones = new float[K];
         Array.Fill(ones, 7);
         using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(ones, 1, K, WeightFormat.Int4, new ScaleBlock(1, 1 << 20)));
-        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(Array.ConvertAll(ones, v => (BFloat16)(-v)));
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(Array.ConvertAll(ones, v => (BFloat16)v));
         using var codes = new QuantizedActivations(device, ActivationFormat.Int4, 1, K);
         using DeviceBuffer<float> y = device.Allocate<float>(1);
         GpuStream stream = device.DefaultStream;
         ActivationQuantizer.Quantize(stream, x, codes, 1);
+        // Quantisers write 7 at most; a checkpoint may hold −8. Multipliers stay 1.
+        w.Codes.Fill(stream, 0x88);
+        codes.Codes.Fill(stream, 0x88);
         LinearArgs args = Linear.CreateArgs(w, default, y.View.Cast<byte>(), 1, 0, float32: true) with { X = codes.Codes.View.Cast<ushort>(), InputScales = codes.ScaleTable };
         var plan = new LinearPlan(LinearPath.SkinnyGemm, Fp8Decoding.Table, true, 1, 1, 32);
         SkinnyLinear.Launch(stream, w.Format, args, plan, codes.Format);
-        Assert.Equal([-49f * K], y.ToArray(stream));
+        Assert.Equal([64f * K], y.ToArray(stream));
     }
 
     private static ScaleBlock[] Blocks(ActivationFormat format) => format switch

@@ -196,6 +196,54 @@ internal readonly struct StreamedInt4Zero : IStreamedFormat
 }
 
 /// <summary>
+/// <see cref="StreamedInt4Zero"/> by a shift more for eight codes: a code in the last mantissa bits of BF16's 128 times 2⁻⁷, less 1 and the zero point times 2⁻⁷, exactly. <see cref="SkinnyGemm"/> spills less with two tiles of x
+/// then (docs/kernels/gemv.md); the numbers are the same.
+/// </summary>
+internal readonly struct StreamedInt4ZeroByShifts : IStreamedFormat
+{
+    private const uint Nibbles = 0x000F000F;
+
+    // 128, 2⁻⁷ and −1 as BF16 pairs: a zero point in the last bits of the third makes it −1 − zero · 2⁻⁷.
+    private const uint One28 = 0x43004300, Unit = 0x3C003C00, Minus1 = 0xBF80BF80;
+
+    // (a and b) or c.
+    private const int AndOr = 0xEA;
+
+    public static int CodesPerWordShift => StreamedInt4Zero.CodesPerWordShift;
+
+    public static int Terms => StreamedInt4Zero.Terms;
+
+    public static bool IsF16 => StreamedInt4Zero.IsF16;
+
+    public static bool HasTileScales => StreamedInt4Zero.HasTileScales;
+
+    public static bool HasRowScales => StreamedInt4Zero.HasRowScales;
+
+    public static bool HasGroupScales => StreamedInt4Zero.HasGroupScales;
+
+    public static bool HasZeroPoints => StreamedInt4Zero.HasZeroPoints;
+
+    public static float Correction => StreamedInt4Zero.Correction;
+
+    public static uint PrepareOperand(uint stored) => Minus1 | (stored * 0x00010001u);
+
+    public static U4 Decode(U4 word, int step, uint operand)
+    {
+        uint codes = FourBitPairs.Word(word, step);
+        U4 pairs;
+        pairs.X = Pair(codes, operand);
+        pairs.Y = Pair(codes >> 4, operand);
+        pairs.Z = Pair(codes >> 8, operand);
+        pairs.W = Pair(codes >> 12, operand);
+        return pairs;
+    }
+
+    public static U4 Arrange(U4 x) => StreamedInt4Zero.Arrange(x);
+
+    private static uint Pair(uint codes, uint operand) => Cvt.FmaBf16x2(Bits.Lop3(codes, Nibbles, One28, AndOr), Unit, operand);
+}
+
+/// <summary>
 /// NVFP4: a code's magnitude below BF16's upper exponent bits is the value times 2⁻¹²⁶, subnormal ½ included, and its sign stands six places too low. Signs or magnitudes of
 /// two nibbles of a half are moved apart at once, into places that nothing else needs; then each pair is one shift and one mask. The group's scale
 /// times 2¹¹⁹ brings the value into range: code · scale · 2⁻⁷, exactly, since two significant bits times four are at most six.
