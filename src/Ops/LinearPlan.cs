@@ -139,9 +139,9 @@ internal readonly record struct LinearPlan(
         return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }
 
-    // A warp's chunks, and what is left of K, are within the columns that it can add as integers.
+    // A warp's chunks, of 128 columns, and what is left of K are within the columns that it can add as integers.
     private static bool SumsFit(in LinearShape shape) =>
-        shape.Activations != ActivationFormat.Int4 || (shape.K / SkinnyWarps(shape, Tiles(shape.N, SkinnyGemm.Rows))) + (2 * SkinnyGemm.ChunkWords * 8) <= SkinnyGemm.MostIntegerColumns;
+        shape.Activations != ActivationFormat.Int4 || (shape.K / SkinnyWarps(shape, Tiles(shape.N, SkinnyGemm.Rows))) + (4 * SkinnyGemm.ChunkBytes) <= SkinnyGemm.MostIntegerColumns;
 
     // Depends on N, K and format only, never on M: a row's sums have one order for every M.
     private static int SkinnyWarps(in LinearShape shape, int tiles)
