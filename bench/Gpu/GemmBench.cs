@@ -165,6 +165,8 @@ internal sealed class GemmBench
         LinearDevice device = LinearDevice.Of(stream.Device);
         if (way.Tile is null && HopperSkinnyPlan.IsChosen(shape, device))
             return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)));
+        if (way.Tile is null && HopperFp8SkinnyPlan.IsChosen(shape, device))
+            return (nameof(HopperFp8Skinny), kernels.Resources(HopperFp8SkinnyLinear.Get(shape.M, false)));
         if (way.Tile is null && SweepPlan.IfChosen(shape, device) is not null)
             return (nameof(SkinnySweep), kernels.Resources(SweepKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (shape.Activations is not null)

@@ -66,6 +66,11 @@ public static partial class Linear
             HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperSkinnyPlan.Blocks(weights.N, device));
             return;
         }
+        if (path is null && HopperFp8SkinnyPlan.IsChosen(shape, device))
+        {
+            HopperFp8SkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperFp8SkinnyPlan.Warps(shape, device));
+            return;
+        }
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
         SweepPlan? sweep = path is null ? SweepPlan.IfChosen(shape, device) : null;
         if (sweep is not null || plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)

@@ -143,8 +143,8 @@ internal readonly record struct LinearPlan(
     private static bool SumsFit(in LinearShape shape) =>
         shape.Activations != ActivationFormat.Int4 || (shape.K / SkinnyWarps(shape, Tiles(shape.N, SkinnyGemm.Rows))) + (4 * SkinnyGemm.ChunkBytes) <= SkinnyGemm.MostIntegerColumns;
 
-    // Depends on N, K and format only, never on M: a row's sums have one order for every M.
-    private static int SkinnyWarps(in LinearShape shape, int tiles)
+    /// <summary>Warps of a block of rows of W. Depends on N, K and format only, never on M: a row's sums have one order for every M.</summary>
+    internal static int SkinnyWarps(in LinearShape shape, int tiles)
     {
         int warps = shape.Format.Info().BitsPerCode == 4 ? 2 : 4;
         while (2 * warps * tiles <= WarpsWanted && 2 * warps <= SkinnyGemm.MostWarps)

@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Runtime;
 /// <summary>Makes the descriptions of matrices that kernels hand to the copy engine. Costs a driver call of less than a microsecond and allocates nothing.</summary>
 internal static unsafe class TensorMaps
 {
-    private const int Rank = 2, Uint8 = 0, Float32 = 7, BFloat16 = 9, Swizzle128 = 3, Promote256 = 3;
+    private const int Rank = 2, Uint8 = 0, Float32 = 7, BFloat16 = 9, Swizzle128 = 3, Promote128 = 2, Promote256 = 3;
 
     /// <summary>The map of a matrix for kernels of <paramref name="device"/>.</summary>
     /// <exception cref="GpuException">The driver refuses it.</exception>
@@ -25,7 +25,7 @@ internal static unsafe class TensorMaps
         // The driver wants the map itself on a multiple of 64 bytes.
         TensorMap* room = stackalloc TensorMap[2];
         TensorMap* map = (TensorMap*)(((nint)room + 63) & ~(nint)63);
-        CudaError status = CudaDriver.cuTensorMapEncodeTiled(map, type, Rank, (nint)matrix.Address, sizes, strides, tile, steps, 0, Swizzle128, Promote256, 0);
+        CudaError status = CudaDriver.cuTensorMapEncodeTiled(map, type, Rank, (nint)matrix.Address, sizes, strides, tile, steps, 0, Swizzle128, matrix.Promotes ? Promote256 : Promote128, 0);
         device.Check(status, $"describing a matrix [{matrix.Rows:N0}, {matrix.Columns:N0}] of {matrix.ElementBytes}-byte elements to the copy engine");
         return *map;
     }

@@ -14,7 +14,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. Sweeps(), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. HopperFp8Skinny(device), .. Sweeps(), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -190,6 +190,26 @@ internal static class KernelCases
                             HopperSkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2);
                         };
                     });
+    }
+
+    // Columns for a second round of a warp's stages, rows for a tile that ends early.
+    private static IEnumerable<SmallCase> HopperFp8Skinny(GpuDevice device)
+    {
+        if (device.IsCuda && device.Target?.Name != "90a")
+            yield break;
+        const int Rows = 40, Columns = 640;
+        foreach (int m in new[] { 3, 11 })
+            foreach (bool float32 in new[] { false, true })
+                yield return new($"Hopper FP8 skinny {m}, float32 {float32}", t =>
+                {
+                    (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(WeightFormat.Fp8Block, Rows, Columns, block: new ScaleBlock(32, 32)), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
+                    QuantizedActivations quantized = t.Activations(ActivationFormat.Fp8Group32, m, Columns);
+                    return stream =>
+                    {
+                        ActivationQuantizer.Quantize(stream, x, quantized, m);
+                        HopperFp8SkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2);
+                    };
+                });
     }
 
     // 24-row products of one matrix, and the experts of as many sorted rows.

@@ -81,6 +81,27 @@ public sealed class LinearPlanTests
         Assert.False(HopperSkinnyPlan.IsChosen(head, Cpu));
     }
 
+    [Fact]
+    public void HopperTakesFewRowsOfFp8InGroupsOf32ThroughItsCopyEngine()
+    {
+        var shape = new LinearShape(1, 4096, 4096, WeightFormat.Fp8Block, true, 0, new ScaleBlock(32, 32), ActivationFormat.Fp8Group32);
+        foreach (int m in new[] { 1, 8, 16 })
+        {
+            Assert.True(HopperFp8SkinnyPlan.IsChosen(shape with { M = m }, H200));
+            Assert.Equal((128, 16), (HopperFp8SkinnyPlan.Blocks(shape.N), HopperFp8SkinnyPlan.Warps(shape with { M = m }, H200)));
+        }
+        Assert.Equal(4, HopperFp8SkinnyPlan.Warps(shape with { N = 29568, K = 8192 }, H200));
+        Assert.True(HopperFp8SkinnyPlan.IsChosen(shape with { Block = new ScaleBlock(128, 32) }, H200));
+        foreach (LinearShape other in new[]
+        {
+            shape with { M = 17 }, shape with { M = 0 }, shape with { N = 1024 }, shape with { K = 4160 }, shape with { Aligned = false }, shape with { Experts = 8 }, shape with { Block = new ScaleBlock(128, 128) },
+            shape with { Block = new ScaleBlock(16, 32) }, shape with { Activations = ActivationFormat.Fp8Group128 }, shape with { Activations = null },
+        })
+            Assert.False(HopperFp8SkinnyPlan.IsChosen(other, H200), other.ToString());
+        Assert.False(HopperFp8SkinnyPlan.IsChosen(shape, A100));
+        Assert.False(HopperFp8SkinnyPlan.IsChosen(shape, Cpu));
+    }
+
     [Theory]
     // A Hopper card multiplies BF16, and FP8 by FP8, in the tiles that leave its busiest multiprocessor least to do.
     [InlineData("H200", 64, 14336, 4096, false, "Bf16N64 1×112 by 112")]

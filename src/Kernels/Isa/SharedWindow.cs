@@ -25,6 +25,10 @@ internal static unsafe class SharedWindow
     [IntrinsicImplementation, Ptx("ld.shared.v4.u32 %d, [%0];")]
     public static U4 Load(uint address) => *(U4*)Pointer(address);
 
+    /// <summary>The 8 bytes at an address.</summary>
+    [IntrinsicImplementation, Ptx("ld.shared.v2.u32 %d, [%0];")]
+    public static U2 Load2(uint address) => *(U2*)Pointer(address);
+
     /// <summary>Stores 16 bytes at an address.</summary>
     [IntrinsicImplementation, Ptx("st.shared.v4.u32 [%0], %1;")]
     public static void Store(uint address, U4 value) => *(U4*)Pointer(address) = value;

@@ -23,7 +23,8 @@ internal struct TensorMapPart
 /// <param name="StrideBytes">Bytes between rows, a multiple of 16.</param>
 /// <param name="TileColumns">Elements of a tile's row: 128 bytes.</param>
 /// <param name="TileRows">Rows of a tile, at most 256.</param>
-internal readonly record struct TensorMapFields(long Address, int ElementBytes, long Columns, long Rows, long StrideBytes, int TileColumns, int TileRows)
+/// <param name="Promotes">Whether the memory is asked for 256 bytes of a row where a tile has 128: its neighbour will soon be needed by somebody, too.</param>
+internal readonly record struct TensorMapFields(long Address, int ElementBytes, long Columns, long Rows, long StrideBytes, int TileColumns, int TileRows, bool Promotes = true)
 {
     /// <summary>The map of the CPU device.</summary>
     public TensorMap ForCpu() => new()

@@ -1,0 +1,24 @@
+using GpuKit.Ilgpu.Kernels;
+
+namespace GpuKit.Ilgpu;
+
+/// <summary>Which products of at most 16 rows <see cref="HopperFp8Skinny"/> takes, and how they are spread: pure functions of shape and device, not of the number of rows.</summary>
+internal static class HopperFp8SkinnyPlan
+{
+    // Below, one row is faster without the copy engine (docs/kernels/gemv.md).
+    private const long WeightsWanted = 8_000_000;
+
+    /// <summary>Whether the kernel can run it: FP8 with groups of 32 columns on both sides, whole chunks.</summary>
+    public static bool Exists(in LinearShape shape, in LinearDevice device) =>
+        device is { IsCuda: false } or { Arch: 90 } && device.WarpSize == 32 && shape is { M: > 0, N: > 0, K: > 0, Format: WeightFormat.Fp8Block, Activations: ActivationFormat.Fp8Group32 }
+        && shape.CanStream && shape.Block.Columns == HopperFp8Skinny.GroupColumns && shape.K % HopperFp8Skinny.ChunkColumns == 0;
+
+    /// <summary>Whether it is the faster one.</summary>
+    public static bool IsChosen(in LinearShape shape, in LinearDevice device) => device.IsCuda && Exists(shape, device) && (long)shape.N * shape.K >= WeightsWanted;
+
+    /// <summary>Blocks: tiles along N.</summary>
+    public static int Blocks(int n) => (int)(((long)n + HopperFp8Skinny.Rows - 1) / HopperFp8Skinny.Rows);
+
+    /// <summary>Warps of a block.</summary>
+    public static int Warps(in LinearShape shape, in LinearDevice device) => Math.Min(LinearPlan.SkinnyWarps(shape, Blocks(shape.N)), device.MaxThreads / device.WarpSize);
+}
