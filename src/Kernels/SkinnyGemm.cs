@@ -157,10 +157,18 @@ internal static class SkinnyGemm
             MultiplyLoaded<TFormat, TInput, TTiles>(a, place, third, x2, c + (2 * step), ref sums);
             third = SkinnyLoads.Chunk<TFormat, TInput>(a, place, IntrinsicMath.Min(c + (5 * step), last));
         }
-        if (c < count)
-            MultiplyLoaded<TFormat, TInput, TTiles>(a, place, first, x0, c, ref sums);
-        if (c + step < count)
-            Multiply<TFormat, TInput, TTiles>(a, place, second, c + step, ref sums);
+        if (c >= count)
+            return;
+        // Of BF16 a chunk is short: where K is small a warp has two, and waits for x once only. Formats of fewer bits are as fast or slower with it.
+        x1 = default;
+        if (TFormat.CodesPerWordShift == 1)
+            x1 = Inputs<TFormat, TInput, TTiles>(a, place, IntrinsicMath.Min(c + step, last));
+        MultiplyLoaded<TFormat, TInput, TTiles>(a, place, first, x0, c, ref sums);
+        if (c + step >= count)
+            return;
+        if (TFormat.CodesPerWordShift != 1)
+            x1 = Inputs<TFormat, TInput, TTiles>(a, place, c + step);
+        MultiplyLoaded<TFormat, TInput, TTiles>(a, place, second, x1, c + step, ref sums);
     }
 
     // Of both tiles of x.

@@ -24,8 +24,8 @@ internal static class SkinnySums
         ArrayView<float> partials = SharedMemory.GetDynamic<float>();
         int lane = (int)WarpOps.LaneId(), warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         long n = SkinnyGemm.FirstRow<TInput>(a) + lane;
-        // Asked for before the warps meet.
-        float scale = WeightScale<TFormat, TInput>(a, (int)IntrinsicMath.Min(n, a.N - 1));
+        // Asked for before the warps meet, each row's of x by a lane.
+        float scale = WeightScale<TFormat, TInput>(a, (int)IntrinsicMath.Min(n, a.N - 1)), inputScales = TInput.HasRowScales ? a.InputScales.Blocks[IntrinsicMath.Min(lane, a.M - 1)] : 1f;
         int start = warp * TTiles.Count * TileSums;
         Publish(partials, start, lane, sums.Upper0);
         Publish(partials, start + (SkinnyGemm.Rows / 2), lane, sums.Lower0);
@@ -39,6 +39,8 @@ internal static class SkinnySums
         for (int i = warp; i < SkinnyGemm.Columns * TTiles.Count; i += warps)
         {
             bool halves = TInput.ScaleColumns == 32;
+            // Of a format with row scales the block has all rows of x.
+            float inputScale = TInput.HasRowScales ? Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputScales), i)) : 1f;
             int tile = i / SkinnyGemm.Columns, column = i - (tile * SkinnyGemm.Columns), m = SkinnyGemm.FirstInput<TInput>(a) + (tile * SkinnyGemm.TileRows(halves)) + column;
             if (n >= a.N || m >= a.M || (halves && column >= SkinnyGemm.TileRows(halves)))
                 continue;
@@ -46,7 +48,7 @@ internal static class SkinnySums
             float sum = TInput.AreIntegers ? SumIntegers(partials, first, TTiles.Count * TileSums, warps)
                 : halves ? SumHalves(partials, first, TTiles.Count * TileSums, warps)
                 : Sum(partials, first, TTiles.Count * TileSums, warps);
-            TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(a, sum, m, scale));
+            TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(sum, scale, inputScale));
         }
     }
 
@@ -91,13 +93,13 @@ internal static class SkinnySums
     }
 
     /// <summary>A whole sum times all that multiplies it: weights' first, as everywhere.</summary>
-    public static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, float weightScale)
+    public static float Finish<TFormat, TInput>(float sum, float weightScale, float inputScale)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
         if (TFormat.HasGroupScales || TInput.AreIntegers)
             sum = Fast.Mul(sum, weightScale);
-        return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
+        return TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum;
     }
 
     private static void Publish(ArrayView<float> partials, int start, int lane, F4 sum)

@@ -121,10 +121,13 @@ internal static class SweepSums
         int n = place.FirstRow + row;
         long at = ((long)m * a.YStride) + n;
         float scale = SkinnySums.WeightScale<TFormat, TInput>(a, n);
-        TOutput.Store(a.Y, at, SkinnySums.Finish<TFormat, TInput>(a, first, m, scale));
+        TOutput.Store(a.Y, at, SkinnySums.Finish<TFormat, TInput>(first, scale, InputScale<TInput>(a, m)));
         if (m + 1 < a.M)
-            TOutput.Store(a.Y, at + a.YStride, SkinnySums.Finish<TFormat, TInput>(a, second, m + 1, scale));
+            TOutput.Store(a.Y, at + a.YStride, SkinnySums.Finish<TFormat, TInput>(second, scale, InputScale<TInput>(a, m + 1)));
     }
+
+    private static float InputScale<TInput>(LinearArgs a, int m)
+        where TInput : struct, IStreamedInputs => TInput.HasRowScales ? a.InputScales.Blocks[m] : 1f;
 
     private static F4 Load(uint address)
     {
