@@ -48,7 +48,8 @@ internal static class SkinnySums
             float sum = TInput.AreIntegers ? SumIntegers(partials, first, TTiles.Count * TileSums, warps)
                 : halves ? SumHalves(partials, first, TTiles.Count * TileSums, warps)
                 : Sum(partials, first, TTiles.Count * TileSums, warps);
-            TOutput.Store(a.Y, ((long)m * a.YStride) + n, Finish<TFormat, TInput>(sum, scale, inputScale));
+            sum = Finish<TFormat, TInput>(sum, scale);
+            TOutput.Store(a.Y, ((long)m * a.YStride) + n, TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum);
         }
     }
 
@@ -92,15 +93,10 @@ internal static class SkinnySums
         return TInput.AreIntegers ? a.Scales[a.ScaleIndex(0, n, 0)] : 1f;
     }
 
-    /// <summary>A whole sum times all that multiplies it: weights' first, as everywhere.</summary>
-    public static float Finish<TFormat, TInput>(float sum, float weightScale, float inputScale)
+    /// <summary>A whole sum times what multiplies it for its row of W; the multiplier of its row of x follows.</summary>
+    public static float Finish<TFormat, TInput>(float sum, float weightScale)
         where TFormat : struct, IStreamedFormat
-        where TInput : struct, IStreamedInputs
-    {
-        if (TFormat.HasGroupScales || TInput.AreIntegers)
-            sum = Fast.Mul(sum, weightScale);
-        return TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum;
-    }
+        where TInput : struct, IStreamedInputs => TFormat.HasGroupScales || TInput.AreIntegers ? Fast.Mul(sum, weightScale) : sum;
 
     private static void Publish(ArrayView<float> partials, int start, int lane, F4 sum)
     {

@@ -121,13 +121,18 @@ internal static class SweepSums
         int n = place.FirstRow + row;
         long at = ((long)m * a.YStride) + n;
         float scale = SkinnySums.WeightScale<TFormat, TInput>(a, n);
-        TOutput.Store(a.Y, at, SkinnySums.Finish<TFormat, TInput>(first, scale, InputScale<TInput>(a, m)));
+        TOutput.Store(a.Y, at, Finish<TFormat, TInput>(a, first, m, scale));
         if (m + 1 < a.M)
-            TOutput.Store(a.Y, at + a.YStride, SkinnySums.Finish<TFormat, TInput>(second, scale, InputScale<TInput>(a, m + 1)));
+            TOutput.Store(a.Y, at + a.YStride, Finish<TFormat, TInput>(a, second, m + 1, scale));
     }
 
-    private static float InputScale<TInput>(LinearArgs a, int m)
-        where TInput : struct, IStreamedInputs => TInput.HasRowScales ? a.InputScales.Blocks[m] : 1f;
+    private static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, float weightScale)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+    {
+        sum = SkinnySums.Finish<TFormat, TInput>(sum, weightScale);
+        return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
+    }
 
     private static F4 Load(uint address)
     {
