@@ -101,16 +101,7 @@ internal static class HopperFp8SkinnyProducts
         return scales;
     }
 
-    private static F4 Float4(long address)
-    {
-        U4 bits = Mem.LoadGlobalFrom(address);
-        F4 values;
-        values.X = Interop.IntAsFloat(bits.X);
-        values.Y = Interop.IntAsFloat(bits.Y);
-        values.Z = Interop.IntAsFloat(bits.Z);
-        values.W = Interop.IntAsFloat(bits.W);
-        return values;
-    }
+    private static F4 Float4(long address) => Float32Output.Values(Mem.LoadGlobalFrom(address));
 
     /// <summary>Adds the products of the first two groups of a chunk that is in a stage, x so many bytes behind the weights.</summary>
     public static void MultiplyFirst<TTiles>(uint stage, uint inputs, HopperFp8SkinnyPlace place, HopperFp8SkinnyScales scales, ref SkinnyAccumulators sums)

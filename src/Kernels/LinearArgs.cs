@@ -128,6 +128,17 @@ internal readonly struct Float32Output : IOutput
         Mem.StoreGlobal(ref words[index + 4], Bits(high));
     }
 
+    /// <summary>The four numbers of bits.</summary>
+    public static F4 Values(U4 bits)
+    {
+        F4 v;
+        v.X = Interop.IntAsFloat(bits.X);
+        v.Y = Interop.IntAsFloat(bits.Y);
+        v.Z = Interop.IntAsFloat(bits.Z);
+        v.W = Interop.IntAsFloat(bits.W);
+        return v;
+    }
+
     /// <summary>The bits of four numbers.</summary>
     public static U4 Bits(F4 v)
     {

@@ -134,14 +134,5 @@ internal static class SweepSums
         return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
     }
 
-    private static F4 Load(uint address)
-    {
-        U4 bits = SharedWindow.Load(address);
-        F4 sum;
-        sum.X = Interop.IntAsFloat(bits.X);
-        sum.Y = Interop.IntAsFloat(bits.Y);
-        sum.Z = Interop.IntAsFloat(bits.Z);
-        sum.W = Interop.IntAsFloat(bits.W);
-        return sum;
-    }
+    private static F4 Load(uint address) => Float32Output.Values(SharedWindow.Load(address));
 }
