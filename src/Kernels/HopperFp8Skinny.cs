@@ -26,7 +26,7 @@ internal static class HopperFp8Skinny
     // More would be slower: docs/kernels/gemv.md.
     private const int Stages = 2, WeightBytes = Rows * ChunkColumns, BarrierBytes = 8;
 
-    // Between columns of x in a warp's sums, so that what its lanes store at once lies in different banks.
+    // Between columns of x in a warp's sums: what its lanes store at once lies in 16 banks, two lanes each, once a block.
     private const int ColumnStep = Rows + 4, TileSums = SkinnyGemm.Columns * ColumnStep;
 
     // Of a multiprocessor; each block takes some more than it asks for.

@@ -8,7 +8,7 @@ internal static class HopperFp8SkinnyPlan
     // Below, one row is faster without the copy engine (docs/kernels/gemv.md).
     private const long WeightsWanted = 8_000_000;
 
-    /// <summary>Whether the kernel can run it: FP8 with groups of 32 columns on both sides, whole chunks.</summary>
+    /// <summary>Whether the kernel can run it: FP8 with groups of 32 columns on both sides, whole chunks. Every card of compute capability 9.0 has the 193 KB of shared memory that its largest block takes.</summary>
     public static bool Exists(in LinearShape shape, in LinearDevice device) =>
         device is { IsCuda: false } or { Arch: 90 } && device.WarpSize == 32 && shape is { M: > 0, N: > 0, K: > 0, Format: WeightFormat.Fp8Block, Activations: ActivationFormat.Fp8Group32 }
         && shape.CanStream && shape.Block.Columns == HopperFp8Skinny.GroupColumns && shape.K % HopperFp8Skinny.ChunkColumns == 0;
