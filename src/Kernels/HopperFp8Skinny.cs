@@ -23,8 +23,11 @@ internal static class HopperFp8Skinny
     /// <summary>Columns that share multipliers.</summary>
     public const int GroupColumns = 32;
 
+    /// <summary>Bytes of W in a stage; x lies behind them.</summary>
+    public const int WeightBytes = Rows * ChunkColumns;
+
     // More would be slower: docs/kernels/gemv.md.
-    private const int Stages = 2, WeightBytes = Rows * ChunkColumns, BarrierBytes = 8;
+    private const int Stages = 2, BarrierBytes = 8;
 
     // Between columns of x in a warp's sums: what its lanes store at once lies in 16 banks, two lanes each, once a block.
     private const int ColumnStep = Rows + 4, TileSums = SkinnyGemm.Columns * ColumnStep;
@@ -33,10 +36,13 @@ internal static class HopperFp8Skinny
     private const int MemoryBytes = 228 * 1024, ReservedBytes = 1024;
 
     /// <summary>
-    /// Dynamic shared memory of a block; its sums take the place of stages that have been read. More than it needs where a multiprocessor would have room for more than <see cref="SkinnyGemm.MostWarps"/> warps: a launch that overlaps
-    /// would put its first blocks there, and the rest unevenly where the launch before ends first (docs/kernels/gemv.md).
+    /// Dynamic shared memory of a block; its sums take the place of stages that have been read. More than it needs where a multiprocessor would have room for more than <see cref="SkinnyGemm.MostWarps"/> warps: with one block more, of the
+    /// next launch, 4096 × 14336 took a sixth longer (docs/kernels/gemv.md).
     /// </summary>
-    public static int SharedBytes(int warps, int tiles) => Math.Max(warps * Stages * (StageBytes(tiles) + BarrierBytes), (MemoryBytes / ((SkinnyGemm.MostWarps / warps) + 1)) - ReservedBytes + 16);
+    public static int SharedBytes(int warps, int tiles) => Math.Max(warps * Stages * (StageBytes(tiles) + BarrierBytes), MostBytes((SkinnyGemm.MostWarps / warps) + 1) + 16);
+
+    // What each of so many blocks can have.
+    private static int MostBytes(int blocks) => (MemoryBytes / blocks) - ReservedBytes;
 
     // A stage: the weights, then x.
     private static int StageBytes(int tiles) => WeightBytes + (tiles * SkinnyGemm.Columns * ChunkColumns);
@@ -94,10 +100,10 @@ internal static class HopperFp8Skinny
                 next = HopperFp8SkinnyProducts.LoadScales<TTiles>(place, following);
             Mbarrier.Wait(barriers + (uint)(at.Stage * BarrierBytes), at.Parity);
             uint stage = ring + (uint)(at.Stage * StageBytes(TTiles.Count));
-            HopperFp8SkinnyProducts.MultiplyFirst<TTiles>(stage, WeightBytes, place, scales, ref sums);
+            HopperFp8SkinnyProducts.MultiplyFirst<TTiles>(stage, place, scales, ref sums);
             if (TTiles.Count == 2)
                 next = HopperFp8SkinnyProducts.LoadScales<TTiles>(place, following);
-            HopperFp8SkinnyProducts.MultiplySecond<TTiles>(stage, WeightBytes, place, scales, ref sums);
+            HopperFp8SkinnyProducts.MultiplySecond<TTiles>(stage, place, scales, ref sums);
             // All lanes have multiplied what they loaded: the stage is filled again.
             WarpOps.Barrier();
             int wanted = c + (Stages * chunks.Step);

@@ -103,28 +103,28 @@ internal static class HopperFp8SkinnyProducts
 
     private static F4 Float4(long address) => Float32Output.Values(Mem.LoadGlobalFrom(address));
 
-    /// <summary>Adds the products of the first two groups of a chunk that is in a stage, x so many bytes behind the weights.</summary>
-    public static void MultiplyFirst<TTiles>(uint stage, uint inputs, HopperFp8SkinnyPlace place, HopperFp8SkinnyScales scales, ref SkinnyAccumulators sums)
+    /// <summary>Adds the products of the first two groups of a chunk that is in a stage.</summary>
+    public static void MultiplyFirst<TTiles>(uint stage, HopperFp8SkinnyPlace place, HopperFp8SkinnyScales scales, ref SkinnyAccumulators sums)
         where TTiles : struct, ITiles
     {
-        Multiply<TTiles>(stage, inputs, place, 0, (scales.Column0.X, scales.Column1.X, scales.Column2.X, scales.Column3.X), ref sums);
-        Multiply<TTiles>(stage, inputs, place, 32, (scales.Column0.Y, scales.Column1.Y, scales.Column2.Y, scales.Column3.Y), ref sums);
+        Multiply<TTiles>(stage, place, 0, (scales.Column0.X, scales.Column1.X, scales.Column2.X, scales.Column3.X), ref sums);
+        Multiply<TTiles>(stage, place, 32, (scales.Column0.Y, scales.Column1.Y, scales.Column2.Y, scales.Column3.Y), ref sums);
     }
 
     /// <summary>Those of the last two.</summary>
-    public static void MultiplySecond<TTiles>(uint stage, uint inputs, HopperFp8SkinnyPlace place, HopperFp8SkinnyScales scales, ref SkinnyAccumulators sums)
+    public static void MultiplySecond<TTiles>(uint stage, HopperFp8SkinnyPlace place, HopperFp8SkinnyScales scales, ref SkinnyAccumulators sums)
         where TTiles : struct, ITiles
     {
-        Multiply<TTiles>(stage, inputs, place, 64, (scales.Column0.Z, scales.Column1.Z, scales.Column2.Z, scales.Column3.Z), ref sums);
-        Multiply<TTiles>(stage, inputs, place, 96, (scales.Column0.W, scales.Column1.W, scales.Column2.W, scales.Column3.W), ref sums);
+        Multiply<TTiles>(stage, place, 64, (scales.Column0.Z, scales.Column1.Z, scales.Column2.Z, scales.Column3.Z), ref sums);
+        Multiply<TTiles>(stage, place, 96, (scales.Column0.W, scales.Column1.W, scales.Column2.W, scales.Column3.W), ref sums);
     }
 
     // A group: two products for each 16 rows and tile of x, which are added first and then multiplied.
-    private static void Multiply<TTiles>(uint stage, uint inputs, HopperFp8SkinnyPlace place, uint group, (float C0, float C1, float C2, float C3) columns, ref SkinnyAccumulators sums)
+    private static void Multiply<TTiles>(uint stage, HopperFp8SkinnyPlace place, uint group, (float C0, float C1, float C2, float C3) columns, ref SkinnyAccumulators sums)
         where TTiles : struct, ITiles
     {
         const uint Lower = 16 * RowBytes, SecondTile = SkinnyGemm.Columns * RowBytes;
-        uint even = stage + place.Row + (place.Word ^ group), odd = stage + place.Row + RowBytes + (place.Word ^ group ^ 16), x = stage + place.InputRow + inputs + (place.InputWord ^ group);
+        uint even = stage + place.Row + (place.Word ^ group), odd = stage + place.Row + RowBytes + (place.Word ^ group ^ 16), x = stage + place.InputRow + HopperFp8Skinny.WeightBytes + (place.InputWord ^ group);
         U4 x0 = Decode(SharedWindow.Load2(x)), x1 = TTiles.Count == 2 ? Decode(SharedWindow.Load2(x + SecondTile)) : default;
         U4 row0 = Decode(SharedWindow.Load2(even)), row1 = Decode(SharedWindow.Load2(odd));
         U2 lower0 = SharedWindow.Load2(even + Lower), lower1 = SharedWindow.Load2(odd + Lower);
