@@ -54,18 +54,21 @@ internal static class SkinnyAside
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        int lane = Group.IdxX & 31, scaleBytes = ScaleBytes<TFormat>(a), zeroBytes = ZeroBytes(a);
-        int scaleStep = RowWords(scaleBytes) * sizeof(uint), zeroStep = RowWords(zeroBytes) * sizeof(uint);
-        for (int row = Group.IdxX >> 5; row < SkinnyGemm.Rows; row += Group.DimX >> 5)
+        AsideRows rows = default;
+        rows.First = (int)SkinnyGemm.FirstRow<TInput>(a);
+        // What lies in shared memory for rows beyond the matrix multiplies sums that are not stored.
+        rows.Count = IntrinsicMath.Min(SkinnyGemm.Rows, a.N - rows.First);
+        rows.Shift = TFormat.HasGroupScales ? 0 : a.ScaleTable.RowShift;
+        rows.Bytes = ScaleBytes<TFormat>(a);
+        rows.To = First<TTiles>() / sizeof(uint);
+        rows.ToStep = RowWords(rows.Bytes);
+        AsideCopies.Request(shared.Cast<uint>(), TFormat.HasGroupScales ? a.ScaleTable.Groups : a.Scales.Cast<byte>(), rows, hasPairs: true);
+        if (TFormat.HasZeroPoints)
         {
-            long n = IntrinsicMath.Min(SkinnyGemm.FirstRow<TInput>(a) + row, a.N - 1), block = n >> a.ScaleTable.RowShift;
-            int to = First<TTiles>() + (row * scaleStep);
-            if (TFormat.HasGroupScales)
-                CopyRow(shared, to, a.ScaleTable.Groups, n * scaleBytes, scaleBytes, lane);
-            else
-                CopyRow(shared, to, a.Scales.Cast<byte>(), block * scaleBytes, scaleBytes, lane);
-            if (TFormat.HasZeroPoints)
-                CopyRow(shared, First<TTiles>() + (SkinnyGemm.Rows * scaleStep) + (row * zeroStep), a.ScaleTable.ZeroPoints, block * zeroBytes, zeroBytes, lane);
+            rows.To += SkinnyGemm.Rows * rows.ToStep;
+            rows.Bytes = ZeroBytes(a);
+            rows.ToStep = RowWords(rows.Bytes);
+            AsideCopies.Request(shared.Cast<uint>(), a.ScaleTable.ZeroPoints, rows, hasPairs: true);
         }
     }
 
@@ -80,21 +83,6 @@ internal static class SkinnyAside
     private static int ZeroBytes(LinearArgs a) => (a.ScaleTable.Columns + 1) >> 1;
 
     private static ArrayView<uint> Words(ArrayView<byte> shared, int from) => shared.SubView(from, shared.Length - from).Cast<uint>();
-
-    // A warp, whole words where rows begin with one.
-    private static void CopyRow(ArrayView<byte> shared, int to, ArrayView<byte> stored, long from, int bytes, int lane)
-    {
-        if ((bytes & 3) == 0)
-        {
-            for (int at = lane * sizeof(uint); at < bytes; at += 32 * sizeof(uint))
-                CpAsync.Copy4ZeroFill(ref shared.Cast<uint>()[(to + at) >> 2], ref stored.Cast<uint>()[(from + at) >> 2], 4);
-        }
-        else
-        {
-            for (int at = lane; at < bytes; at += 32)
-                shared[to + at] = stored[from + at];
-        }
-    }
 
     /// <summary>Waits until they are there; the whole block.</summary>
     public static void Await()

@@ -16,14 +16,12 @@ internal static class SweepAside
     /// <summary>Starts to fill it; the whole block.</summary>
     public static void Request(LinearArgs a, SweepPlace place)
     {
-        int lane = Group.IdxX & 31, columns = a.ScaleTable.Columns;
-        ArrayView<uint> scales = a.Scales.Cast<uint>();
-        for (int row = Group.IdxX >> 5; row < place.Rows; row += Group.DimX >> 5)
-        {
-            long from = (long)(place.FirstRow + row) * columns;
-            for (int column = lane; column < columns; column += 32)
-                CpAsync.Copy4ZeroFill(ref place.Scales[(row * RowWords(columns)) + column], ref scales[from + column], 4);
-        }
+        AsideRows rows = default;
+        rows.First = (int)place.FirstRow;
+        rows.Count = place.Rows;
+        rows.Bytes = a.ScaleTable.Columns * sizeof(float);
+        rows.ToStep = RowWords(a.ScaleTable.Columns);
+        AsideCopies.Request(place.Scales, a.Scales.Cast<byte>(), rows, hasPairs: false);
     }
 
     /// <summary>Waits until it is there.</summary>

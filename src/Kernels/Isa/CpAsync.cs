@@ -32,6 +32,14 @@ internal static unsafe class CpAsync
     public static void Copy16At(ref uint shared, int bytes, ref U4 global, int present) =>
         Enqueue(ref Unsafe.AddByteOffset(ref shared, bytes), ref Unsafe.As<U4, uint>(ref global), 16, present != 0 ? 16 : 0);
 
+    /// <summary>Copies 8 bytes.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 8;")]
+    public static void Copy8(ref uint shared, ref uint global) => Enqueue(ref shared, ref global, 8, 8);
+
+    /// <summary>Copies 4 bytes.</summary>
+    [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 4;")]
+    public static void Copy4(ref uint shared, ref uint global) => Enqueue(ref shared, ref global, 4, 4);
+
     /// <summary>Copies the first <paramref name="bytes"/> (0..8) of 8 bytes and fills the rest with zeros.</summary>
     [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 8, %2;")]
     public static void Copy8ZeroFill(ref uint shared, ref uint global, int bytes) =>

@@ -53,6 +53,28 @@ public sealed class CpAsyncTests : IDisposable
             Assert.Equal([Old, Old, Old, 1001 + lane * 8, Old, 5 + lane * 8, 8 + lane * 8, 0u], output[((int)lane * 8)..((int)lane * 8 + 8)]);
     }
 
+    /// <summary>Lane 0 only: the widths without a number of source bytes.</summary>
+    internal static void Whole(ArrayView<uint> source, ArrayView<uint> output)
+    {
+        ArrayView<uint> shared = OldContents();
+        if (Group.IdxX == 0)
+        {
+            CpAsync.Copy16(ref shared[0], ref source[0]);
+            CpAsync.Copy8(ref shared[6], ref source[4]);
+            CpAsync.Copy4(ref shared[9], ref source[7]);
+            CpAsync.WaitAll();
+            for (int i = 0; i < 12; i++)
+                output[i] = shared[i];
+        }
+    }
+
+    [Fact]
+    public void Whole_copies_copy_their_width()
+    {
+        uint[] output = warp.Launch(Whole, source, 12);
+        Assert.Equal([1, 2, 3, 4, Old, Old, 5, 6, Old, 8, Old, Old], output);
+    }
+
     /// <summary>Lane 0 only: each width with every number of source bytes that is a multiple of 4, uncommitted until wait_all.</summary>
     internal static void ZeroFill(ArrayView<uint> source, ArrayView<uint> output)
     {

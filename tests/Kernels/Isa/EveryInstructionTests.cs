@@ -38,14 +38,20 @@ public sealed partial class EveryInstructionTests
         CpAsync.Copy16At(ref shared[at], 80, ref a.Input.Cast<U4>()[(at + 20) >> 2], (int)(a.Input[at] & 1));
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
+        CpAsync.Copy8(ref shared[at + 16], ref a.Input[at + 2]);
+        CpAsync.Copy4(ref shared[at + 18], ref a.Input[at + 5]);
         shared[at + 11] = Mem.LoadGlobal1(ref a.Input[at + 11]) ^ Mem.LoadL2Word(ref a.Input[at + 2]) ^ Mem.LoadL2(ref a.Input[at + 4]).Z ^ Mem.LoadL2At(ref a.Input[at + 4], 16).W ^ Mem.LoadL2Pair(ref a.Input[at + 6]).Y ^ Mem.LoadGlobal(ref a.Input[at]).Y ^ Mem.LoadL2If(ref a.Input[at + 12], a.Input[at] & 1).Z ^ Mem.LoadRelaxed(ref a.Input[at + 13]) ^ Mem.LoadGlobalOver(ref a.Input[at + 8], 16, a.Input[at] & 1, Mem.LoadGlobal(ref a.Input[at])).Y ^ Mem.LoadStreamOver(ref a.Input[at + 4], 32, a.Input[at + 1] & 1, Mem.LoadGlobal(ref a.Input[at])).Z;
         CpAsync.Commit();
         CpAsync.Wait(1);
         U4 first = Mem.LoadShared(ref shared[at]); // the lane's own copy, of the finished group
         CpAsync.WaitAll();
         Mem.StoreShared(ref shared[at + 12], Mem.LoadGlobalAt(ref a.Input[at + 4], 32));
-        Mem.StoreShared2(ref shared[at + 16], Mem.LoadGlobal2(ref a.Input[at + 16]));
-        Mem.StoreShared2(ref shared[at + 18], Mem.LoadStream2(ref a.Input[at + 18]));
+        U2 pair = Mem.LoadGlobal2(ref a.Input[at + 16]), streamedPair = Mem.LoadStream2(ref a.Input[at + 18]);
+        pair.X ^= shared[at + 16];
+        pair.Y ^= shared[at + 17];
+        streamedPair.X ^= shared[at + 18];
+        Mem.StoreShared2(ref shared[at + 16], pair);
+        Mem.StoreShared2(ref shared[at + 18], streamedPair);
         U4 streamed = Mem.LoadStream(ref a.Input[at + 20]);
         // Half of the lanes copied zeros.
         streamed.X ^= Mem.LoadShared(ref shared[at + 20]).Y;
