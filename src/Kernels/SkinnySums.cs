@@ -36,20 +36,19 @@ internal static class SkinnySums
         }
         // All warps' sums are there before they are added.
         Block.Barrier();
-        for (int i = warp; i < SkinnyGemm.Columns * TTiles.Count; i += warps)
+        // A warp a row of x; all lanes stay for the shuffle.
+        int rows = IntrinsicMath.Min(SkinnyGemm.TileRows(TInput.ScaleColumns == 32) * TTiles.Count, a.M - SkinnyGemm.FirstInput<TInput>(a));
+        for (int row = warp; row < rows; row += warps)
         {
-            bool halves = TInput.ScaleColumns == 32;
             // Of a format with row scales the block has all rows of x.
-            float inputScale = TInput.HasRowScales ? Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputScales), i)) : 1f;
-            int tile = i / SkinnyGemm.Columns, column = i - (tile * SkinnyGemm.Columns), m = SkinnyGemm.FirstInput<TInput>(a) + (tile * SkinnyGemm.TileRows(halves)) + column;
-            if (n >= a.N || m >= a.M || (halves && column >= SkinnyGemm.TileRows(halves)))
-                continue;
-            int first = (tile * TileSums) + (column * ColumnStep) + lane;
+            float inputScale = TInput.HasRowScales ? Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputScales), row)) : 1f;
+            int first = lane + (TInput.ScaleColumns == 32 ? ((row >> 2) * TileSums) + ((row & 3) * ColumnStep) : row * ColumnStep);
             float sum = TInput.AreIntegers ? SumIntegers(partials, first, TTiles.Count * TileSums, warps)
-                : halves ? SumHalves(partials, first, TTiles.Count * TileSums, warps)
+                : TInput.ScaleColumns == 32 ? SumHalves(partials, first, TTiles.Count * TileSums, warps)
                 : Sum(partials, first, TTiles.Count * TileSums, warps);
             sum = Finish<TFormat, TInput>(sum, scale);
-            TOutput.Store(a.Y, ((long)m * a.YStride) + n, TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum);
+            if (n < a.N)
+                TOutput.Store(a.Y, ((long)(SkinnyGemm.FirstInput<TInput>(a) + row) * a.YStride) + n, TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum);
         }
     }
 
