@@ -3,7 +3,7 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>Rows of a table of multipliers or zero points that a block brings into shared memory.</summary>
+/// <summary>Rows of a table of multipliers or zero points that a block brings into shared memory. The table begins at a multiple of 8 bytes, and its rows lie behind each other.</summary>
 internal struct AsideRows
 {
     /// <summary>The first row of W, and how many.</summary>
@@ -12,17 +12,19 @@ internal struct AsideRows
     /// <summary>log2 of the rows of W that share a row of the table.</summary>
     public int Shift;
 
-    /// <summary>Bytes of a row of the table, which begin at a multiple of themselves.</summary>
+    /// <summary>Bytes of a row of the table.</summary>
     public int Bytes;
 
     /// <summary>Words of shared memory where the first row goes, and from there to the next.</summary>
     public int To, ToStep;
 }
 
-/// <summary>Starts the copies that fill it, all warps of a block. Each warp has a few rows: what it reckons for them it does while the block's first weights are on the way, but takes the issue slots of all others.</summary>
+/// <summary>Starts the copies of <see cref="AsideRows"/>. Instructions count: a warp has some of the rows and, behind them, only a few chunks of weights (docs/kernels/gemv.md).</summary>
 internal static class AsideCopies
 {
-    /// <summary>Copies of 4 bytes, or of 8 where the rows in shared memory begin at multiples of 8; bytes one by one where rows of the table begin within a word.</summary>
+    /// <summary>
+    /// All warps of the block. Copies of 4 bytes, or of 8 where <paramref name="hasPairs"/> says that rows in shared memory begin at multiples of 8 and the table's do so, too; bytes one by one, without <c>cp.async</c>, where rows of the table begin within a word.
+    /// </summary>
     public static void Request(ArrayView<uint> shared, ArrayView<byte> table, AsideRows rows, bool hasPairs)
     {
         if (hasPairs && (rows.Bytes & 7) == 0)
