@@ -17,7 +17,7 @@ internal static class SweepAside
     public static void Request(LinearArgs a, SweepPlace place)
     {
         AsideRows rows = default;
-        rows.First = (int)place.FirstRow;
+        rows.First = place.FirstRow;
         rows.Count = place.Rows;
         rows.Bytes = a.ScaleTable.Columns * sizeof(float);
         rows.ToStep = RowWords(a.ScaleTable.Columns);

@@ -62,9 +62,11 @@ public sealed class AsideCopiesTests
         byte[] table = [.. Enumerable.Range(0, ((first + count + 1) >> shift) * bytes + bytes).Select(i => (byte)((i * 37) + (i >> 8) + 1))];
         using DeviceBuffer<byte> stored = device.Upload<byte>(table);
         using DeviceBuffer<uint> output = device.Allocate<uint>(SharedWords);
-        int to = 6, step = (((bytes + 7) >> 2) & ~3) + 2;
+        int to = 6, pairsStep = (((bytes + 7) >> 2) & ~3) + 2;
         foreach (bool hasPairs in new[] { true, false })
         {
+            // Rows of pairs begin at multiples of 8, every second of the others does not.
+            int step = hasPairs ? pairsStep : ((bytes + 3) >> 2) | 1;
             var rows = new AsideRows { First = first, Count = count, Shift = shift, Bytes = bytes, To = to, ToStep = step };
             device.Launch(Kernel, device.DefaultStream, (1, 1, 1), 32 * warps, 0, new Args { Rows = rows, Table = stored.View, Output = output.View, HasPairs = hasPairs ? 1 : 0 });
             byte[] expected = new byte[SharedWords * sizeof(uint)];
