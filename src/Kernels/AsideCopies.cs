@@ -35,6 +35,14 @@ internal static class AsideCopies
             Bytes(shared.Cast<byte>(), table, rows);
     }
 
+    /// <summary>Waits until all rows are there; the whole block.</summary>
+    public static void Await()
+    {
+        CpAsync.WaitAll();
+        // All warps' copies have landed.
+        Block.Barrier();
+    }
+
     // Where a row has fewer units of one or two words than a warp lanes, a warp has several rows at once.
     private static void Words(ArrayView<uint> shared, ArrayView<uint> table, AsideRows rows, int unitShift)
     {

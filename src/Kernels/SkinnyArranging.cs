@@ -55,7 +55,7 @@ internal static class SkinnyArranging
         int part = ArrangeInputs.Part(a.Inputs, step - 1 - c);
         if (part < a.Inputs.Parts)
             ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, part);
-        SkinnyAside.Await();
+        AsideCopies.Await();
         if (part < a.Inputs.Parts)
             ArrangeInputs.Announce(a.Inputs);
         uint goal = ArrangeInputs.Goal(a.Inputs, word);

@@ -1,5 +1,4 @@
 using GpuKit.Ilgpu.Kernels.Formats;
-using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
@@ -83,14 +82,6 @@ internal static class SkinnyAside
     private static int ZeroBytes(LinearArgs a) => (a.ScaleTable.Columns + 1) >> 1;
 
     private static ArrayView<uint> Words(ArrayView<byte> shared, int from) => shared.SubView(from, shared.Length - from).Cast<uint>();
-
-    /// <summary>Waits until they are there; the whole block.</summary>
-    public static void Await()
-    {
-        CpAsync.WaitAll();
-        // All warps' copies have landed.
-        Block.Barrier();
-    }
 
     /// <summary>A chunk's, of a lane's four rows.</summary>
     public static void Load<TFormat>(LinearArgs a, SkinnyAsidePlace place, int chunk, ref SkinnyChunk w)

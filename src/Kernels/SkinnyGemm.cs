@@ -84,7 +84,7 @@ internal static class SkinnyGemm
             GridDependency.Release();
             GridDependency.Wait();
             if (SkinnyAside.Serves<TFormat, TInput>())
-                SkinnyAside.Await();
+                AsideCopies.Await();
         }
         else if (TwoBuffers<TFormat, TInput, TTiles>())
         {
@@ -143,7 +143,7 @@ internal static class SkinnyGemm
         GridDependency.Release();
         GridDependency.Wait();
         if (SkinnyAside.Serves<TFormat, TInput>())
-            SkinnyAside.Await();
+            AsideCopies.Await();
         SkinnyInputTiles x0 = Inputs<TFormat, TInput, TTiles>(a, place, c), x1, x2;
         for (; c + (2 * step) < count; c += 3 * step)
         {
@@ -199,7 +199,7 @@ internal static class SkinnyGemm
         GridDependency.Release();
         GridDependency.Wait();
         if (SkinnyAside.Serves<TFormat, TInput>())
-            SkinnyAside.Await();
+            AsideCopies.Await();
         SkinnyInputTiles x = default;
         if (IsAhead<TFormat, TInput>())
             x = Inputs<TFormat, TInput, TTiles>(a, place, c);

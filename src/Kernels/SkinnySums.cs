@@ -42,6 +42,7 @@ internal static class SkinnySums
         {
             // Of a format with row scales the block has all rows of x.
             float inputScale = TInput.HasRowScales ? Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputScales), row)) : 1f;
+            // Where halves of a chunk are scaled apart a tile has four rows of x (SkinnyGemm.TileRows), then the same rows' second halves.
             int first = lane + (TInput.ScaleColumns == 32 ? ((row >> 2) * TileSums) + ((row & 3) * ColumnStep) : row * ColumnStep);
             float sum = TInput.AreIntegers ? SumIntegers(partials, first, TTiles.Count * TileSums, warps)
                 : TInput.ScaleColumns == 32 ? SumHalves(partials, first, TTiles.Count * TileSums, warps)

@@ -36,7 +36,7 @@ internal static class SkinnySweep
         GridDependency.Release();
         GridDependency.Wait();
         if (TFormat.HasRowScales)
-            SweepAside.Await();
+            AsideCopies.Await();
         SkinnyInputTiles x = default;
         // Two units are in registers, each refilled when it is multiplied. Behind the end the last one is read again.
         for (int left = place.Units; left > 1; left -= 2)

@@ -1,5 +1,4 @@
 using GpuKit.Ilgpu.Kernels.Formats;
-using GpuKit.Ilgpu.Kernels.Isa;
 using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
@@ -22,13 +21,5 @@ internal static class SweepAside
         rows.Bytes = a.ScaleTable.Columns * sizeof(float);
         rows.ToStep = RowWords(a.ScaleTable.Columns);
         AsideCopies.Request(place.Scales, a.Scales.Cast<byte>(), rows, hasPairs: false);
-    }
-
-    /// <summary>Waits until it is there.</summary>
-    public static void Await()
-    {
-        CpAsync.WaitAll();
-        // All warps' copies have landed.
-        Block.Barrier();
     }
 }

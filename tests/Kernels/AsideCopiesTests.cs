@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Kernels.Isa;
 using GpuKit.Ilgpu.Runtime;
@@ -31,9 +32,7 @@ public sealed class AsideCopiesTests
         // Nobody copies over what another is about to clear.
         Block.Barrier();
         AsideCopies.Request(shared, a.Table, a.Rows, a.HasPairs != 0);
-        CpAsync.WaitAll();
-        // All warps' copies have landed.
-        Block.Barrier();
+        AsideCopies.Await();
         for (int i = Group.IdxX; i < SharedWords; i += Group.DimX)
             a.Output[i] = shared[i];
     }
@@ -74,7 +73,7 @@ public sealed class AsideCopiesTests
                 BitConverter.TryWriteBytes(expected.AsSpan(i * sizeof(uint)), Old);
             for (int row = 0; row < count; row++)
                 table.AsSpan(((first + row) >> shift) * bytes, bytes).CopyTo(expected.AsSpan((to + (row * step)) * sizeof(uint)));
-            Assert.Equal(expected, System.Runtime.InteropServices.MemoryMarshal.AsBytes<uint>(output.ToArray(device.DefaultStream)).ToArray());
+            Assert.Equal(expected, MemoryMarshal.AsBytes<uint>(output.ToArray(device.DefaultStream)).ToArray());
         }
     }
 }
