@@ -32,7 +32,7 @@ internal sealed class GemmBench
     private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, bool Portable = false, LinearPath? Path = null, SplitWay? Split = null);
 
     // A kernel of HopperSplitGemm; without a number of parts the plan's.
-    private readonly record struct SplitWay(int Rows, int? Parts);
+    private readonly record struct SplitWay(int Teams, int Rows, int? Parts);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -88,7 +88,7 @@ internal sealed class GemmBench
         if (SplitPlan.Exists(fewRows, device))
             ways.Add(new Way(Path: LinearPath.SplitGemm));
         if (HopperSplitPlan.Exists(fewRows, device))
-            ways.AddRange(from rows in HopperSplitKernels.RowCounts from count in parts select new Way(Split: new SplitWay(rows, count)));
+            ways.AddRange(from teams in HopperSplitKernels.TeamCounts from rows in HopperSplitKernels.RowCounts from count in parts select new Way(Split: new SplitWay(teams, rows, count)));
         if (options.Tiles == TimedTiles.Split)
             return ways;
         if (product.Activation is null)
@@ -116,7 +116,7 @@ internal sealed class GemmBench
             : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
             : way.Tile is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
-        HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows)
+        HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
             : way is { Tile: null, Path: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         void Multiply(QuantizedMatrix w)
         {
@@ -159,7 +159,7 @@ internal sealed class GemmBench
         if (mixed is { } decoding)
             return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
         if (split is { } parts)
-            return ($"Hopper split{(parts.Rows == 64 ? "" : $" N{parts.Rows}")} in {parts.Parts}", kernels.Resources(HopperSplitKernels.Get(parts, false).Kernel));
+            return ($"Hopper split{(parts.Rows == 64 ? "" : $" N{parts.Rows}")}{(parts.Teams == 2 ? "" : " narrow")} in {parts.Parts}", kernels.Resources(HopperSplitKernels.Get(parts, false).Kernel));
         if (hopper is { } chosen)
             return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);

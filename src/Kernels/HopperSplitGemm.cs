@@ -7,122 +7,104 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <see cref="HopperMixedGemm"/> for 17 to 64 rows of x, K spread over teams of a block and over blocks (sm_90a).
 /// </summary>
 /// <remarks>
-/// A block has 128 rows of W, all of x and a part of K. Two teams of two warpgroups take its steps of 128 columns in turn, so that each of the multiprocessor's schedulers has four
-/// warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
+/// A block has 128 or 64 rows of W, all of x and a part of K. Its teams, two of two warpgroups or four of one (<see cref="IHopperTeams"/>), take its steps of 128 columns in turn, so that
+/// each of the multiprocessor's schedulers has four warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
 /// </remarks>
 internal static class HopperSplitGemm
 {
-    public const int Threads = Teams * TeamThreads;
+    /// <summary>Warpgroups of a block.</summary>
+    public const int Warpgroups = 4;
 
-    // Stages are a team's own.
-    private const int Teams = 2, TeamThreads = 2 * Warpgroup.Threads;
-    private const int CodeBytes = HopperMixedGemm.TileColumns * HopperMixedGemm.RowBytes;
+    public const int Threads = Warpgroups * Warpgroup.Threads;
 
-    /// <summary>Dynamic shared memory of a block.</summary>
-    public static int SharedBytes<TWidth>()
-        where TWidth : struct, IMixedWidth => Barriers<TWidth>() + (2 * BarrierBytes<TWidth>());
-
-    // "Full" of all stages, as "empty" behind them.
-    private static int BarrierBytes<TWidth>()
-        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * HopperGemm.BarrierBytes;
-
-    // As many as fit.
-    private static int Stages<TWidth>()
-        where TWidth : struct, IMixedWidth => TWidth.Rows > 32 ? 3 : 4;
-
-    // A stage: x's columns 0 to 63 of the step, its columns 64 to 127, the codes.
-    private static int HalfBytes<TWidth>()
-        where TWidth : struct, IMixedWidth => TWidth.Rows * HopperMixedGemm.RowBytes;
-
-    private static int StageBytes<TWidth>()
-        where TWidth : struct, IMixedWidth => (2 * HalfBytes<TWidth>()) + CodeBytes;
-
-    private static int Barriers<TWidth>()
-        where TWidth : struct, IMixedWidth => Teams * Stages<TWidth>() * StageBytes<TWidth>();
-
-    public static void Run<TOutput, TWidth>(HopperMixedArgs a)
+    public static void Run<TOutput, TTeams, TWidth>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
-        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)Barriers<TWidth>();
+        uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)HopperSplitSizes<TTeams, TWidth>.Barriers;
         if (Group.IdxX == 0)
         {
-            for (int i = 0; i < Teams * Stages<TWidth>(); i++)
+            for (int i = 0; i < TTeams.Count * HopperSplitSizes<TTeams, TWidth>.Stages; i++)
             {
                 Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
-                Mbarrier.Initialize(full + (uint)((i * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>()), TeamThreads / 32);
+                Mbarrier.Initialize(full + (uint)((i * HopperGemm.BarrierBytes) + HopperSplitSizes<TTeams, TWidth>.BarrierBytes), TTeams.Threads / 32);
             }
             Mbarrier.FenceInitialized();
         }
         // No copy starts and nobody waits before the barriers exist.
         Block.Barrier();
         // A number that the compiler knows to be the same in all lanes, as all that follows from it: addresses of operands need no register of each thread.
-        int team = (int)WarpOps.Shuffle((uint)Group.IdxX >> 8, 0);
+        int team = (int)WarpOps.Shuffle((uint)(Group.IdxX / TTeams.Threads), 0);
         int first = Grid.IdxY * a.PartSteps, steps = IntrinsicMath.Min(a.Steps - first, a.PartSteps);
         GridDependency.Release();
-        Multiply<TWidth>(a, shared + (uint)(team * Stages<TWidth>() * StageBytes<TWidth>()), full + (uint)(team * Stages<TWidth>() * HopperGemm.BarrierBytes), team, (first, steps));
+        Multiply<TTeams, TWidth>(a, shared + (uint)(team * HopperSplitSizes<TTeams, TWidth>.Stages * HopperSplitSizes<TTeams, TWidth>.StageBytes), full + (uint)(team * HopperSplitSizes<TTeams, TWidth>.Stages * HopperGemm.BarrierBytes), team, (first, steps));
         // What is stored now, the launches before may still read or write.
         GridDependency.Wait();
         // All stages have been read: sums take their place.
         Block.Barrier();
-        HopperSplitSums.Add<TOutput, TWidth>(a, shared);
+        HopperSplitSums.Add<TOutput, TTeams, TWidth>(a, shared);
     }
 
     // The first stages, by one thread of the team.
-    private static void Start<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+    private static void Start<TTeams, TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
         // Weights are no output of the launch before.
-        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
-            Weights<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+        for (int i = 0; i < HopperSplitSizes<TTeams, TWidth>.Stages && team + (i * TTeams.Count) < steps.Count; i++)
+            Weights<TTeams, TWidth>(a, stages + (uint)(i * HopperSplitSizes<TTeams, TWidth>.StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
         GridDependency.Wait();
-        for (int i = 0; i < Stages<TWidth>() && team + (i * Teams) < steps.Count; i++)
-            Inputs<TWidth>(a, stages + (uint)(i * StageBytes<TWidth>()), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * Teams));
+        for (int i = 0; i < HopperSplitSizes<TTeams, TWidth>.Stages && team + (i * TTeams.Count) < steps.Count; i++)
+            Inputs<TTeams, TWidth>(a, stages + (uint)(i * HopperSplitSizes<TTeams, TWidth>.StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
     }
 
-    private static void Weights<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+    private static void Weights<TTeams, TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
-        Mbarrier.ArriveExpecting(arrived, StageBytes<TWidth>());
-        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HalfBytes<TWidth>()), step * HopperMixedGemm.StepColumns, Grid.IdxX * HopperMixedGemm.TileColumns, arrived);
+        Mbarrier.ArriveExpecting(arrived, HopperSplitSizes<TTeams, TWidth>.StageBytes);
+        Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (uint)(2 * HopperSplitSizes<TTeams, TWidth>.HalfBytes), step * HopperMixedGemm.StepColumns, Grid.IdxX * TTeams.Columns, arrived);
     }
 
     // Rows that x does not have are zeros.
-    private static void Inputs<TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+    private static void Inputs<TTeams, TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
         int k = step * HopperMixedGemm.StepColumns;
         Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
-        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HalfBytes<TWidth>(), k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HopperSplitSizes<TTeams, TWidth>.HalfBytes, k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
     // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested when those of the quarter before are decoded.
-    private static void Multiply<TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+    private static void Multiply<TTeams, TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const uint QuarterStep = 4;
-        int half = (int)WarpOps.Shuffle((uint)Group.IdxX >> 7, 0) & 1;
-        bool copies = (Group.IdxX & (TeamThreads - 1)) == 0;
+        int half = TTeams.Columns > HopperMixedGemm.WarpgroupColumns ? (int)WarpOps.Shuffle((uint)Group.IdxX >> 7, 0) & 1 : 0;
+        bool copies = (Group.IdxX & (TTeams.Threads - 1)) == 0;
         Wgmma.Clear();
         if (team >= steps.Count)
             return;
         if (copies)
-            Start<TWidth>(a, stages, full, team, steps);
-        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HalfBytes<TWidth>()) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
-        long scales = Scales(a, half);
+            Start<TTeams, TWidth>(a, stages, full, team, steps);
+        uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HopperSplitSizes<TTeams, TWidth>.HalfBytes) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
+        long scales = Scales<TTeams>(a, half);
         HopperRing ring = default;
         float scale = Scale(a, scales, steps.First + team);
         Mbarrier.Wait(full, 0);
         WgmmaMixed.Load0(lane);
         WgmmaMixed.DecodeEvenByMultiplying();
         WgmmaMixed.Load1(lane);
-        for (int step = team; step < steps.Count; step += Teams)
+        for (int step = team; step < steps.Count; step += TTeams.Count)
         {
-            uint codes = lane + (uint)(ring.Stage * StageBytes<TWidth>()), lower = (stages >> 4) + (uint)(ring.Stage * (StageBytes<TWidth>() / 16)), upper = lower + (uint)(HalfBytes<TWidth>() / 16);
+            uint codes = lane + (uint)(ring.Stage * HopperSplitSizes<TTeams, TWidth>.StageBytes), lower = (stages >> 4) + (uint)(ring.Stage * (HopperSplitSizes<TTeams, TWidth>.StageBytes / 16)), upper = lower + (uint)(HopperSplitSizes<TTeams, TWidth>.HalfBytes / 16);
             Wgmma.Fence();
             TWidth.Even(Wgmma.DescriptorOfWord(lower), 0);
             Wgmma.Commit();
@@ -139,20 +121,21 @@ internal static class HopperSplitGemm
             TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
             Wgmma.Commit();
             // The stage of the step before is filled again: by now the whole team has read it.
-            if (copies && step > team && step + ((Stages<TWidth>() - 1) * Teams) < steps.Count)
-                Fill<TWidth>(a, stages, full, ring.Before(Stages<TWidth>()), steps.First + step + ((Stages<TWidth>() - 1) * Teams));
+            if (HopperSplitSizes<TTeams, TWidth>.FillsAStepLater && copies && step > team && step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count) < steps.Count)
+                Fill<TTeams, TWidth>(a, stages, full, ring.Before(HopperSplitSizes<TTeams, TWidth>.Stages), steps.First + step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count));
             Wgmma.Wait(1);
             WgmmaMixed.DecodeOddByMultiplying();
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
             Wgmma.Commit();
-            uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + BarrierBytes<TWidth>());
+            uint empty = full + (uint)((ring.Stage * HopperGemm.BarrierBytes) + HopperSplitSizes<TTeams, TWidth>.BarrierBytes);
+            HopperRing current = ring;
             // After the last step this stage again: it has landed, and what is decoded is not used.
-            bool more = step + Teams < steps.Count;
-            float nextScale = Scale(a, scales, steps.First + (more ? step + Teams : step));
+            bool more = step + TTeams.Count < steps.Count;
+            float nextScale = Scale(a, scales, steps.First + (more ? step + TTeams.Count : step));
             if (more)
-                ring.Advance(Stages<TWidth>());
-            codes = lane + (uint)(ring.Stage * StageBytes<TWidth>());
+                ring.Advance(HopperSplitSizes<TTeams, TWidth>.Stages);
+            codes = lane + (uint)(ring.Stage * HopperSplitSizes<TTeams, TWidth>.StageBytes);
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
             WgmmaMixed.Load0(codes);
             Wgmma.Wait(1);
@@ -162,6 +145,9 @@ internal static class HopperSplitGemm
             // Every warp has read the stage.
             if (Warp.LaneIdx == 0)
                 Mbarrier.Arrive(empty);
+            // Of two stages this one already, so that its copies have the time of a step.
+            if (!HopperSplitSizes<TTeams, TWidth>.FillsAStepLater && copies && step + (HopperSplitSizes<TTeams, TWidth>.Stages * TTeams.Count) < steps.Count)
+                Fill<TTeams, TWidth>(a, stages, full, current, steps.First + step + (HopperSplitSizes<TTeams, TWidth>.Stages * TTeams.Count));
             if (TWidth.Rows > 32)
                 Wgmma.Promote0(scale, scale);
             else
@@ -170,19 +156,21 @@ internal static class HopperSplitGemm
         }
     }
 
-    private static void Fill<TWidth>(HopperMixedArgs a, uint stages, uint full, HopperRing ring, int step)
+    private static void Fill<TTeams, TWidth>(HopperMixedArgs a, uint stages, uint full, HopperRing ring, int step)
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
-        uint stage = stages + (uint)(ring.Stage * StageBytes<TWidth>()), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
-        Mbarrier.Wait(arrived + (uint)BarrierBytes<TWidth>(), ring.Parity);
-        Weights<TWidth>(a, stage, arrived, step);
-        Inputs<TWidth>(a, stage, arrived, step);
+        uint stage = stages + (uint)(ring.Stage * HopperSplitSizes<TTeams, TWidth>.StageBytes), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
+        Mbarrier.Wait(arrived + (uint)HopperSplitSizes<TTeams, TWidth>.BarrierBytes, ring.Parity);
+        Weights<TTeams, TWidth>(a, stage, arrived, step);
+        Inputs<TTeams, TWidth>(a, stage, arrived, step);
     }
 
     // A warpgroup's multipliers. A tile's columns beyond W are not stored and take the last block's.
-    private static long Scales(HopperMixedArgs a, int half)
+    private static long Scales<TTeams>(HopperMixedArgs a, int half)
+        where TTeams : struct, IHopperTeams
     {
-        int row = IntrinsicMath.Min((Grid.IdxX * HopperMixedGemm.TileColumns) + (half * HopperMixedGemm.WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
+        int row = IntrinsicMath.Min((Grid.IdxX * TTeams.Columns) + (half * HopperMixedGemm.WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
         return a.WeightScales + ((long)row * a.WeightScaleColumns * sizeof(float));
     }
 

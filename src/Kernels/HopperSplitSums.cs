@@ -6,14 +6,15 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The end of a block of <see cref="HopperSplitGemm"/>: sums of teams meet in shared memory, those of parts in global memory.</summary>
 internal static class HopperSplitSums
 {
-    private const int MostRows = 64, Warpgroups = HopperSplitGemm.Threads / Warpgroup.Threads, OctetsShift = 4;
+    private const int MostRows = 64;
 
     // A warpgroup's sums: 64 rows of 64 float32, in two slabs; a tile's have 128.
-    private const int WarpgroupBytes = MostRows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2, TileBytes = 2 * WarpgroupBytes;
+    private const int WarpgroupBytes = MostRows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2;
 
     /// <summary>Called once by every thread of the block, when no stage is read any more.</summary>
-    public static void Add<TOutput, TWidth>(HopperMixedArgs a, uint shared)
+    public static void Add<TOutput, TTeams, TWidth>(HopperMixedArgs a, uint shared)
         where TOutput : struct, IMixedOutput
+        where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
         uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
@@ -22,14 +23,14 @@ internal static class HopperSplitSums
             MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
         Block.Barrier();
-        int parts = Grid.DimY;
-        long tile = a.Partials + ((long)Grid.IdxX * TileBytes), step = (long)Grid.DimX * TileBytes;
-        for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
+        int parts = Grid.DimY, tileBytes = MostRows * TTeams.Columns * sizeof(float), octets = a.M * (TTeams.Columns / 8);
+        long tile = a.Partials + ((long)Grid.IdxX * tileBytes), step = (long)Grid.DimX * tileBytes;
+        for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
         {
-            U4 low = Teams(shared, octet, 0), high = Teams(shared, octet, 1);
+            U4 low = Teams<TTeams>(shared, octet, 0), high = Teams<TTeams>(shared, octet, 1);
             if (parts == 1)
             {
-                Store<TOutput>(a, octet, low, high);
+                Store<TOutput, TTeams>(a, octet, low, high);
                 continue;
             }
             long to = tile + (Grid.IdxY * step) + (octet * 32L);
@@ -38,7 +39,7 @@ internal static class HopperSplitSums
         }
         if (parts == 1)
             return;
-        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(Warpgroups * WarpgroupBytes, 16).Cast<uint>();
+        ArrayView<uint> arrived = SharedMemory.GetDynamic<byte>().SubView(HopperSplitGemm.Warpgroups * WarpgroupBytes, 16).Cast<uint>();
         // The block's sums are written before it counts.
         Block.Barrier();
         if (Group.IdxX == 0)
@@ -47,8 +48,8 @@ internal static class HopperSplitSums
         Block.Barrier();
         if (arrived[0] != (uint)(parts - 1))
             return;
-        for (int octet = Group.IdxX; octet < a.M << OctetsShift; octet += Group.DimX)
-            Store<TOutput>(a, octet, Parts(tile + (octet * 32L), step, parts), Parts(tile + (octet * 32L) + 16, step, parts));
+        for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
+            Store<TOutput, TTeams>(a, octet, Parts(tile + (octet * 32L), step, parts), Parts(tile + (octet * 32L) + 16, step, parts));
     }
 
     // Four parts are requested before any is added; those that are none repeat another and are not added.
@@ -68,17 +69,22 @@ internal static class HopperSplitSums
         return sum;
     }
 
-    private static U4 Teams(uint shared, int octet, int word)
+    private static U4 Teams<TTeams>(uint shared, int octet, int word)
+        where TTeams : struct, IHopperTeams
     {
-        int m = octet >> OctetsShift, within = octet & ((1 << OctetsShift) - 1), row = m & (MixedFloat32Output.SlabRows - 1);
+        int m = octet / (TTeams.Columns / 8), within = octet & ((TTeams.Columns / 8) - 1), row = m & (MixedFloat32Output.SlabRows - 1);
         uint at = shared + (uint)(((within >> 3) * WarpgroupBytes) + ((m >> 5) * SlabBytes)) + MixedFloat32Output.WordAddress((uint)row, (uint)(((within & 7) * 2) + word));
-        return Plus(SharedWindow.Load(at), SharedWindow.Load(at + (2 * WarpgroupBytes)));
+        if (TTeams.Count == 2)
+            return Plus(SharedWindow.Load(at), SharedWindow.Load(at + (2 * WarpgroupBytes)));
+        U4 first = Plus(SharedWindow.Load(at), SharedWindow.Load(at + WarpgroupBytes)), second = Plus(SharedWindow.Load(at + (2 * WarpgroupBytes)), SharedWindow.Load(at + (3 * WarpgroupBytes)));
+        return Plus(first, second);
     }
 
-    private static void Store<TOutput>(HopperMixedArgs a, int octet, U4 low, U4 high)
+    private static void Store<TOutput, TTeams>(HopperMixedArgs a, int octet, U4 low, U4 high)
         where TOutput : struct, IMixedOutput
+        where TTeams : struct, IHopperTeams
     {
-        int m = octet >> OctetsShift, column = (Grid.IdxX * HopperMixedGemm.TileColumns) + ((octet & ((1 << OctetsShift) - 1)) * 8);
+        int m = octet / (TTeams.Columns / 8), column = (Grid.IdxX * TTeams.Columns) + ((octet & ((TTeams.Columns / 8) - 1)) * 8);
         // N is a multiple of 8: all eight columns exist, or none.
         if (column >= a.N)
             return;

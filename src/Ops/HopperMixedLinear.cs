@@ -63,13 +63,13 @@ internal static class HopperMixedLinear
 
     private static LinearShape Describe(QuantizedMatrix weights, int m, bool aligned) => new(m, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
 
-    internal static HopperMixedArgs CreateArgs(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan, int copiedRows = HopperMixedGemm.CopiedRows)
+    internal static HopperMixedArgs CreateArgs(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan, int copiedRows = HopperMixedGemm.CopiedRows, int tileColumns = HopperMixedGemm.TileColumns)
     {
         GpuDevice device = stream.Device;
         return new HopperMixedArgs
         {
             Input = TensorMaps.Encode(device, new TensorMapFields(Shape.Address(x), sizeof(ushort), weights.K, size.M, 2L * weights.K, HopperMixedGemm.StepColumns / 2, copiedRows)),
-            Weight = TensorMaps.Encode(device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, weights.K, (long)weights.Count * weights.N, weights.K, HopperMixedGemm.StepColumns, HopperMixedGemm.TileColumns)),
+            Weight = TensorMaps.Encode(device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, weights.K, (long)weights.Count * weights.N, weights.K, HopperMixedGemm.StepColumns, tileColumns)),
             Output = Shape.Address(y),
             OutputStride = (long)(size.YStride == 0 ? weights.N : size.YStride) * (float32 ? sizeof(float) : sizeof(ushort)),
             WeightScales = Shape.Address(weights.ScaleTable.Blocks),

@@ -36,7 +36,7 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
     {
         int columns = Count(shape.N, SplitGemm.Columns), turns = Count(shape.K, SplitGemm.TurnColumns);
         int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / columns);
-        int best = Math.Min(parts ?? ChooseParts(columns, turns, device), most);
+        int best = Math.Min(parts ?? ChooseParts(columns, turns, device).Parts, most);
         int partTurns = Math.Max(1, Count(turns, best));
         return new SplitPlan(tile, columns, Math.Max(1, Count(turns, partTurns)), partTurns);
     }
@@ -44,8 +44,8 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
     /// <summary>The launch.</summary>
     public LinearPlan Launch() => new(LinearPath.SplitGemm, LinearPlan.TileDecoding(Tile.Format), true, Columns, Parts, Tile.Threads, SharedBytes: Tile.SharedBytes, Split: this);
 
-    /// <summary>Parts of <paramref name="turns"/> turns, of 64 columns, for so many tiles along N.</summary>
-    public static int ChooseParts(int columns, int turns, in LinearDevice device)
+    /// <summary>Parts of <paramref name="turns"/> turns, of 64 columns, for so many tiles along N, and what they cost in turns.</summary>
+    public static (int Parts, long Cost) ChooseParts(int columns, int turns, in LinearDevice device)
     {
         // What beginning and ending a block takes, and what adding parts takes, in turns.
         const int Block = 10, Adding = 8;
@@ -56,7 +56,7 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
             if (cost < least)
                 (best, least) = (parts, cost);
         }
-        return best;
+        return (best, least);
     }
 
     private static int Rows(in LinearShape shape) => shape.M <= 32 ? 32 : MostRows;

@@ -96,13 +96,14 @@ public sealed class HopperSplitLinearTests
         const int M = 32, N = 264, K = 4112;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 2), N, K);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 3);
-        Assert.Equal(Run(device, w, x, M, new Variant(2, 64)).Exact, Run(device, w, x, M, new Variant(2, 32)).Exact);
+        foreach (int teams in HopperSplitKernels.TeamCounts)
+            Assert.Equal(Run(device, w, x, M, new Variant(2, 64, teams)).Exact, Run(device, w, x, M, new Variant(2, 32, teams)).Exact);
     }
 
-    // Parts of K, rows of the tile.
-    private readonly record struct Variant(int Parts, int Rows);
+    // Parts of K, rows of the tile, teams of a block.
+    private readonly record struct Variant(int Parts, int Rows, int Teams);
 
-    private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows select new Variant(count, rows);
+    private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows from teams in HopperSplitKernels.TeamCounts select new Variant(count, rows, teams);
 
     // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
     private static GpuDevice? Device(TestDevice which)
@@ -117,7 +118,7 @@ public sealed class HopperSplitLinearTests
 
     private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, Variant variant)
     {
-        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows);
+        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows, variant.Teams);
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);

@@ -307,18 +307,21 @@ public sealed class LinearPlanTests
 
     [Theory]
     // FP8 weights on a Hopper card: rows of the tile, blocks × parts of so many steps of 128 columns.
-    [InlineData(64, 14336, 4096, "64: 112×1 of 32")]
-    [InlineData(32, 14336, 4096, "32: 112×1 of 32")]
-    [InlineData(64, 4096, 14336, "64: 32×4 of 28")]
-    [InlineData(17, 4096, 14336, "32: 32×4 of 28")]
-    [InlineData(33, 8192, 8192, "64: 64×2 of 32")]
-    [InlineData(64, 5120, 2048, "64: 40×3 of 6")]
-    [InlineData(64, 64, 128, "64: 1×1 of 1")]
+    [InlineData(64, 14336, 4096, "64: 112×1 of 32, 2 teams")]
+    [InlineData(32, 14336, 4096, "32: 112×1 of 32, 2 teams")]
+    [InlineData(64, 4096, 14336, "64: 64×2 of 56, 4 teams")]
+    [InlineData(17, 4096, 14336, "32: 64×2 of 56, 4 teams")]
+    [InlineData(33, 8192, 8192, "64: 128×1 of 64, 4 teams")]
+    [InlineData(64, 5120, 2048, "64: 80×1 of 16, 4 teams")]
+    [InlineData(32, 4096, 4096, "32: 64×2 of 16, 4 teams")]
+    [InlineData(32, 2048, 2048, "32: 32×4 of 4, 4 teams")]
+    [InlineData(64, 151936, 2048, "64: 1187×1 of 16, 2 teams")]
+    [InlineData(64, 64, 128, "64: 1×1 of 1, 4 teams")]
     public void SplitsKOnHopper(int m, int n, int k, string expected)
     {
         var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
         HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
-        Assert.Equal(expected, $"{plan.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}");
+        Assert.Equal(expected, $"{plan.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}, {plan.Teams} teams");
         Assert.True(HopperSplitPlan.Exists(shape, H200));
         Assert.False(HopperSplitPlan.Exists(shape, A100));
         Assert.False(HopperSplitPlan.Exists(shape with { M = 16 }, H200));
