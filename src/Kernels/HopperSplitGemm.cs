@@ -80,7 +80,7 @@ internal static class HopperSplitGemm
         Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HopperSplitSizes<TTeams, TWidth>.HalfBytes, k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
     }
 
-    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested when those of the quarter before are decoded.
+    // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested as soon as those of the quarter before are decoded.
     private static void Multiply<TTeams, TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
         where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
@@ -100,7 +100,7 @@ internal static class HopperSplitGemm
         float scale = Scale(a, scales, steps.First + team);
         Mbarrier.Wait(full, 0);
         WgmmaMixed.Load0(lane);
-        WgmmaMixed.DecodeEvenByMultiplying();
+        WgmmaMixed.DecodeEven();
         WgmmaMixed.Load1(lane);
         for (int step = team; step < steps.Count; step += TTeams.Count)
         {
@@ -108,14 +108,14 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Even(Wgmma.DescriptorOfWord(lower), 0);
             Wgmma.Commit();
-            WgmmaMixed.DecodeOddByMultiplying();
+            WgmmaMixed.DecodeOdd();
             WgmmaMixed.Load2(codes);
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
             Wgmma.Commit();
             // The even registers have been read.
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.DecodeEven();
             WgmmaMixed.Load3(codes);
             Wgmma.Fence();
             TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
@@ -124,7 +124,7 @@ internal static class HopperSplitGemm
             if (HopperSplitSizes<TTeams, TWidth>.FillsAStepLater && copies && step > team && step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count) < steps.Count)
                 Fill<TTeams, TWidth>(a, stages, full, ring.Before(HopperSplitSizes<TTeams, TWidth>.Stages), steps.First + step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count));
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeOddByMultiplying();
+            WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(upper + QuarterStep), 1);
             Wgmma.Commit();
@@ -139,7 +139,7 @@ internal static class HopperSplitGemm
             Mbarrier.Wait(full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
             WgmmaMixed.Load0(codes);
             Wgmma.Wait(1);
-            WgmmaMixed.DecodeEvenByMultiplying();
+            WgmmaMixed.DecodeEven();
             WgmmaMixed.Load1(codes);
             Wgmma.Wait(0);
             // Every warp has read the stage.

@@ -22,14 +22,8 @@ internal static unsafe class WgmmaMixed
 {
     private const string Arch = "90a";
 
-    // Sign, and seven bits below BF16's top exponent bits: the value times 2⁻¹²⁰, subnormals included (as Fp8BitMove).
-    private const uint TwoTo120 = 0x7B807B80, MinusZero = 0x80008000;
-
-    // Each pair of codes: to bits 8–15 and 24–31, then sign and the rest to their places, then exactly times 2¹²⁰.
-    private const string Convert = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x1404; shr.u32 l, h, 4; and.b32 l, l, 0x07F007F0; and.b32 h, h, 0x80008000; or.b32 h, h, l; ";
-
-    // Sign and the rest of a code c are 256·c - 240·(c & 0x7F): one mask instead of two and a shift, and multiplications that other units do.
-    private const string ConvertByMultiplying = "{ .reg .b32 h, l, big, none; mov.b32 big, 0x7B807B80; mov.b32 none, 0x80008000; [[8: prmt.b32 h, raw(#), 0, 0x4140; and.b32 l, h, 0x007F007F; mul.lo.u32 h, h, 256; mad.lo.u32 h, l, 0xFFFFFF10, h; ";
+    // Two codes to F16, each half to float32, both to BF16: exact, and one instruction less than moving bits and multiplying.
+    private const string Convert = "{ .reg .b16 codes, low, high; .reg .b32 halves; .reg .f32 l, h; [[8: cvt.u16.u32 codes, raw(#); cvt.rn.f16x2.e4m3x2 halves, codes; mov.b32 {low, high}, halves; cvt.f32.f16 l, low; cvt.f32.f16 h, high; ";
     private const string Load = "ld.shared.u16 raw(4#), [at]; ld.shared.u16 raw(4#+1), [at+1024]; ld.shared.u16 raw(4#+2), [at+8]; ld.shared.u16 raw(4#+3), [at+1032]; ]]}";
 
     private const string Begin = "{ .reg .pred adds, always; .reg .b64 b; .reg .b32 one; mov.b32 one, 1; setp.ne.b32 always, one, 0; setp.ne.b32 adds, %1, 0; mov.b64 b, %0; ";
@@ -84,20 +78,12 @@ internal static unsafe class WgmmaMixed
     public static void Load3(uint address) => EmulateLoad(address, 3);
 
     /// <summary>Decodes what was loaded into the even registers.</summary>
-    [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#), h, big, none; ]]}", ExactArch = Arch)]
+    [IntrinsicImplementation, Ptx(Convert + "cvt.rn.bf16x2.f32 code(#), h, l; ]]}", ExactArch = Arch)]
     public static void DecodeEven() => EmulateDecode(0);
 
     /// <summary>Decodes what was loaded into the odd registers.</summary>
-    [IntrinsicImplementation, Ptx(Convert + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
+    [IntrinsicImplementation, Ptx(Convert + "cvt.rn.bf16x2.f32 code(#+8), h, l; ]]}", ExactArch = Arch)]
     public static void DecodeOdd() => EmulateDecode(8);
-
-    /// <summary>Decodes what was loaded into the even registers, by multiplying.</summary>
-    [IntrinsicImplementation, Ptx(ConvertByMultiplying + "fma.rn.bf16x2 code(#), h, big, none; ]]}", ExactArch = Arch)]
-    public static void DecodeEvenByMultiplying() => EmulateMultiplying(0);
-
-    /// <summary>Decodes what was loaded into the odd registers, by multiplying.</summary>
-    [IntrinsicImplementation, Ptx(ConvertByMultiplying + "fma.rn.bf16x2 code(#+8), h, big, none; ]]}", ExactArch = Arch)]
-    public static void DecodeOddByMultiplying() => EmulateMultiplying(8);
 
     /// <summary>part[64, 32] (+)= even registers · B[32, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N32 + EvenFirst + N32 + EvenSecond, ExactArch = Arch)]
@@ -149,17 +135,8 @@ internal static unsafe class WgmmaMixed
     {
         for (int i = 0; i < 8; i++)
         {
-            uint spread = Bits.Prmt(Raws[i], 0, 0x1404);
-            Codes[first + i] = Cvt.FmaBf16x2(((spread >> 4) & 0x07F007F0) | (spread & MinusZero), TwoTo120, MinusZero);
-        }
-    }
-
-    private static void EmulateMultiplying(int first)
-    {
-        for (int i = 0; i < 8; i++)
-        {
-            uint spread = Bits.Prmt(Raws[i], 0, 0x4140);
-            Codes[first + i] = Cvt.FmaBf16x2(unchecked((spread * 256) - (240 * (spread & 0x007F007F))), TwoTo120, MinusZero);
+            uint halves = Cvt.E4M3x2LowToF16x2(Raws[i]);
+            Codes[first + i] = Cvt.Bf16x2(Cvt.F16High(halves), Cvt.F16Low(halves));
         }
     }
 
