@@ -49,10 +49,16 @@ internal struct HopperMixedArgs
     /// <summary>Tiles along N.</summary>
     public int ColumnTiles;
 
-    /// <summary>Address of float32 sums of parts of K, [parts, column tiles, 64, 128], where K is split (<see cref="HopperSplitGemm"/>).</summary>
+    /// <summary>Tiles that are one block's, of one matrix.</summary>
+    public int WholeTiles;
+
+    /// <summary>Tiles behind them that two blocks each share along K (<see cref="HopperMixedTurns"/>).</summary>
+    public int SharedTiles;
+
+    /// <summary>Address of totals of shared tiles (<see cref="HopperMixedSharing"/>), or, where K is split (<see cref="HopperSplitGemm"/>), of float32 sums of its parts, [parts, column tiles, 64, tile columns].</summary>
     public long Partials;
 
-    /// <summary>Address of a counter a column tile, zero before and afterwards, where K is split.</summary>
+    /// <summary>Address of counters, zero before and afterwards: two a shared tile, or one a column tile where K is split.</summary>
     public long Arrived;
 
     /// <summary>Steps of a part, where K is split.</summary>

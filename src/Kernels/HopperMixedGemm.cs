@@ -12,7 +12,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// registers: that is W, 64 of its rows a warpgroup, read from shared memory as codes and decoded to BF16 (exactly) while they work on the quarter step before. So decoded
 /// weights are never written anywhere, and they are spread over up to 192 rows of x. The result is yᵀ, which is turned when it is stored. Rows of W are
 /// the same 64 of a scale block for a whole warpgroup, so a step of 128 columns has one scale: its sum is added to float32 totals with it.
-/// The order of summation along K is fixed and does not depend on the other rows; edges are zeros that the copy engine fills in.
+/// The order of summation along K is fixed and does not depend on the other rows, also where two blocks share a tile (<see cref="HopperMixedTurns"/>); edges are zeros that the copy engine fills in.
 /// </remarks>
 internal static class HopperMixedGemm
 {
@@ -72,12 +72,13 @@ internal static class HopperMixedGemm
         where TRows : struct, IRowMap
     {
         HopperRing ring = default;
-        HopperMixedTiles tile = default;
-        tile.Start<TRows>(a);
-        for (int number = Grid.IdxX; tile.Find<TRows>(a, number); number += Grid.DimX)
+        HopperMixedTurns turns = default;
+        turns.Start<TRows>(a);
+        while (turns.Next<TRows>(a))
         {
+            HopperMixedTiles tile = turns.Tile;
             int copies = (tile.Count + CopiedRows - 1) / CopiedRows, weightRow = (tile.Expert * a.N) + tile.Column;
-            for (int step = 0; step < a.Steps; step++)
+            for (int step = turns.First; step < turns.End; step++)
             {
                 uint stage = shared + (uint)(ring.Stage * StageBytes), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
                 int k = step * StepColumns;
@@ -101,41 +102,46 @@ internal static class HopperMixedGemm
         where TRows : struct, IRowMap
     {
         HopperRing ring = default;
-        HopperMixedTiles tile = default;
-        int warpgroup = (Group.IdxX >> 7) - 1, turn = 0;
+        HopperMixedTurns turns = default;
+        int warpgroup = (Group.IdxX >> 7) - 1, slab = 0;
         uint codes = WgmmaMixed.LaneAddress(shared + (uint)((2 * HalfBytes) + (warpgroup * WarpgroupColumns * RowBytes)));
         uint slabs = shared + (uint)(Slabs + (warpgroup * HopperMixedStore.Bytes));
-        tile.Start<TRows>(a);
-        for (int number = Grid.IdxX; tile.Find<TRows>(a, number); number += Grid.DimX)
+        turns.Start<TRows>(a);
+        while (turns.Next<TRows>(a))
         {
-            if (tile.Count <= MixedRows64.Rows)
-                Sum<MixedRows64>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
-            else if (tile.Count <= MixedRows128.Rows)
-                Sum<MixedRows128>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
-            else if (tile.Count <= MixedRows160.Rows)
-                Sum<MixedRows160>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
+            Wgmma.Clear();
+            if (!TRows.IsGrouped && turns.IsContinued)
+                HopperMixedSharing.TakeOver(a, turns.Tile.Count, warpgroup);
+            if (turns.Tile.Count <= MixedRows64.Rows)
+                Sum<MixedRows64>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
+            else if (turns.Tile.Count <= MixedRows128.Rows)
+                Sum<MixedRows128>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
+            else if (turns.Tile.Count <= MixedRows160.Rows)
+                Sum<MixedRows160>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
             else
-                Sum<MixedRows192>(a, tile, warpgroup, (codes, shared), (full, empty), ref ring);
-            HopperMixedStore.Tile<TOutput, TRows>(a, tile, slabs, warpgroup, ref turn);
+                Sum<MixedRows192>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
+            if (!TRows.IsGrouped && turns.IsToBeContinued(a))
+                HopperMixedSharing.HandOver(a, turns.Tile.Count, warpgroup);
+            else
+                HopperMixedStore.Tile<TOutput, TRows>(a, turns.Tile, slabs, warpgroup, ref slab);
         }
     }
 
-    // The sum along K of one warpgroup's tile, left in the totals of Wgmma. Codes are loaded a quarter of a step before they are decoded, and decoded while the quarter
+    // Adds a turn's steps of one warpgroup's tile to the totals of Wgmma. Codes are loaded a quarter of a step before they are decoded, and decoded while the quarter
     // before is multiplied, across steps too.
-    private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTiles tile, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
+    private static void Sum<TWidth>(HopperMixedArgs a, in HopperMixedTurns turns, int warpgroup, (uint Codes, uint Inputs) operands, (uint Full, uint Empty) barriers, ref HopperRing ring)
         where TWidth : struct, IMixedWidth
     {
         // Quarter steps of x are 64 bytes apart; a descriptor counts 16.
         const ulong QuarterStep = 4;
         // A tile's columns beyond W are not stored and take the last block's scales.
-        int row = IntrinsicMath.Min(tile.Column + (warpgroup * WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
-        long scales = a.WeightScales + ((((long)tile.Expert * a.ScalesPerExpert) + ((long)row * a.WeightScaleColumns)) * sizeof(float));
-        float scale = Mem.LoadReadOnlyFloat(scales);
-        Wgmma.Clear();
+        int row = IntrinsicMath.Min(turns.Tile.Column + (warpgroup * WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
+        long scales = a.WeightScales + ((((long)turns.Tile.Expert * a.ScalesPerExpert) + ((long)row * a.WeightScaleColumns)) * sizeof(float));
+        float scale = Scale(a, scales, turns.First);
         Mbarrier.Wait(barriers.Full + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity);
         WgmmaMixed.Load0(operands.Codes + (uint)(ring.Stage * StageBytes));
         WgmmaMixed.DecodeEven();
-        for (int step = 0; step < a.Steps; step++)
+        for (int step = turns.First; step < turns.End; step++)
         {
             int current = ring.Stage;
             uint stage = (uint)(current * StageBytes), codes = operands.Codes + stage;
@@ -162,12 +168,12 @@ internal static class HopperMixedGemm
             TWidth.Odd(second + QuarterStep, 1);
             Wgmma.Commit();
             // After the last step this stage again: it has landed, and what is decoded is not used.
-            bool more = step + 1 < a.Steps;
+            bool more = step + 1 < turns.End;
             uint parity = ring.Parity;
             ring.Advance(Stages);
             int next = more ? ring.Stage : current;
             parity = more ? ring.Parity : parity;
-            float nextScale = Mem.LoadReadOnlyFloat(scales + (((long)(IntrinsicMath.Min(step + 1, a.Steps - 1) * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
+            float nextScale = Scale(a, scales, more ? step + 1 : step);
             Mbarrier.Wait(barriers.Full + (uint)(next * HopperGemm.BarrierBytes), parity);
             WgmmaMixed.Load0(operands.Codes + (uint)(next * StageBytes));
             Wgmma.Wait(1);
@@ -184,4 +190,7 @@ internal static class HopperMixedGemm
             scale = nextScale;
         }
     }
+
+    private static float Scale(HopperMixedArgs a, long scales, int step) =>
+        Mem.LoadReadOnlyFloat(scales + (((long)(step * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
 }

@@ -21,8 +21,17 @@ internal static class HopperMixedLinear
         HopperMixedPlan.Exists(Describe(weights, 1, Shape.IsVectorAligned(weights.Codes.View, weights.K)), LinearDevice.Of(device));
 
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ.</summary>
-    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan) =>
-        Launch(stream, weights, CreateArgs(stream, weights, x, y, float32, size, plan), plan, float32 ? Float32 : Bf16);
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan)
+    {
+        HopperMixedArgs args = CreateArgs(stream, weights, x, y, float32, size, plan);
+        if (plan.SharedTiles > 0)
+        {
+            LaunchScratch scratch = stream.Scratch;
+            args.Partials = Shape.Address(scratch.Partials.View);
+            args.Arrived = Shape.Address(scratch.Counters.View);
+        }
+        Launch(stream, weights, args, plan, float32 ? Float32 : Bf16);
+    }
 
     /// <summary>
     /// y[row(i)] = W[e] · x[i] for the places i of each expert e in <paramref name="routing"/>'s order: x is sorted by expert (<see cref="GatherRows"/>), y either sorted, too, or
@@ -83,6 +92,8 @@ internal static class HopperMixedLinear
             Steps = (int)(((long)weights.K + HopperMixedGemm.StepColumns - 1) / HopperMixedGemm.StepColumns),
             TileRows = plan.TileRows,
             ColumnTiles = plan.ColumnTiles,
+            WholeTiles = plan.WholeTiles,
+            SharedTiles = plan.SharedTiles,
         };
     }
 }

@@ -1,4 +1,5 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
@@ -6,15 +7,18 @@ namespace GpuKit.Ilgpu;
 /// <param name="TileRows">Most rows of x of a tile.</param>
 /// <param name="ColumnTiles">Tiles along N.</param>
 /// <param name="Blocks">Blocks, which take tiles in turn.</param>
-internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks)
+/// <param name="WholeTiles">Tiles that are one block's; without a bound where experts share the rows.</param>
+/// <param name="SharedTiles">Tiles behind them, each of which two blocks share along K.</param>
+internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks, int WholeTiles, int SharedTiles = 0)
 {
     private const int Arch = 90, ScaleExtent = 128;
 
     // Whole 16-byte words of a row of codes, and of y in BF16.
     private const int WordCodes = 16, WordColumns = 8;
 
-    // Relative time of one step along K of a tile, from docs/results (nanoseconds on an H200).
-    private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1320), (160, 1180), (128, 1030), (64, 750)];
+    // Nanoseconds of one step along K of a tile on an H200, from docs/results, and in steps what the end of a tile takes, and handing one over.
+    private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1150), (160, 1000), (128, 970), (64, 720)];
+    private const int EndSteps = 2, HandingSteps = 4;
 
     /// <summary>The tiles there are.</summary>
     public static IEnumerable<int> TileRowCounts => Tiles.Select(t => t.TileRows);
@@ -31,24 +35,38 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
             return Of(Tiles[0].TileRows, shape, device.Multiprocessors);
         HopperMixedPlan best = default;
         long least = long.MaxValue;
+        long steps = Count(shape.K, HopperMixedGemm.StepColumns) + EndSteps;
         foreach ((int rows, int cost) in Tiles)
         {
             HopperMixedPlan plan = Of(rows, shape, device.Multiprocessors);
-            long tiles = Count(shape.M, rows) * plan.ColumnTiles, turns = (tiles + plan.Blocks - 1) / plan.Blocks;
-            if (turns * cost < least)
-                (least, best) = (turns * cost, plan);
+            long turns = Count(plan.WholeTiles, plan.Blocks), time = turns * steps * cost;
+            if (plan.SharedTiles > 0)
+                time += ((steps / 2) + HandingSteps) * cost;
+            if (time < least)
+                (least, best) = (time, plan);
         }
         return best;
     }
 
-    /// <summary>The plan with a given tile.</summary>
+    /// <summary>The plan with a given tile and, for tests and benchmarks, blocks.</summary>
     public static HopperMixedPlan Of(int tileRows, in LinearShape shape, int multiprocessors)
     {
         long columns = Count(shape.N, HopperMixedGemm.TileColumns);
-        // Each expert may have one tile of rows more than its share.
-        long most = (Count(shape.M, tileRows) + shape.Experts) * columns;
-        return new HopperMixedPlan(tileRows, (int)columns, (int)Math.Min(most, multiprocessors));
+        if (shape.Experts > 0)
+        {
+            // Each may have one tile of rows more than its share.
+            long most = (Count(shape.M, tileRows) + shape.Experts) * columns;
+            return new HopperMixedPlan(tileRows, (int)columns, (int)Math.Min(most, multiprocessors), int.MaxValue);
+        }
+        long tiles = Count(shape.M, tileRows) * columns;
+        int blocks = (int)Math.Min(tiles, multiprocessors), left = (int)(tiles % blocks);
+        bool shares = left > 0 && 2 * left <= blocks && Count(shape.K, HopperMixedGemm.StepColumns) > 1 && Fits(left, tileRows, multiprocessors);
+        return new HopperMixedPlan(tileRows, (int)columns, blocks, (int)tiles - (shares ? left : 0), shares ? left : 0);
     }
 
-    private static long Count(int size, int tile) => ((long)size + tile - 1) / tile;
+    // Each shared tile needs a place for its totals and two counters.
+    private static bool Fits(int tiles, int tileRows, int multiprocessors) =>
+        (long)tiles * HopperMixedSharing.TileBytes(tileRows) <= LaunchScratch.PartialBytes(multiprocessors) && 2 * tiles <= LaunchScratch.BlocksOf(multiprocessors);
+
+    private static long Count(long size, int tile) => (size + tile - 1) / tile;
 }

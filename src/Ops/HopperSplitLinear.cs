@@ -12,7 +12,7 @@ internal static class HopperSplitLinear
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
         HopperSplitKernel kernel = HopperSplitKernels.Get(plan, float32);
-        HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(plan.Rows, plan.Columns, plan.Columns * plan.Parts), plan.Rows, plan.TileColumns);
+        HopperMixedArgs args = HopperMixedLinear.CreateArgs(stream, weights, x, y, float32, size, new HopperMixedPlan(plan.Rows, plan.Columns, plan.Columns * plan.Parts, plan.Columns), plan.Rows, plan.TileColumns);
         LaunchScratch scratch = stream.Scratch;
         args.Partials = Shape.Address(scratch.Partials.View);
         args.Arrived = Shape.Address(scratch.Counters.View);

@@ -125,6 +125,35 @@ public sealed class HopperMixedLinearTests
 
     [Theory]
     [MemberData(nameof(Devices))]
+    public void WhereATileIsCutChangesNoBit(TestDevice which)
+    {
+        if (Device(which) is not { } device)
+            return;
+        int shared = 0;
+        // Tiles left over for 3 to 8 blocks, of which two each share one or two.
+        foreach ((int m, int n, int k) in which == TestDevice.Cuda ? new[] { (65, 520, 272), (200, 1160, 1040), (500, 264, 2320), (1000, 776, 912) } : [(20, 400, 272)])
+        {
+            BFloat16[] x = RandomData.GaussianBf16(m * k, 10);
+            HostMatrix w = Weights(RandomData.Gaussian(n * k, 11), n, k);
+            double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
+            foreach (int tile in which == TestDevice.Cuda ? TileRows : [64])
+            {
+                float[] alone = Run(device, Plan(tile, w, m, int.MaxValue), w, x, m).Exact;
+                Compare.Close(alone, expected, Tolerance);
+                foreach (int multiprocessors in which == TestDevice.Cuda ? new[] { 3, 4, 5, 7, 8 } : [3])
+                {
+                    HopperMixedPlan plan = Plan(tile, w, m, multiprocessors);
+                    shared += plan.SharedTiles;
+                    for (int repeat = 0; repeat < (plan.SharedTiles > 0 && which == TestDevice.Cuda ? 10 : 1); repeat++)
+                        Assert.Equal(alone, Run(device, plan, w, x, m).Exact);
+                }
+            }
+        }
+        Assert.True(shared > 0);
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
     public void ExpertsHaveTheirOwnRows(TestDevice which)
     {
         if (Device(which) is not { } device)
@@ -185,10 +214,14 @@ public sealed class HopperMixedLinearTests
 
     private static HostMatrix Weights(float[] values, int n, int k) => Quantizer.Quantize(values, n, k, WeightFormat.Fp8Block, new ScaleBlock(128, 128));
 
-    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, int tile, HostMatrix w, BFloat16[] x, int m)
+    private static HopperMixedPlan Plan(int tile, HostMatrix w, int m, int multiprocessors) =>
+        HopperMixedPlan.Of(tile, new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), multiprocessors);
+
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, int tile, HostMatrix w, BFloat16[] x, int m) =>
+        Run(device, Plan(tile, w, m, device.MultiprocessorCount), w, x, m);
+
+    private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HopperMixedPlan plan, HostMatrix w, BFloat16[] x, int m)
     {
-        var shape = new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block);
-        HopperMixedPlan plan = HopperMixedPlan.Of(tile, shape, device.MultiprocessorCount);
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);

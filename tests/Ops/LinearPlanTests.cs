@@ -330,6 +330,25 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
+    // FP8 weights and more rows on a Hopper card: rows of a tile, tiles of one block, tiles that two share.
+    [InlineData(1024, 4096, 14336, "")]
+    [InlineData(2048, 4096, 14336, "")]
+    [InlineData(8192, 4096, 14336, "")]
+    [InlineData(1024, 14336, 4096, "")]
+    [InlineData(2048, 14336, 4096, "")]
+    [InlineData(1024, 8192, 8192, "")]
+    [InlineData(2048, 8192, 8192, "")]
+    [InlineData(1024, 5120, 2048, "")]
+    [InlineData(2048, 5120, 2048, "")]
+    [InlineData(65, 4096, 14336, "")]
+    [InlineData(300, 768, 2048, "")]
+    public void SharesWhatIsLeftOfTilesOnHopper(int m, int n, int k, string expected)
+    {
+        HopperMixedPlan plan = HopperMixedPlan.Choose(new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128), H200);
+        Assert.Equal(expected, $"{plan.TileRows}: {plan.WholeTiles} + {plan.SharedTiles} on {plan.Blocks}");
+    }
+
+    [Theory]
     // BF16 on a Hopper card: where few of its own tiles have long sums.
     [InlineData(32, 4096, 14336, true)]
     [InlineData(64, 4096, 14336, true)]
