@@ -43,7 +43,7 @@ internal struct HopperMixedArgs
     /// <summary>Steps along K: 128 columns each.</summary>
     public int Steps;
 
-    /// <summary>Most rows of x of a tile: 64, 128, 160 or 192.</summary>
+    /// <summary>Most rows of x of a tile: 64, 128, 160, 176 or 192.</summary>
     public int TileRows;
 
     /// <summary>Tiles along N.</summary>

@@ -118,6 +118,8 @@ internal static class HopperMixedGemm
                 Sum<MixedRows128>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
             else if (turns.Tile.Count <= MixedRows160.Rows)
                 Sum<MixedRows160>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
+            else if (turns.Tile.Count <= MixedRows176.Rows)
+                Sum<MixedRows176>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
             else
                 Sum<MixedRows192>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
             if (!TRows.IsGrouped && turns.IsToBeContinued(a))

@@ -54,6 +54,16 @@ internal readonly struct MixedRows160 : IMixedWidth
     public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN160(b, adds);
 }
 
+/// <summary>176 rows.</summary>
+internal readonly struct MixedRows176 : IMixedWidth
+{
+    public static int Rows => 176;
+
+    public static void Even(ulong b, uint adds) => WgmmaMixed.MultiplyEvenN176(b, adds);
+
+    public static void Odd(ulong b, uint adds) => WgmmaMixed.MultiplyOddN176(b, adds);
+}
+
 /// <summary>192 rows.</summary>
 internal readonly struct MixedRows192 : IMixedWidth
 {

@@ -17,7 +17,7 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
     private const int WordCodes = 16, WordColumns = 8;
 
     // Nanoseconds of one step along K of a tile on an H200, from docs/results, and in steps what the end of a tile takes, and handing one over.
-    private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1150), (160, 1000), (128, 970), (64, 720)];
+    private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1150), (176, 1095), (160, 1000), (128, 930), (64, 650)];
     private const int EndSteps = 2, HandingSteps = 4;
 
     /// <summary>The tiles there are.</summary>

@@ -10,19 +10,19 @@ public sealed class HopperMixedLinearTests
     // Tensor cores add BF16 products with a few bits less than float32.
     private const double Tolerance = 1e-5;
 
-    private static readonly int[] TileRows = [64, 128, 160, 192];
+    private static readonly int[] TileRows = [64, 128, 160, 176, 192];
 
     // The kernel needs twelve warps a block; the device wants a power of two.
     private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
-    // Around tiles of 64, 128, 160 and 192 rows, 128 columns and steps of 128 columns of K; several tiles a block.
+    // Around tiles of 64, 128, 160, 176 and 192 rows, 128 columns and steps of 128 columns of K; several tiles a block.
     private static readonly (int M, int N, int K)[] CardShapes =
     [
-        (1, 8, 16), (63, 64, 64), (64, 72, 80), (65, 120, 128), (127, 128, 144), (129, 136, 256), (160, 96, 272), (161, 8, 128), (191, 184, 272), (192, 192, 512),
+        (1, 8, 16), (63, 64, 64), (64, 72, 80), (65, 120, 128), (127, 128, 144), (129, 136, 256), (160, 96, 272), (161, 8, 128), (175, 72, 144), (176, 128, 272), (177, 136, 128), (191, 184, 272), (192, 192, 512),
         (193, 264, 528), (300, 264, 1040), (17, 520, 4112), (1000, 1032, 656), (4096, 256, 128), (70, 40_000, 64),
     ];
 
-    private static readonly (int M, int N, int K)[] CpuShapes = [(3, 8, 16), (150, 72, 144)];
+    private static readonly (int M, int N, int K)[] CpuShapes = [(3, 8, 16), (150, 72, 144), (170, 40, 144)];
 
     public static TheoryData<TestDevice> Devices() => [.. TestDevices.Chosen.Where(d => d != TestDevice.Cpu)];
 
@@ -58,7 +58,7 @@ public sealed class HopperMixedLinearTests
         BFloat16[] x = RandomData.GaussianBf16(Most * K, 3);
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 4), N, K);
         double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), Most, N, K);
-        foreach (int m in Enumerable.Range(1, 80).Concat([127, 128, 129, 159, 160, 161, 191, 192, 193, 255, 256, 257]))
+        foreach (int m in Enumerable.Range(1, 80).Concat([127, 128, 129, 159, 160, 161, 175, 176, 177, 191, 192, 193, 255, 256, 257]))
             foreach (int tile in TileRows)
                 Compare.Close(Run(device, tile, w, x[..(m * K)], m).Exact, expected.AsSpan(0, m * N), Tolerance);
     }

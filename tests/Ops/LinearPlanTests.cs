@@ -331,17 +331,17 @@ public sealed class LinearPlanTests
 
     [Theory]
     // FP8 weights and more rows on a Hopper card: rows of a tile, tiles of one block, tiles that two share.
-    [InlineData(1024, 4096, 14336, "")]
-    [InlineData(2048, 4096, 14336, "")]
-    [InlineData(8192, 4096, 14336, "")]
-    [InlineData(1024, 14336, 4096, "")]
-    [InlineData(2048, 14336, 4096, "")]
-    [InlineData(1024, 8192, 8192, "")]
-    [InlineData(2048, 8192, 8192, "")]
-    [InlineData(1024, 5120, 2048, "")]
-    [InlineData(2048, 5120, 2048, "")]
-    [InlineData(65, 4096, 14336, "")]
-    [InlineData(300, 768, 2048, "")]
+    [InlineData(1024, 4096, 14336, "176: 132 + 60 on 132")]
+    [InlineData(2048, 4096, 14336, "176: 384 + 0 on 132")]
+    [InlineData(8192, 4096, 14336, "192: 1320 + 56 on 132")]
+    [InlineData(1024, 14336, 4096, "160: 784 + 0 on 132")]
+    [InlineData(2048, 14336, 4096, "192: 1188 + 44 on 132")]
+    [InlineData(1024, 8192, 8192, "176: 384 + 0 on 132")]
+    [InlineData(2048, 8192, 8192, "192: 660 + 44 on 132")]
+    [InlineData(1024, 5120, 2048, "176: 240 + 0 on 132")]
+    [InlineData(2048, 5120, 2048, "160: 520 + 0 on 132")]
+    [InlineData(65, 4096, 14336, "64: 64 + 0 on 64")]
+    [InlineData(300, 768, 2048, "64: 30 + 0 on 30")]
     public void SharesWhatIsLeftOfTilesOnHopper(int m, int n, int k, string expected)
     {
         HopperMixedPlan plan = HopperMixedPlan.Choose(new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128), H200);

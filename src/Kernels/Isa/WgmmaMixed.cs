@@ -35,6 +35,7 @@ internal static unsafe class WgmmaMixed
     private const string N64 = "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {[[32, part(#)]]}, ";
     private const string N128 = "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {[[64, part(#)]]}, ";
     private const string N160 = "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {[[80, part(#)]]}, ";
+    private const string N176 = "wgmma.mma_async.sync.aligned.m64n176k16.f32.bf16.bf16 {[[88, part(#)]]}, ";
     private const string N192 = "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {[[96, part(#)]]}, ";
 
     [ThreadStatic]
@@ -116,6 +117,14 @@ internal static unsafe class WgmmaMixed
     /// <summary>part[64, 160] (+)= odd registers · B[160, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N160 + OddFirst + N160 + OddSecond, ExactArch = Arch)]
     public static void MultiplyOddN160(ulong b, uint adds) => Multiply(160, 8, b, adds);
+
+    /// <summary>part[64, 176] (+)= even registers · B[176, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N176 + EvenFirst + N176 + EvenSecond, ExactArch = Arch)]
+    public static void MultiplyEvenN176(ulong b, uint adds) => Multiply(176, 0, b, adds);
+
+    /// <summary>part[64, 176] (+)= odd registers · B[176, 32]ᵀ.</summary>
+    [IntrinsicImplementation, Ptx(Begin + N176 + OddFirst + N176 + OddSecond, ExactArch = Arch)]
+    public static void MultiplyOddN176(ulong b, uint adds) => Multiply(176, 8, b, adds);
 
     /// <summary>part[64, 192] (+)= even registers · B[192, 32]ᵀ.</summary>
     [IntrinsicImplementation, Ptx(Begin + N192 + EvenFirst + N192 + EvenSecond, ExactArch = Arch)]
