@@ -157,7 +157,7 @@ internal sealed class GemmBench
     {
         KernelCache kernels = stream.Device.Kernels;
         if (mixed is { } decoding)
-            return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
+            return ($"Hopper mixed N{decoding.TileRows}{(decoding.PartSteps > 0 ? $" in {decoding.Blocks / decoding.WholeTiles}" : "")}", kernels.Resources(HopperMixedLinear.Get(decoding, false)));
         if (split is { } parts)
             return ($"Hopper split{(parts.Rows == 64 ? "" : $" N{parts.Rows}")}{(parts.Teams == 2 ? "" : " narrow")} in {parts.Parts}", kernels.Resources(HopperSplitKernels.Get(parts, false).Kernel));
         if (hopper is { } chosen)

@@ -9,7 +9,8 @@ namespace GpuKit.Ilgpu;
 /// <param name="Blocks">Blocks, which take tiles in turn.</param>
 /// <param name="WholeTiles">Tiles that are one block's; without a bound where experts share the rows.</param>
 /// <param name="SharedTiles">Tiles behind them, each of which two blocks share along K.</param>
-internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks, int WholeTiles, int SharedTiles = 0)
+/// <param name="PartSteps">Steps of 128 columns of a part where K is split into parts, one a block, else 0.</param>
+internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks, int WholeTiles, int SharedTiles = 0, int PartSteps = 0)
 {
     private const int Arch = 90, ScaleExtent = 128;
 
@@ -19,6 +20,9 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
     // Nanoseconds of one step along K of a tile on an H200, from docs/results, and in steps what the end of a tile takes, and handing one over.
     private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1150), (176, 1095), (160, 1000), (128, 930), (64, 650)];
     private const int EndSteps = 2, HandingSteps = 4;
+
+    // Up to so many rows, one row of tiles, K may be split. Whether and how depends on N, K and the device, so that a row has the same bits among 65 to 128 rows. Adding parts takes as long as so many steps.
+    private const int SplitRows = 128, MostParts = 8, AddingSteps = 12;
 
     /// <summary>The tiles there are.</summary>
     public static IEnumerable<int> TileRowCounts => Tiles.Select(t => t.TileRows);
@@ -33,8 +37,15 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
     {
         if (shape.Experts > 0)
             return Of(Tiles[0].TileRows, shape, device.Multiprocessors);
-        HopperMixedPlan best = default;
-        long least = long.MaxValue;
+        if (shape.M > SplitRows)
+            return Fastest(shape, device).Plan;
+        (int parts, long time) = ChooseParts(shape, device);
+        return time < Fastest(shape with { M = SplitRows }, device).Time ? Split(shape, parts) : Fastest(shape, device).Plan;
+    }
+
+    private static (HopperMixedPlan Plan, long Time) Fastest(in LinearShape shape, in LinearDevice device)
+    {
+        (HopperMixedPlan best, long least) = (default, long.MaxValue);
         long steps = Count(shape.K, HopperMixedGemm.StepColumns) + EndSteps;
         foreach ((int rows, int cost) in Tiles)
         {
@@ -43,9 +54,23 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
             if (plan.SharedTiles > 0)
                 time += ((steps / 2) + HandingSteps) * cost;
             if (time < least)
-                (least, best) = (time, plan);
+                (best, least) = (plan, time);
         }
-        return best;
+        return (best, least);
+    }
+
+    private static (int Parts, long Time) ChooseParts(in LinearShape shape, in LinearDevice device)
+    {
+        long columns = Count(shape.N, HopperMixedGemm.TileColumns), steps = Count(shape.K, HopperMixedGemm.StepColumns);
+        int cost = Tiles.First(t => t.TileRows == SplitRows).Cost;
+        (int best, long least) = (1, long.MaxValue);
+        for (int parts = 2; parts <= Math.Min(MostParts, steps) && Fits(parts * columns, SplitRows, device.Multiprocessors); parts++)
+        {
+            long time = Count(parts * columns, device.Multiprocessors) * (Count(steps, parts) + EndSteps + AddingSteps) * cost;
+            if (time < least)
+                (best, least) = (parts, time);
+        }
+        return (best, least);
     }
 
     /// <summary>The plan with a given tile and, for tests and benchmarks, blocks.</summary>
@@ -64,9 +89,16 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
         return new HopperMixedPlan(tileRows, (int)columns, blocks, (int)tiles - (shares ? left : 0), shares ? left : 0);
     }
 
-    // Each shared tile needs a place for its totals and two counters.
-    private static bool Fits(int tiles, int tileRows, int multiprocessors) =>
-        (long)tiles * HopperMixedSharing.TileBytes(tileRows) <= LaunchScratch.PartialBytes(multiprocessors) && 2 * tiles <= LaunchScratch.BlocksOf(multiprocessors);
+    /// <summary>The plan of one row of tiles, K in so many parts.</summary>
+    public static HopperMixedPlan Split(in LinearShape shape, int parts)
+    {
+        int columns = (int)Count(shape.N, HopperMixedGemm.TileColumns), steps = (int)Count(shape.K, HopperMixedGemm.StepColumns), partSteps = (int)Count(steps, parts);
+        return new HopperMixedPlan(SplitRows, columns, columns * (int)Count(steps, partSteps), columns, PartSteps: partSteps);
+    }
+
+    // Each shared tile, or part of one, needs a place for its totals, and a tile two counters.
+    private static bool Fits(long tiles, int tileRows, int multiprocessors) =>
+        tiles * HopperMixedSharing.TileBytes(tileRows) <= LaunchScratch.PartialBytes(multiprocessors) && 2 * tiles <= LaunchScratch.BlocksOf(multiprocessors);
 
     private static long Count(long size, int tile) => (size + tile - 1) / tile;
 }

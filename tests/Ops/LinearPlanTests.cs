@@ -340,12 +340,19 @@ public sealed class LinearPlanTests
     [InlineData(2048, 8192, 8192, "192: 660 + 44 on 132")]
     [InlineData(1024, 5120, 2048, "176: 240 + 0 on 132")]
     [InlineData(2048, 5120, 2048, "160: 520 + 0 on 132")]
-    [InlineData(65, 4096, 14336, "64: 64 + 0 on 64")]
+    [InlineData(65, 4096, 14336, "128: 32 + 0 on 128, parts of 28")]
     [InlineData(300, 768, 2048, "64: 30 + 0 on 30")]
+    [InlineData(128, 4096, 14336, "128: 32 + 0 on 128, parts of 28")]
+    [InlineData(65, 14336, 4096, "128: 112 + 0 on 112")]
+    [InlineData(100, 8192, 8192, "128: 64 + 0 on 128, parts of 32")]
+    [InlineData(128, 5120, 2048, "64: 80 + 0 on 80")]
+    [InlineData(128, 2048, 2048, "64: 32 + 0 on 32")]
+    [InlineData(128, 768, 2048, "64: 12 + 0 on 12")]
+    [InlineData(129, 5120, 2048, "64: 120 + 0 on 120")]
     public void SharesWhatIsLeftOfTilesOnHopper(int m, int n, int k, string expected)
     {
         HopperMixedPlan plan = HopperMixedPlan.Choose(new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128), H200);
-        Assert.Equal(expected, $"{plan.TileRows}: {plan.WholeTiles} + {plan.SharedTiles} on {plan.Blocks}");
+        Assert.Equal(expected, $"{plan.TileRows}: {plan.WholeTiles} + {plan.SharedTiles} on {plan.Blocks}{(plan.PartSteps > 0 ? $", parts of {plan.PartSteps}" : "")}");
     }
 
     [Theory]
