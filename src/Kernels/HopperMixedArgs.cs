@@ -14,7 +14,7 @@ internal struct HopperMixedArgs
     /// <summary>x[M, K] BF16, tiles of 64 columns × 32 rows, or as many as a tile of <see cref="HopperSplitGemm"/> has.</summary>
     public TensorMap Input;
 
-    /// <summary>W[experts · N, K] codes, tiles of 128 columns × 128 rows.</summary>
+    /// <summary>W[experts · N, K] codes, tiles of 128 columns × the rows of a tile: 128, or as many as one of <see cref="HopperSplitGemm"/> has.</summary>
     public TensorMap Weight;
 
     /// <summary>Address of y[M, YStride].</summary>
@@ -43,7 +43,7 @@ internal struct HopperMixedArgs
     /// <summary>Steps along K: 128 columns each.</summary>
     public int Steps;
 
-    /// <summary>Most rows of x of a tile: 64, 128, 160, 176 or 192.</summary>
+    /// <summary>Most rows of x of a tile: 64, 128, 160, 176 or 192, in <see cref="HopperSplitGemm"/> 32 or 64.</summary>
     public int TileRows;
 
     /// <summary>Tiles along N.</summary>

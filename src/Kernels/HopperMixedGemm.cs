@@ -12,7 +12,8 @@ namespace GpuKit.Ilgpu.Kernels;
 /// registers: that is W, 64 of its rows a warpgroup, read from shared memory as codes and decoded to BF16 (exactly) while they work on the quarter step before. So decoded
 /// weights are never written anywhere, and they are spread over up to 192 rows of x. The result is yᵀ, which is turned when it is stored. Rows of W are
 /// the same 64 of a scale block for a whole warpgroup, so a step of 128 columns has one scale: its sum is added to float32 totals with it.
-/// The order of summation along K is fixed and does not depend on the other rows, also where two blocks share a tile (<see cref="HopperMixedTurns"/>); edges are zeros that the copy engine fills in.
+/// The order of summation along K is ascending and does not depend on the other rows, also where two blocks share a tile (<see cref="HopperMixedTurns"/>); parts of K, up to 128 rows, are added in their order (<see cref="HopperMixedParts"/>). Edges are zeros
+/// that the copy engine fills in.
 /// </remarks>
 internal static class HopperMixedGemm
 {

@@ -3,7 +3,10 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>A warpgroup's totals of a tile that two blocks of <see cref="HopperMixedGemm"/> share, from the one to the other through global memory.</summary>
+/// <summary>
+/// A warpgroup's totals of a tile that two blocks of <see cref="HopperMixedGemm"/> share, from the one to the other through global memory; and the places there of all totals that blocks
+/// exchange, those of <see cref="HopperMixedParts"/> too.
+/// </summary>
 internal static class HopperMixedSharing
 {
     /// <summary>Rows of y of a part, and its bytes: 32 totals of each of the warpgroup's threads.</summary>

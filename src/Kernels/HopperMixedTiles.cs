@@ -4,7 +4,7 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// The tiles of <see cref="HopperMixedGemm"/> in turn. Each expert's rows begin a tile of their own; a block meets its tiles in ascending order, so
+/// The tiles of <see cref="HopperMixedGemm"/> in turn. Each expert's rows begin a tile of their own; with experts a block meets its tiles in ascending order, so
 /// the walk over the experts goes on where it stood.
 /// </summary>
 internal struct HopperMixedTiles

@@ -7,7 +7,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// half of a tile that the block before has begun.
 /// </summary>
 /// <remarks>
-/// Where every block has had as many tiles as the others and no more than one for every second block is left, two blocks share each of these, and all have half a tile more. What is begun is
+/// Where every block has had as many tiles as the others and no more than one for every second block is left, two blocks share each of these: at most half a tile more for each. What is begun is
 /// begun first and what is finished is finished last, with tiles in between, so that nobody waits for long; and since blocks start in the order of their numbers, the one that is waited for
 /// always runs. A tile is still summed step by step, by one block after the other: that it is cut changes no bit.
 /// </remarks>

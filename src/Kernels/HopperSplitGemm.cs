@@ -9,7 +9,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <remarks>
 /// A block has 128 or 64 rows of W, all of x and a part of K. Its teams, two of two warpgroups or four of one (<see cref="IHopperTeams"/>), take its steps of 128 columns in turn, so that
 /// each of the multiprocessor's schedulers has four warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
-/// their order, and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
+/// a fixed order (of four in pairs), and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
 /// </remarks>
 internal static class HopperSplitGemm
 {

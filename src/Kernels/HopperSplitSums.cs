@@ -8,7 +8,7 @@ internal static class HopperSplitSums
 {
     private const int MostRows = 64;
 
-    // A warpgroup's sums: 64 rows of 64 float32, in two slabs; a tile's have 128.
+    // A warpgroup's sums: 64 rows of 64 float32, in two slabs.
     private const int WarpgroupBytes = MostRows * HopperMixedGemm.WarpgroupColumns * sizeof(float), SlabBytes = WarpgroupBytes / 2;
 
     /// <summary>Called once by every thread of the block, when no stage is read any more.</summary>

@@ -1,13 +1,12 @@
 using GpuKit.Ilgpu.Kernels;
-using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
 /// <summary>How a product with FP8 weights and BF16 activations is spread over a Hopper card: a pure function of shape and device.</summary>
 /// <param name="TileRows">Most rows of x of a tile.</param>
 /// <param name="ColumnTiles">Tiles along N.</param>
-/// <param name="Blocks">Blocks, which take tiles in turn.</param>
-/// <param name="WholeTiles">Tiles that are one block's; without a bound where experts share the rows.</param>
+/// <param name="Blocks">Blocks, which take tiles in turn, or each a part of one.</param>
+/// <param name="WholeTiles">Tiles that are one block's, or all where K is split; without a bound where experts share the rows.</param>
 /// <param name="SharedTiles">Tiles behind them, each of which two blocks share along K.</param>
 /// <param name="PartSteps">Steps of 128 columns of a part where K is split into parts, one a block, else 0.</param>
 internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks, int WholeTiles, int SharedTiles = 0, int PartSteps = 0)
@@ -17,7 +16,7 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
     // Whole 16-byte words of a row of codes, and of y in BF16.
     private const int WordCodes = 16, WordColumns = 8;
 
-    // Nanoseconds of one step along K of a tile on an H200, from docs/results, and in steps what the end of a tile takes, and handing one over.
+    // Nanoseconds of one step along K of a tile on an H200, between those of short products and of long ones at the power limit (docs/kernels/gemm.md), and in steps what the end of a tile takes, and handing one over.
     private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1150), (176, 1095), (160, 1000), (128, 930), (64, 650)];
     private const int EndSteps = 2, HandingSteps = 4;
 
@@ -64,9 +63,10 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
         long columns = Count(shape.N, HopperMixedGemm.TileColumns), steps = Count(shape.K, HopperMixedGemm.StepColumns);
         int cost = Tiles.First(t => t.TileRows == SplitRows).Cost;
         (int best, long least) = (1, long.MaxValue);
-        for (int parts = 2; parts <= Math.Min(MostParts, steps) && Fits(parts * columns, SplitRows, device.Multiprocessors); parts++)
+        // A block a multiprocessor: the totals of each, 64 KB, are as much as it has of the stream's scratch.
+        for (int parts = 2; parts <= Math.Min(MostParts, steps) && parts * columns <= device.Multiprocessors; parts++)
         {
-            long time = Count(parts * columns, device.Multiprocessors) * (Count(steps, parts) + EndSteps + AddingSteps) * cost;
+            long time = (Count(steps, parts) + EndSteps + AddingSteps) * cost;
             if (time < least)
                 (best, least) = (parts, time);
         }
@@ -85,7 +85,8 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
         }
         long tiles = Count(shape.M, tileRows) * columns;
         int blocks = (int)Math.Min(tiles, multiprocessors), left = (int)(tiles % blocks);
-        bool shares = left > 0 && 2 * left <= blocks && Count(shape.K, HopperMixedGemm.StepColumns) > 1 && Fits(left, tileRows, multiprocessors);
+        // Their totals fit into the stream's scratch: 96 KB at most, where two multiprocessors have 128.
+        bool shares = left > 0 && 2 * left <= blocks && Count(shape.K, HopperMixedGemm.StepColumns) > 1;
         return new HopperMixedPlan(tileRows, (int)columns, blocks, (int)tiles - (shares ? left : 0), shares ? left : 0);
     }
 
@@ -95,10 +96,6 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
         int columns = (int)Count(shape.N, HopperMixedGemm.TileColumns), steps = (int)Count(shape.K, HopperMixedGemm.StepColumns), partSteps = (int)Count(steps, parts);
         return new HopperMixedPlan(SplitRows, columns, columns * (int)Count(steps, partSteps), columns, PartSteps: partSteps);
     }
-
-    // Each shared tile, or part of one, needs a place for its totals, and a tile two counters.
-    private static bool Fits(long tiles, int tileRows, int multiprocessors) =>
-        tiles * HopperMixedSharing.TileBytes(tileRows) <= LaunchScratch.PartialBytes(multiprocessors) && 2 * tiles <= LaunchScratch.BlocksOf(multiprocessors);
 
     private static long Count(long size, int tile) => (size + tile - 1) / tile;
 }

@@ -41,7 +41,7 @@ public sealed class ArrangedInputsTests
             Launch(w, x, plain, m, arranges: false, k % ChunkColumns == 0 ? Math.Min(warps, k / ChunkColumns) : warps);
             // What an earlier product left in the scratch is not read.
             GpuStream stream = device.DefaultStream;
-            stream.Scratch.Partials.Fill(stream, 0x7F);
+            Scratch.Spoil(stream);
             // A number that the launch changes to another by overflowing.
             uint launches = 0xFFFF;
             stream.Scratch.Progress.CopyFrom(stream, [launches << 16]);
@@ -49,7 +49,7 @@ public sealed class ArrangedInputsTests
             {
                 Launch(w, x, arranged, m, arranges: true, warps);
                 Assert.Equal(plain.ToArray(stream), arranged.ToArray(stream));
-                Assert.All(stream.Scratch.Counters.ToArray(stream), count => Assert.Equal(0, count));
+                Scratch.AssertZeroCounters(stream);
                 uint[] expected = Arranged(x.ToArray(stream), m, k), scratch = stream.Scratch.Partials.ToArray(stream);
                 Assert.Equal(++launches << 16, stream.Scratch.Progress.ToArray(stream)[0]);
                 Assert.Equal(expected, scratch[..expected.Length]);

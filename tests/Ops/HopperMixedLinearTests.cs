@@ -130,7 +130,7 @@ public sealed class HopperMixedLinearTests
         if (Device(which) is not { } device)
             return;
         int shared = 0;
-        // Tiles left over for 3 to 8 blocks, of which two each share one or two.
+        // Tiles left over for 3 to 8 blocks, of which two each share one.
         foreach ((int m, int n, int k) in which == TestDevice.Cuda ? new[] { (65, 520, 272), (200, 1160, 1040), (500, 264, 2320), (1000, 776, 912) } : [(20, 400, 272)])
         {
             BFloat16[] x = RandomData.GaussianBf16(m * k, 10);
@@ -176,6 +176,28 @@ public sealed class HopperMixedLinearTests
                 if (which == TestDevice.Cuda && m > 1)
                     Assert.Equal(exact.AsSpan(0, n).ToArray(), Run(device, plan, w, x[..k], 1).Exact);
             }
+        }
+    }
+
+    [Fact]
+    public void RowsHaveTheSameBitsAmong65To128()
+    {
+        if (Device(TestDevice.Cuda) is not { } device)
+            return;
+        const int Most = 128, N = 264, K = 14_352;
+        BFloat16[] x = RandomData.GaussianBf16(Most * K, 14);
+        HostMatrix w = Weights(RandomData.Gaussian(N * K, 15), N, K);
+        Assert.True(HopperMixedPlan.Choose(new LinearShape(65, N, K, w.Format, true, 0, w.Block), LinearDevice.Of(device)).PartSteps > 0);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using DeviceBuffer<BFloat16> input = device.Upload<BFloat16>(x);
+        using DeviceBuffer<float> output = device.Allocate<float>(Most * N);
+        float[]? all = null;
+        foreach (int m in new[] { 128, 127, 100, 65 })
+        {
+            Linear.Multiply(device.DefaultStream, weights, input.View, output.View, m);
+            float[] y = output.ToArray(device.DefaultStream)[..(m * N)];
+            all ??= y;
+            Assert.Equal(all[..(m * N)], y);
         }
     }
 
@@ -253,8 +275,12 @@ public sealed class HopperMixedLinearTests
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);
         using var rounded = GuardedBuffer<BFloat16>.Output(device, m * w.N);
+        Scratch.Spoil(device.DefaultStream);
         HopperMixedLinear.Launch(device.DefaultStream, weights, input.View, exact.View.Cast<byte>(), true, (m, 0), plan);
+        Scratch.AssertZeroCounters(device.DefaultStream);
+        Scratch.Spoil(device.DefaultStream);
         HopperMixedLinear.Launch(device.DefaultStream, weights, input.View, rounded.View.Cast<byte>(), false, (m, 0), plan);
+        Scratch.AssertZeroCounters(device.DefaultStream);
         return (exact.ToArray(), rounded.ToArray());
     }
 }
