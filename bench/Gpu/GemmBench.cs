@@ -114,10 +114,10 @@ internal sealed class GemmBench
             way = way with { Tile = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), LinearPath.Gemm).Tile };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
-        HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
-            : way.Tile is null && !shape.CanStream && !shape.CanSplit && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
-            : way is { Tile: null, Path: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+            : way is { Tile: null, Path: null, MixedRows: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+        HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
+            : way.Tile is null && !shape.CanStream && !shape.CanSplit && split is null && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         void Multiply(QuantizedMatrix w)
         {
             if (way.Quantises)
@@ -157,7 +157,7 @@ internal sealed class GemmBench
     {
         KernelCache kernels = stream.Device.Kernels;
         if (mixed is { } decoding)
-            return ($"Hopper mixed N{decoding.TileRows}{(decoding.PartSteps > 0 ? $" in {decoding.Blocks / decoding.WholeTiles}" : "")}", kernels.Resources(HopperMixedLinear.Get(decoding, false)));
+            return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
         if (split is { } parts)
             return ($"Hopper split{(parts.Rows == 64 ? "" : $" N{parts.Rows}")}{(parts.Teams == 2 ? "" : " narrow")} in {parts.Parts}", kernels.Resources(HopperSplitKernels.Get(parts, false).Kernel));
         if (hopper is { } chosen)

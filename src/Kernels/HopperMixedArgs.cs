@@ -49,21 +49,18 @@ internal struct HopperMixedArgs
     /// <summary>Tiles along N.</summary>
     public int ColumnTiles;
 
-    /// <summary>Tiles that are one block's or, where K is split, all, of one matrix.</summary>
+    /// <summary>Tiles that are one block's, of one matrix.</summary>
     public int WholeTiles;
 
     /// <summary>Tiles behind them that two blocks each share along K (<see cref="HopperMixedTurns"/>).</summary>
     public int SharedTiles;
 
-    /// <summary>
-    /// Address of totals of shared tiles (<see cref="HopperMixedSharing"/>) or, where K is split, of its parts: [parts, tiles] of those, or in <see cref="HopperSplitGemm"/>
-    /// [parts, column tiles, 64, tile columns] float32.
-    /// </summary>
+    /// <summary>Address of totals of shared tiles (<see cref="HopperMixedSharing"/>), or, where K is split (<see cref="HopperSplitGemm"/>), of float32 sums of its parts, [parts, row tiles, column tiles, 64, tile columns].</summary>
     public long Partials;
 
-    /// <summary>Address of counters, zero before and afterwards: two a shared or split tile, or one a column tile of <see cref="HopperSplitGemm"/>.</summary>
+    /// <summary>Address of counters, zero before and afterwards: two a shared tile, or one a column tile where K is split.</summary>
     public long Arrived;
 
-    /// <summary>Steps of a part where K is split, else 0.</summary>
+    /// <summary>Steps of a part, where K is split.</summary>
     public int PartSteps;
 }

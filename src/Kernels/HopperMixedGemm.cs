@@ -12,8 +12,7 @@ namespace GpuKit.Ilgpu.Kernels;
 /// registers: that is W, 64 of its rows a warpgroup, read from shared memory as codes and decoded to BF16 (exactly) while they work on the quarter step before. So decoded
 /// weights are never written anywhere, and they are spread over up to 192 rows of x. The result is yᵀ, which is turned when it is stored. Rows of W are
 /// the same 64 of a scale block for a whole warpgroup, so a step of 128 columns has one scale: its sum is added to float32 totals with it.
-/// The order of summation along K is ascending and does not depend on the other rows, also where two blocks share a tile (<see cref="HopperMixedTurns"/>); parts of K, up to 128 rows, are added in their order (<see cref="HopperMixedParts"/>). Edges are zeros
-/// that the copy engine fills in.
+/// The order of summation along K is ascending and does not depend on the other rows, also where two blocks share a tile (<see cref="HopperMixedTurns"/>). Edges are zeros that the copy engine fills in.
 /// </remarks>
 internal static class HopperMixedGemm
 {
@@ -34,16 +33,12 @@ internal static class HopperMixedGemm
     private const int HalfBytes = MostRows * RowBytes, CodeBytes = TileColumns * RowBytes, StageBytes = (2 * HalfBytes) + CodeBytes;
     private const int Slabs = Stages * StageBytes, Barriers = Slabs + (Multipliers * HopperMixedStore.Bytes);
 
-    // Each warpgroup has a place for what its threads tell each other.
-    private const int Lasts = Barriers + (2 * Stages * HopperGemm.BarrierBytes), LastBytes = 16;
-
     /// <summary>Dynamic shared memory of a block.</summary>
-    public const int SharedBytes = Lasts + (Multipliers * LastBytes);
+    public const int SharedBytes = Barriers + (2 * Stages * HopperGemm.BarrierBytes);
 
-    public static void Run<TOutput, TRows, TSplit>(HopperMixedArgs a)
+    public static void Run<TOutput, TRows>(HopperMixedArgs a)
         where TOutput : struct, IMixedOutput
         where TRows : struct, IRowMap
-        where TSplit : struct, IMixedSplit
     {
         Wgmma.Declare();
         WgmmaMixed.Declare();
@@ -64,58 +59,47 @@ internal static class HopperMixedGemm
         {
             Warpgroup.GiveRegisters(ProducerRegisters);
             if (Group.IdxX == 0)
-                Produce<TRows, TSplit>(a, shared, full, empty);
+                Produce<TRows>(a, shared, full, empty);
         }
         else
         {
             Warpgroup.TakeRegisters(MultiplierRegisters);
-            Consume<TOutput, TRows, TSplit>(a, shared, full, empty);
+            Consume<TOutput, TRows>(a, shared, full, empty);
         }
     }
 
-    private static void Produce<TRows, TSplit>(HopperMixedArgs a, uint shared, uint full, uint empty)
+    private static void Produce<TRows>(HopperMixedArgs a, uint shared, uint full, uint empty)
         where TRows : struct, IRowMap
-        where TSplit : struct, IMixedSplit
     {
         HopperRing ring = default;
         HopperMixedTurns turns = default;
         turns.Start<TRows>(a);
-        if (TSplit.Exists)
-        {
-            turns.TakePart(a);
-            Copy(a, turns, shared, full, empty, ref ring);
-            return;
-        }
         while (turns.Next<TRows>(a))
-            Copy(a, turns, shared, full, empty, ref ring);
-    }
-
-    private static void Copy(HopperMixedArgs a, in HopperMixedTurns turns, uint shared, uint full, uint empty, ref HopperRing ring)
-    {
-        HopperMixedTiles tile = turns.Tile;
-        int copies = (tile.Count + CopiedRows - 1) / CopiedRows, weightRow = (tile.Expert * a.N) + tile.Column;
-        for (int step = turns.First; step < turns.End; step++)
         {
-            uint stage = shared + (uint)(ring.Stage * StageBytes), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
-            int k = step * StepColumns;
-            // The stage's last products are done (at once in the ring's first round).
-            Mbarrier.Wait(empty + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity ^ 1);
-            Mbarrier.ArriveExpecting(arrived, CodeBytes + (copies * 2 * CopiedRows * RowBytes));
-            Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (2 * HalfBytes), k, weightRow, arrived);
-            for (int i = 0; i < copies; i++)
+            HopperMixedTiles tile = turns.Tile;
+            int copies = (tile.Count + CopiedRows - 1) / CopiedRows, weightRow = (tile.Expert * a.N) + tile.Column;
+            for (int step = turns.First; step < turns.End; step++)
             {
-                uint rows = stage + (uint)(i * CopiedRows * RowBytes);
-                Tma.Load(a.Input, HopperMixedArgs.InputMap, rows, k, tile.First + (i * CopiedRows), arrived);
-                Tma.Load(a.Input, HopperMixedArgs.InputMap, rows + HalfBytes, k + (StepColumns / 2), tile.First + (i * CopiedRows), arrived);
+                uint stage = shared + (uint)(ring.Stage * StageBytes), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
+                int k = step * StepColumns;
+                // The stage's last products are done (at once in the ring's first round).
+                Mbarrier.Wait(empty + (uint)(ring.Stage * HopperGemm.BarrierBytes), ring.Parity ^ 1);
+                Mbarrier.ArriveExpecting(arrived, CodeBytes + (copies * 2 * CopiedRows * RowBytes));
+                Tma.Load(a.Weight, HopperMixedArgs.WeightMap, stage + (2 * HalfBytes), k, weightRow, arrived);
+                for (int i = 0; i < copies; i++)
+                {
+                    uint rows = stage + (uint)(i * CopiedRows * RowBytes);
+                    Tma.Load(a.Input, HopperMixedArgs.InputMap, rows, k, tile.First + (i * CopiedRows), arrived);
+                    Tma.Load(a.Input, HopperMixedArgs.InputMap, rows + HalfBytes, k + (StepColumns / 2), tile.First + (i * CopiedRows), arrived);
+                }
+                ring.Advance(Stages);
             }
-            ring.Advance(Stages);
         }
     }
 
-    private static void Consume<TOutput, TRows, TSplit>(HopperMixedArgs a, uint shared, uint full, uint empty)
+    private static void Consume<TOutput, TRows>(HopperMixedArgs a, uint shared, uint full, uint empty)
         where TOutput : struct, IMixedOutput
         where TRows : struct, IRowMap
-        where TSplit : struct, IMixedSplit
     {
         HopperRing ring = default;
         HopperMixedTurns turns = default;
@@ -123,18 +107,6 @@ internal static class HopperMixedGemm
         uint codes = WgmmaMixed.LaneAddress(shared + (uint)((2 * HalfBytes) + (warpgroup * WarpgroupColumns * RowBytes)));
         uint slabs = shared + (uint)(Slabs + (warpgroup * HopperMixedStore.Bytes));
         turns.Start<TRows>(a);
-        if (TSplit.Exists)
-        {
-            Wgmma.Clear();
-            turns.TakePart(a);
-            if (turns.Tile.Count <= MixedRows64.Rows)
-                Sum<MixedRows64>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
-            else
-                Sum<MixedRows128>(a, turns, warpgroup, (codes, shared), (full, empty), ref ring);
-            if (HopperMixedParts.Add(a, turns.Tile.Count, warpgroup, shared + (uint)(Lasts + (warpgroup * LastBytes))))
-                HopperMixedStore.Tile<TOutput, TRows>(a, turns.Tile, slabs, warpgroup, ref slab);
-            return;
-        }
         while (turns.Next<TRows>(a))
         {
             Wgmma.Clear();

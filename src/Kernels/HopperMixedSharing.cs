@@ -3,10 +3,7 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>
-/// A warpgroup's totals of a tile that two blocks of <see cref="HopperMixedGemm"/> share, from the one to the other through global memory; and the places there of all totals that blocks
-/// exchange, those of <see cref="HopperMixedParts"/> too.
-/// </summary>
+/// <summary>A warpgroup's totals of a tile that two blocks of <see cref="HopperMixedGemm"/> share, from the one to the other through global memory.</summary>
 internal static class HopperMixedSharing
 {
     /// <summary>Rows of y of a part, and its bytes: 32 totals of each of the warpgroup's threads.</summary>
@@ -21,11 +18,16 @@ internal static class HopperMixedSharing
     /// <summary>Leaves the totals of so many rows, and says that they are there.</summary>
     public static void HandOver(HopperMixedArgs a, int rows, int warpgroup)
     {
-        Store(Place(a, HopperMixedTurns.Shared, warpgroup), rows);
+        long to = Place(a, warpgroup);
+        WgmmaTotals.Store0(to);
+        if (rows > PartRows)
+            WgmmaTotals.Store1(to + PartBytes);
+        if (rows > 2 * PartRows)
+            WgmmaTotals.Store2(to + (2 * PartBytes));
         // All threads' are written before one of them says so.
         Warpgroup.Meet((uint)(warpgroup + 1));
         if ((Group.IdxX & (Warpgroup.Threads - 1)) == 0)
-            _ = Fence.CountAround(Counter(a, HopperMixedTurns.Shared, warpgroup), Lies);
+            _ = Fence.CountAround(Counter(a, warpgroup), Lies);
     }
 
     /// <summary>Waits for totals of so many rows that another block leaves, and takes them. The counter is zero again.</summary>
@@ -33,7 +35,7 @@ internal static class HopperMixedSharing
     {
         if ((Group.IdxX & (Warpgroup.Threads - 1)) == 0)
         {
-            long counter = Counter(a, HopperMixedTurns.Shared, warpgroup);
+            long counter = Counter(a, warpgroup);
             while (Mem.LoadRelaxedFrom(counter) != Lies)
             {
             }
@@ -41,7 +43,7 @@ internal static class HopperMixedSharing
         }
         // Nobody reads before one has seen that they are there.
         Warpgroup.Meet((uint)(warpgroup + 1));
-        long from = Place(a, HopperMixedTurns.Shared, warpgroup);
+        long from = Place(a, warpgroup);
         WgmmaTotals.Load0(from);
         if (rows > PartRows)
             WgmmaTotals.Load1(from + PartBytes);
@@ -49,20 +51,9 @@ internal static class HopperMixedSharing
             WgmmaTotals.Load2(from + (2 * PartBytes));
     }
 
-    /// <summary>Stores a thread's totals of so many rows.</summary>
-    public static void Store(long to, int rows)
-    {
-        WgmmaTotals.Store0(to);
-        if (rows > PartRows)
-            WgmmaTotals.Store1(to + PartBytes);
-        if (rows > 2 * PartRows)
-            WgmmaTotals.Store2(to + (2 * PartBytes));
-    }
+    // Each thread's own 16 bytes of the first 2,048, and so on.
+    private static long Place(HopperMixedArgs a, int warpgroup) =>
+        a.Partials + ((long)HopperMixedTurns.Shared * TileBytes(a.TileRows)) + ((long)warpgroup * TileBytes(a.TileRows) / 2) + ((Group.IdxX & (Warpgroup.Threads - 1)) * 16);
 
-    /// <summary>Where a thread's totals of a tile begin: each has its 16 bytes of the first 2,048, and so on.</summary>
-    public static long Place(HopperMixedArgs a, int tile, int warpgroup) =>
-        a.Partials + ((long)tile * TileBytes(a.TileRows)) + ((long)warpgroup * TileBytes(a.TileRows) / 2) + ((Group.IdxX & (Warpgroup.Threads - 1)) * 16);
-
-    /// <summary>A warpgroup's counter of a tile.</summary>
-    public static long Counter(HopperMixedArgs a, int tile, int warpgroup) => a.Arrived + (((2L * tile) + warpgroup) * sizeof(int));
+    private static long Counter(HopperMixedArgs a, int warpgroup) => a.Arrived + (((2L * HopperMixedTurns.Shared) + warpgroup) * sizeof(int));
 }

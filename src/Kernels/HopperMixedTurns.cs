@@ -44,14 +44,6 @@ internal struct HopperMixedTurns
         finishes = shares && !isFirst;
     }
 
-    /// <summary>The only turn of a block where K is split into parts: a part of a tile.</summary>
-    public void TakePart(HopperMixedArgs a)
-    {
-        _ = Tile.Find<OneMatrix>(a, Grid.IdxX % a.WholeTiles);
-        First = Grid.IdxX / a.WholeTiles * a.PartSteps;
-        End = IntrinsicMath.Min(First + a.PartSteps, a.Steps);
-    }
-
     /// <summary>Goes to the next turn; false behind the last one.</summary>
     public bool Next<TRows>(HopperMixedArgs a)
         where TRows : struct, IRowMap

@@ -4,10 +4,10 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// <see cref="HopperMixedGemm"/> for 17 to 64 rows of x, K spread over teams of a block and over blocks (sm_90a).
+/// <see cref="HopperMixedGemm"/> for 17 to 128 rows of x, K spread over teams of a block and over blocks (sm_90a).
 /// </summary>
 /// <remarks>
-/// A block has 128 or 64 rows of W, all of x and a part of K. Its teams, two of two warpgroups or four of one (<see cref="IHopperTeams"/>), take its steps of 128 columns in turn, so that
+/// A block has 128 or 64 rows of W, all of x, or 64 rows of it, and a part of K. Its teams, two of two warpgroups or four of one (<see cref="IHopperTeams"/>), take its steps of 128 columns in turn, so that
 /// each of the multiprocessor's schedulers has four warps to decode for the tensor cores where <see cref="HopperMixedGemm"/> has two. A thread of each team starts its copies: a warp more would leave every thread a quarter fewer registers. Sums of teams are added in shared memory, in
 /// a fixed order (of four in pairs), and sums of parts in theirs by the last block of a tile to be done, as in <see cref="SplitGemm"/>.
 /// </remarks>
@@ -75,9 +75,9 @@ internal static class HopperSplitGemm
         where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
-        int k = step * HopperMixedGemm.StepColumns;
-        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, 0, arrived);
-        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HopperSplitSizes<TTeams, TWidth>.HalfBytes, k + (HopperMixedGemm.StepColumns / 2), 0, arrived);
+        int k = step * HopperMixedGemm.StepColumns, row = Grid.IdxZ * TWidth.Rows;
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage, k, row, arrived);
+        Tma.Load(a.Input, HopperMixedArgs.InputMap, stage + (uint)HopperSplitSizes<TTeams, TWidth>.HalfBytes, k + (HopperMixedGemm.StepColumns / 2), row, arrived);
     }
 
     // The sum of one warpgroup's steps, left in the totals of Wgmma. Order of work as in HopperMixedGemm, but codes are requested as soon as those of the quarter before are decoded.

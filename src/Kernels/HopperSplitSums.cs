@@ -19,21 +19,22 @@ internal static class HopperSplitSums
     {
         uint own = shared + (uint)((Group.IdxX >> 7) * WarpgroupBytes) + MixedFloat32Output.LanePart();
         MixedFloat32Output.Store(0, own);
-        if (TWidth.Rows > MixedFloat32Output.SlabRows && a.M > MixedFloat32Output.SlabRows)
+        int firstRow = Grid.IdxZ * TWidth.Rows, rows = IntrinsicMath.Min(a.M - firstRow, TWidth.Rows);
+        if (TWidth.Rows > MixedFloat32Output.SlabRows && rows > MixedFloat32Output.SlabRows)
             MixedFloat32Output.Store(1, own + SlabBytes);
         // All warpgroups' sums are there before they are added.
         Block.Barrier();
-        int parts = Grid.DimY, tileBytes = MostRows * TTeams.Columns * sizeof(float), octets = a.M * (TTeams.Columns / 8);
-        long tile = a.Partials + ((long)Grid.IdxX * tileBytes), step = (long)Grid.DimX * tileBytes;
+        int parts = Grid.DimY, tileBytes = MostRows * TTeams.Columns * sizeof(float), octets = rows * (TTeams.Columns / 8), tile = (Grid.IdxZ * Grid.DimX) + Grid.IdxX;
+        long sums = a.Partials + ((long)tile * tileBytes), step = (long)Grid.DimX * Grid.DimZ * tileBytes;
         for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
         {
             U4 low = Teams<TTeams>(shared, octet, 0), high = Teams<TTeams>(shared, octet, 1);
             if (parts == 1)
             {
-                Store<TOutput, TTeams>(a, octet, low, high);
+                Store<TOutput, TTeams>(a, firstRow, octet, low, high);
                 continue;
             }
-            long to = tile + (Grid.IdxY * step) + (octet * 32L);
+            long to = sums + (Grid.IdxY * step) + (octet * 32L);
             Mem.StoreGlobalTo(to, low);
             Mem.StoreGlobalTo(to + 16, high);
         }
@@ -43,13 +44,13 @@ internal static class HopperSplitSums
         // The block's sums are written before it counts.
         Block.Barrier();
         if (Group.IdxX == 0)
-            arrived[0] = Fence.CountAround(a.Arrived + (Grid.IdxX * (long)sizeof(int)), (uint)(parts - 1));
+            arrived[0] = Fence.CountAround(a.Arrived + (tile * (long)sizeof(int)), (uint)(parts - 1));
         // The whole block knows its number, and sees what the others wrote before they counted.
         Block.Barrier();
         if (arrived[0] != (uint)(parts - 1))
             return;
         for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
-            Store<TOutput, TTeams>(a, octet, Parts(tile + (octet * 32L), step, parts), Parts(tile + (octet * 32L) + 16, step, parts));
+            Store<TOutput, TTeams>(a, firstRow, octet, Parts(sums + (octet * 32L), step, parts), Parts(sums + (octet * 32L) + 16, step, parts));
     }
 
     // Four parts are requested before any is added; those that are none repeat another and are not added.
@@ -80,7 +81,7 @@ internal static class HopperSplitSums
         return Plus(first, second);
     }
 
-    private static void Store<TOutput, TTeams>(HopperMixedArgs a, int octet, U4 low, U4 high)
+    private static void Store<TOutput, TTeams>(HopperMixedArgs a, int firstRow, int octet, U4 low, U4 high)
         where TOutput : struct, IMixedOutput
         where TTeams : struct, IHopperTeams
     {
@@ -88,7 +89,7 @@ internal static class HopperSplitSums
         // N is a multiple of 8: all eight columns exist, or none.
         if (column >= a.N)
             return;
-        long to = a.Output + (m * a.OutputStride) + ((long)column * TOutput.ElementBytes);
+        long to = a.Output + ((firstRow + m) * a.OutputStride) + ((long)column * TOutput.ElementBytes);
         if (TOutput.ElementBytes == sizeof(float))
         {
             Mem.StoreGlobalTo(to, low);

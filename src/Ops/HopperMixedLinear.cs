@@ -11,32 +11,26 @@ internal static class HopperMixedLinear
     // One block a multiprocessor: without that bound the compiler ignores the exchange of registers between warpgroups.
     private static readonly KernelTraits Traits = new(HopperMixedGemm.Threads, MinArch: 90, ExactArch: "90a", NeedsWarp32: true, BlocksPerMultiprocessor: 1, HasPlainArguments: true);
 
-    internal static readonly KernelDefinition<HopperMixedArgs> Bf16 = new(HopperMixedGemm.Run<MixedBf16Output, OneMatrix, AllOfK>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Float32 = new(HopperMixedGemm.Run<MixedFloat32Output, OneMatrix, AllOfK>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Bf16InParts = new(HopperMixedGemm.Run<MixedBf16Output, OneMatrix, PartOfK>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Float32InParts = new(HopperMixedGemm.Run<MixedFloat32Output, OneMatrix, PartOfK>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Bf16Grouped = new(HopperMixedGemm.Run<MixedBf16Output, ExpertMatrices, AllOfK>, Traits);
-    internal static readonly KernelDefinition<HopperMixedArgs> Float32Grouped = new(HopperMixedGemm.Run<MixedFloat32Output, ExpertMatrices, AllOfK>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Bf16 = new(HopperMixedGemm.Run<MixedBf16Output, OneMatrix>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Float32 = new(HopperMixedGemm.Run<MixedFloat32Output, OneMatrix>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Bf16Grouped = new(HopperMixedGemm.Run<MixedBf16Output, ExpertMatrices>, Traits);
+    internal static readonly KernelDefinition<HopperMixedArgs> Float32Grouped = new(HopperMixedGemm.Run<MixedFloat32Output, ExpertMatrices>, Traits);
 
     /// <summary>Whether experts' matrices run here.</summary>
     public static bool Exists(GpuDevice device, QuantizedMatrix weights) =>
         HopperMixedPlan.Exists(Describe(weights, 1, Shape.IsVectorAligned(weights.Codes.View, weights.K)), LinearDevice.Of(device));
 
-    /// <summary>The kernel of a plan for one matrix.</summary>
-    internal static KernelDefinition<HopperMixedArgs> Get(in HopperMixedPlan plan, bool float32) =>
-        plan.PartSteps > 0 ? float32 ? Float32InParts : Bf16InParts : float32 ? Float32 : Bf16;
-
     /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ.</summary>
     public static void Launch(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperMixedPlan plan)
     {
         HopperMixedArgs args = CreateArgs(stream, weights, x, y, float32, size, plan);
-        if (plan.SharedTiles > 0 || plan.PartSteps > 0)
+        if (plan.SharedTiles > 0)
         {
             LaunchScratch scratch = stream.Scratch;
             args.Partials = Shape.Address(scratch.Partials.View);
             args.Arrived = Shape.Address(scratch.Counters.View);
         }
-        Launch(stream, weights, args, plan, Get(plan, float32));
+        Launch(stream, weights, args, plan, float32 ? Float32 : Bf16);
     }
 
     /// <summary>
@@ -100,7 +94,6 @@ internal static class HopperMixedLinear
             ColumnTiles = plan.ColumnTiles,
             WholeTiles = plan.WholeTiles,
             SharedTiles = plan.SharedTiles,
-            PartSteps = plan.PartSteps,
         };
     }
 }

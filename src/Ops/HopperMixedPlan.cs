@@ -5,11 +5,10 @@ namespace GpuKit.Ilgpu;
 /// <summary>How a product with FP8 weights and BF16 activations is spread over a Hopper card: a pure function of shape and device.</summary>
 /// <param name="TileRows">Most rows of x of a tile.</param>
 /// <param name="ColumnTiles">Tiles along N.</param>
-/// <param name="Blocks">Blocks, which take tiles in turn, or each a part of one.</param>
-/// <param name="WholeTiles">Tiles that are one block's, or all where K is split; without a bound where experts share the rows.</param>
+/// <param name="Blocks">Blocks, which take tiles in turn.</param>
+/// <param name="WholeTiles">Tiles that are one block's; without a bound where experts share the rows.</param>
 /// <param name="SharedTiles">Tiles behind them, each of which two blocks share along K.</param>
-/// <param name="PartSteps">Steps of 128 columns of a part where K is split into parts, one a block, else 0.</param>
-internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks, int WholeTiles, int SharedTiles = 0, int PartSteps = 0)
+internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, int Blocks, int WholeTiles, int SharedTiles = 0)
 {
     private const int Arch = 90, ScaleExtent = 128;
 
@@ -20,8 +19,8 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
     private static readonly (int TileRows, int Cost)[] Tiles = [(192, 1150), (176, 1095), (160, 1000), (128, 930), (64, 650)];
     private const int EndSteps = 2, HandingSteps = 4;
 
-    // Up to so many rows, one row of tiles, K may be split. Whether and how depends on N, K and the device, so that a row has the same bits among 65 to 128 rows. Adding parts takes as long as so many steps.
-    private const int SplitRows = 128, MostParts = 8, AddingSteps = 12;
+    // Launches do not overlap.
+    private const int LaunchTime = 2000;
 
     /// <summary>The tiles there are.</summary>
     public static IEnumerable<int> TileRowCounts => Tiles.Select(t => t.TileRows);
@@ -36,11 +35,11 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
     {
         if (shape.Experts > 0)
             return Of(Tiles[0].TileRows, shape, device.Multiprocessors);
-        if (shape.M > SplitRows)
-            return Fastest(shape, device).Plan;
-        (int parts, long time) = ChooseParts(shape, device);
-        return time < Fastest(shape with { M = SplitRows }, device).Time ? Split(shape, parts) : Fastest(shape, device).Plan;
+        return Fastest(shape, device).Plan;
     }
+
+    /// <summary>What the fastest plan of one matrix takes, in nanoseconds by the costs above.</summary>
+    public static long Time(in LinearShape shape, in LinearDevice device) => LaunchTime + Fastest(shape, device).Time;
 
     private static (HopperMixedPlan Plan, long Time) Fastest(in LinearShape shape, in LinearDevice device)
     {
@@ -54,21 +53,6 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
                 time += ((steps / 2) + HandingSteps) * cost;
             if (time < least)
                 (best, least) = (plan, time);
-        }
-        return (best, least);
-    }
-
-    private static (int Parts, long Time) ChooseParts(in LinearShape shape, in LinearDevice device)
-    {
-        long columns = Count(shape.N, HopperMixedGemm.TileColumns), steps = Count(shape.K, HopperMixedGemm.StepColumns);
-        int cost = Tiles.First(t => t.TileRows == SplitRows).Cost;
-        (int best, long least) = (1, long.MaxValue);
-        // A block a multiprocessor: the totals of each, 64 KB, are as much as it has of the stream's scratch.
-        for (int parts = 2; parts <= Math.Min(MostParts, steps) && parts * columns <= device.Multiprocessors; parts++)
-        {
-            long time = (Count(steps, parts) + EndSteps + AddingSteps) * cost;
-            if (time < least)
-                (best, least) = (parts, time);
         }
         return (best, least);
     }
@@ -88,13 +72,6 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
         // Their totals fit into the stream's scratch: 96 KB at most, where two multiprocessors have 128.
         bool shares = left > 0 && 2 * left <= blocks && Count(shape.K, HopperMixedGemm.StepColumns) > 1;
         return new HopperMixedPlan(tileRows, (int)columns, blocks, (int)tiles - (shares ? left : 0), shares ? left : 0);
-    }
-
-    /// <summary>The plan of one row of tiles, K in so many parts.</summary>
-    public static HopperMixedPlan Split(in LinearShape shape, int parts)
-    {
-        int columns = (int)Count(shape.N, HopperMixedGemm.TileColumns), steps = (int)Count(shape.K, HopperMixedGemm.StepColumns), partSteps = (int)Count(steps, parts);
-        return new HopperMixedPlan(SplitRows, columns, columns * (int)Count(steps, partSteps), columns, PartSteps: partSteps);
     }
 
     private static long Count(long size, int tile) => (size + tile - 1) / tile;

@@ -17,6 +17,6 @@ internal static class HopperSplitLinear
         args.Partials = Shape.Address(scratch.Partials.View);
         args.Arrived = Shape.Address(scratch.Counters.View);
         args.PartSteps = plan.PartSteps;
-        stream.Device.Launch(kernel.Kernel, stream, (plan.Columns, plan.Parts, 1), HopperSplitGemm.Threads, kernel.SharedBytes, args);
+        stream.Device.Launch(kernel.Kernel, stream, (plan.Columns, plan.Parts, plan.RowTiles), HopperSplitGemm.Threads, kernel.SharedBytes, args);
     }
 }

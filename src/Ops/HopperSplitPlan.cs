@@ -3,38 +3,49 @@ using GpuKit.Ilgpu.Runtime;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>How a product of 17 to 64 rows with FP8 weights and BF16 activations is spread over a Hopper card by <see cref="HopperSplitGemm"/>: a pure function of shape and device.</summary>
+/// <summary>How a product of 17 to 128 rows with FP8 weights and BF16 activations is spread over a Hopper card by <see cref="HopperSplitGemm"/>: a pure function of shape and device.</summary>
 /// <param name="Teams">Teams that the warpgroups of a block form: two with tiles of 128 columns of y, or four with 64.</param>
 /// <param name="Columns">Tiles along N.</param>
 /// <param name="Parts">Parts of K.</param>
 /// <param name="PartSteps">Steps of 128 columns of a part.</param>
 /// <param name="Rows">Rows of x of the kernel's tile, 32 or 64.</param>
-internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Parts, int PartSteps, int Rows)
+/// <param name="RowTiles">Tiles along M.</param>
+internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Parts, int PartSteps, int Rows, int RowTiles)
 {
-    // With fewer the product streams.
-    private const int LeastRows = 17;
+    // With fewer the product streams; with more there are tiles enough.
+    private const int LeastRows = 17, MostRows = 128;
+
+    // Nanoseconds that a turn of SplitPlan's costs takes here on an H200.
+    private const int TurnTime = 280;
 
     /// <summary>Columns of y of a tile.</summary>
     public int TileColumns => TileColumnsOf(Teams);
 
     /// <summary>Whether the kernel can run it and the plan takes it.</summary>
-    public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.M >= LeastRows && shape.CanSplit && HopperMixedPlan.Exists(shape, device);
+    /// <remarks>Among 65 to 128 rows it follows from N, K and the device alone, so that a row has the same bits.</remarks>
+    public static bool Exists(in LinearShape shape, in LinearDevice device)
+    {
+        if (shape.M is < LeastRows or > MostRows || !(shape with { M = Math.Min(shape.M, SplitPlan.MostRows) }).CanSplit || !HopperMixedPlan.Exists(shape, device))
+            return false;
+        LinearShape most = shape with { M = MostRows };
+        return shape.M <= SplitPlan.MostRows || TurnTime * Math.Min(Cost(TwoHopperTeams.Count, most, device), Cost(FourHopperTeams.Count, most, device)) < HopperMixedPlan.Time(most, device);
+    }
 
     /// <summary>The plan, or for tests and benchmarks that with a number of teams and parts, as far as there is room for their sums, and a kernel's rows.</summary>
     public static HopperSplitPlan Choose(in LinearShape shape, in LinearDevice device, int? parts = null, int? rows = null, int? teams = null)
     {
         int chosen = teams ?? (Cost(FourHopperTeams.Count, shape, device) <= Cost(TwoHopperTeams.Count, shape, device) ? FourHopperTeams.Count : TwoHopperTeams.Count);
-        int columns = Count(shape.N, TileColumnsOf(chosen)), steps = Count(shape.K, HopperMixedGemm.StepColumns);
-        int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / columns);
+        int columns = Count(shape.N, TileColumnsOf(chosen)), steps = Count(shape.K, HopperMixedGemm.StepColumns), tileRows = rows ?? (shape.M <= 32 ? 32 : SplitPlan.MostRows);
+        int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / (columns * Count(shape.M, tileRows)));
         int partSteps = Count(steps, Math.Min(parts ?? Split(chosen, shape, device).Parts, most));
-        return new HopperSplitPlan(chosen, columns, Count(steps, partSteps), partSteps, rows ?? (shape.M <= 32 ? 32 : SplitPlan.MostRows));
+        return new HopperSplitPlan(chosen, columns, Count(steps, partSteps), partSteps, tileRows, Count(shape.M, tileRows));
     }
 
     private static long Cost(int teams, in LinearShape shape, in LinearDevice device) => Split(teams, shape, device).Cost;
 
     // A step of 128 columns counts as two turns of SplitGemm, of half a tile as one.
     private static (int Parts, long Cost) Split(int teams, in LinearShape shape, in LinearDevice device) =>
-        SplitPlan.ChooseParts(Count(shape.N, TileColumnsOf(teams)), Count(shape.K, HopperMixedGemm.StepColumns) * TileColumnsOf(teams) / HopperMixedGemm.WarpgroupColumns, device);
+        SplitPlan.ChooseParts(Count(shape.N, TileColumnsOf(teams)) * Count(shape.M, SplitPlan.MostRows), Count(shape.K, HopperMixedGemm.StepColumns) * TileColumnsOf(teams) / HopperMixedGemm.WarpgroupColumns, device);
 
     private static int TileColumnsOf(int teams) => teams == FourHopperTeams.Count ? FourHopperTeams.Columns : TwoHopperTeams.Columns;
 

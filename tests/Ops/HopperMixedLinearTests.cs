@@ -154,55 +154,6 @@ public sealed class HopperMixedLinearTests
 
     [Theory]
     [MemberData(nameof(Devices))]
-    public void PartsOfKAreAddedInTheirOrder(TestDevice which)
-    {
-        if (Device(which) is not { } device)
-            return;
-        foreach ((int m, int n, int k) in which == TestDevice.Cuda ? new[] { (65, 136, 272), (96, 72, 2064), (127, 264, 4112), (128, 1032, 1040), (1, 8, 1024) } : [(70, 136, 400)])
-        {
-            BFloat16[] x = RandomData.GaussianBf16(m * k, 12);
-            HostMatrix w = Weights(RandomData.Gaussian(n * k, 13), n, k);
-            double[] expected = MatrixOracle.Multiply(x, MatrixOracle.Values(w), m, n, k);
-            foreach (int parts in which == TestDevice.Cuda ? new[] { 2, 3, 5, 8 } : [3])
-            {
-                HopperMixedPlan plan = HopperMixedPlan.Split(new LinearShape(m, n, k, w.Format, true, 0, w.Block), parts);
-                Assert.True(plan.PartSteps > 0);
-                (float[] exact, BFloat16[] rounded) = Run(device, plan, w, x, m);
-                Compare.Close(exact, expected, Tolerance);
-                Assert.Equal(Array.ConvertAll(exact, v => (BFloat16)v), rounded);
-                for (int repeat = 0; repeat < (which == TestDevice.Cuda ? 10 : 0); repeat++)
-                    Assert.Equal(exact, Run(device, plan, w, x, m).Exact);
-                // A row's bits do not depend on how many there are.
-                if (which == TestDevice.Cuda && m > 1)
-                    Assert.Equal(exact.AsSpan(0, n).ToArray(), Run(device, plan, w, x[..k], 1).Exact);
-            }
-        }
-    }
-
-    [Fact]
-    public void RowsHaveTheSameBitsAmong65To128()
-    {
-        if (Device(TestDevice.Cuda) is not { } device)
-            return;
-        const int Most = 128, N = 264, K = 14_352;
-        BFloat16[] x = RandomData.GaussianBf16(Most * K, 14);
-        HostMatrix w = Weights(RandomData.Gaussian(N * K, 15), N, K);
-        Assert.True(HopperMixedPlan.Choose(new LinearShape(65, N, K, w.Format, true, 0, w.Block), LinearDevice.Of(device)).PartSteps > 0);
-        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
-        using DeviceBuffer<BFloat16> input = device.Upload<BFloat16>(x);
-        using DeviceBuffer<float> output = device.Allocate<float>(Most * N);
-        float[]? all = null;
-        foreach (int m in new[] { 128, 127, 100, 65 })
-        {
-            Linear.Multiply(device.DefaultStream, weights, input.View, output.View, m);
-            float[] y = output.ToArray(device.DefaultStream)[..(m * N)];
-            all ??= y;
-            Assert.Equal(all[..(m * N)], y);
-        }
-    }
-
-    [Theory]
-    [MemberData(nameof(Devices))]
     public void ExpertsHaveTheirOwnRows(TestDevice which)
     {
         if (Device(which) is not { } device)

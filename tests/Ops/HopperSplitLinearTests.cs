@@ -4,7 +4,7 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Tests.Ops;
 
-/// <summary>Products of 17 to 64 rows with FP8 weights on a Hopper card, K split, against the double oracle; with little work on the CPU, too.</summary>
+/// <summary>Products of 17 to 128 rows with FP8 weights on a Hopper card, K split, against the double oracle; with little work on the CPU, too.</summary>
 public sealed class HopperSplitLinearTests
 {
     // Tensor cores add BF16 products with a few bits less than float32.
@@ -16,7 +16,7 @@ public sealed class HopperSplitLinearTests
     // Around tiles of 128 columns and steps of 128 columns of K; parts of a step or several, stages filled again and again, teams without any step.
     private static readonly (int M, int N, int K)[] CardShapes =
     [
-        (17, 8, 16), (17, 136, 4112), (31, 64, 128), (32, 72, 144), (33, 120, 272), (48, 128, 1040), (63, 136, 2064), (64, 264, 4112), (64, 1032, 2320),
+        (17, 8, 16), (17, 136, 4112), (31, 64, 128), (32, 72, 144), (33, 120, 272), (48, 128, 1040), (63, 136, 2064), (64, 264, 4112), (64, 1032, 2320), (65, 136, 272), (96, 72, 2064), (127, 264, 4112), (128, 1032, 1040),
     ];
 
     public static TheoryData<TestDevice> Devices() => [.. TestDevices.Chosen.Where(d => d != TestDevice.Cpu)];
@@ -27,7 +27,7 @@ public sealed class HopperSplitLinearTests
     {
         if (Device(which) is not { } device)
             return;
-        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(35, 72, 2064), (19, 72, 3344)])
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(35, 72, 2064), (19, 72, 3344), (70, 72, 400)])
         {
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k);
@@ -100,10 +100,32 @@ public sealed class HopperSplitLinearTests
             Assert.Equal(Run(device, w, x, M, new Variant(2, 64, teams)).Exact, Run(device, w, x, M, new Variant(2, 32, teams)).Exact);
     }
 
+    [Fact]
+    public void RowsHaveTheSameBitsAmong65To128()
+    {
+        if (Device(TestDevice.Cuda) is not { } device)
+            return;
+        const int Most = 128, N = 264, K = 14_352;
+        BFloat16[] x = RandomData.GaussianBf16(Most * K, 14);
+        HostMatrix w = Weights(RandomData.Gaussian(N * K, 15), N, K);
+        Assert.True(HopperSplitPlan.Exists(new LinearShape(65, N, K, w.Format, true, 0, w.Block), LinearDevice.Of(device)));
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using DeviceBuffer<BFloat16> input = device.Upload<BFloat16>(x);
+        using DeviceBuffer<float> output = device.Allocate<float>(Most * N);
+        float[]? all = null;
+        foreach (int m in new[] { 128, 127, 100, 65 })
+        {
+            Linear.Multiply(device.DefaultStream, weights, input.View, output.View, m);
+            float[] y = output.ToArray(device.DefaultStream)[..(m * N)];
+            all ??= y;
+            Assert.Equal(all[..(m * N)], y);
+        }
+    }
+
     // Parts of K, rows of the tile, teams of a block.
     private readonly record struct Variant(int Parts, int Rows, int Teams);
 
-    private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows from teams in HopperSplitKernels.TeamCounts select new Variant(count, rows, teams);
+    private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows || rows == HopperSplitKernels.RowCounts.Max() from teams in HopperSplitKernels.TeamCounts select new Variant(count, rows, teams);
 
     // Null where the card is not a Hopper: its kernels cannot run there, as the plan knows.
     private static GpuDevice? Device(TestDevice which)

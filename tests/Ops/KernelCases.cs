@@ -227,12 +227,6 @@ internal static class KernelCases
                     HopperMixedPlan plan = HopperMixedPlan.Of(tile, new LinearShape(Rows, N, K, WeightFormat.Fp8Block, true, 0, w.Block), device.MultiprocessorCount);
                     return stream => HopperMixedLinear.Launch(stream, w, x, y, float32, (Rows, 0), plan);
                 });
-            yield return new($"Hopper mixed, in parts, float32 {float32}", t =>
-            {
-                (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(WeightFormat.Fp8Block, N, K), t.Halves(Rows * K), Bytes(t, Rows * N, float32));
-                HopperMixedPlan plan = HopperMixedPlan.Split(new LinearShape(Rows, N, K, WeightFormat.Fp8Block, true, 0, w.Block), 2);
-                return stream => HopperMixedLinear.Launch(stream, w, x, y, float32, (Rows, 0), plan);
-            });
             foreach ((int teams, int rows, int parts) in from t in HopperSplitKernels.TeamCounts from r in HopperSplitKernels.RowCounts from p in new[] { 1, 2 } select (t, r, p))
                 yield return new($"Hopper split, {teams} teams, {rows} rows, {parts} parts, float32 {float32}", t =>
                 {

@@ -325,8 +325,28 @@ public sealed class LinearPlanTests
         Assert.True(HopperSplitPlan.Exists(shape, H200));
         Assert.False(HopperSplitPlan.Exists(shape, A100));
         Assert.False(HopperSplitPlan.Exists(shape with { M = 16 }, H200));
-        Assert.False(HopperSplitPlan.Exists(shape with { M = 65 }, H200));
+        Assert.False(HopperSplitPlan.Exists(shape with { M = 129 }, H200));
         Assert.False(HopperSplitPlan.Exists(shape with { Block = new ScaleBlock(128, 64) }, H200));
+    }
+
+    [Theory]
+    // The same with 65 to 128 rows, in two tiles along M, or not there.
+    [InlineData(4096, 14336, "64×2×1 of 112, 4 teams")]
+    [InlineData(14336, 4096, "no")]
+    [InlineData(8192, 8192, "64×2×1 of 64, 2 teams")]
+    [InlineData(5120, 2048, "40×2×1 of 16, 2 teams")]
+    [InlineData(4096, 4096, "64×2×1 of 32, 4 teams")]
+    [InlineData(2048, 2048, "32×2×1 of 16, 4 teams")]
+    [InlineData(768, 2048, "12×2×4 of 4, 4 teams")]
+    [InlineData(151936, 2048, "no")]
+    public void SplitsKOfUpTo128RowsOnHopper(int n, int k, string expected)
+    {
+        foreach (int m in new[] { 65, 100, 128 })
+        {
+            var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
+            HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
+            Assert.Equal(expected, HopperSplitPlan.Exists(shape, H200) ? $"{plan.Columns}×{plan.RowTiles}×{plan.Parts} of {plan.PartSteps}, {plan.Teams} teams" : "no");
+        }
     }
 
     [Theory]
@@ -340,19 +360,12 @@ public sealed class LinearPlanTests
     [InlineData(2048, 8192, 8192, "192: 660 + 44 on 132")]
     [InlineData(1024, 5120, 2048, "176: 240 + 0 on 132")]
     [InlineData(2048, 5120, 2048, "160: 520 + 0 on 132")]
-    [InlineData(65, 4096, 14336, "128: 32 + 0 on 128, parts of 28")]
+    [InlineData(129, 4096, 14336, "64: 96 + 0 on 96")]
     [InlineData(300, 768, 2048, "64: 30 + 0 on 30")]
-    [InlineData(128, 4096, 14336, "128: 32 + 0 on 128, parts of 28")]
-    [InlineData(65, 14336, 4096, "128: 112 + 0 on 112")]
-    [InlineData(100, 8192, 8192, "128: 64 + 0 on 128, parts of 32")]
-    [InlineData(128, 5120, 2048, "64: 80 + 0 on 80")]
-    [InlineData(128, 2048, 2048, "64: 32 + 0 on 32")]
-    [InlineData(128, 768, 2048, "64: 12 + 0 on 12")]
-    [InlineData(129, 5120, 2048, "64: 120 + 0 on 120")]
     public void SharesWhatIsLeftOfTilesOnHopper(int m, int n, int k, string expected)
     {
         HopperMixedPlan plan = HopperMixedPlan.Choose(new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128), H200);
-        Assert.Equal(expected, $"{plan.TileRows}: {plan.WholeTiles} + {plan.SharedTiles} on {plan.Blocks}{(plan.PartSteps > 0 ? $", parts of {plan.PartSteps}" : "")}");
+        Assert.Equal(expected, $"{plan.TileRows}: {plan.WholeTiles} + {plan.SharedTiles} on {plan.Blocks}");
     }
 
     [Theory]

@@ -9,8 +9,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 internal static unsafe class WgmmaTotals
 {
     private const string Arch = "90a";
-    private const string Begin = "{ .reg .b64 at; .reg .f32 p, q, r, s; cvta.to.global.u64 at, %0; [[8: ";
-    private const string Four = "ld.global.cg.v4.f32 {p, q, r, s}, [at+(2048#)]; ";
+    private const string Begin = "{ .reg .b64 at; cvta.to.global.u64 at, %0; [[8: ";
 
     /// <summary>Stores the totals of columns 0 to 63.</summary>
     /// <param name="to">Where this thread's first four go; a multiple of 16.</param>
@@ -38,15 +37,6 @@ internal static unsafe class WgmmaTotals
     [IntrinsicImplementation, Ptx(Begin + "ld.global.cg.v4.f32 {total(4#+64), total(4#+65), total(4#+66), total(4#+67)}, [at+(2048#)]; ]]}", ExactArch = Arch)]
     public static void Load2(long from) => EmulateLoad(64, from);
 
-    /// <summary>Adds to the totals of columns 0 to 63 what <see cref="Store0"/> stored, read past L1.</summary>
-    /// <param name="from">Where this thread's first four lie; a multiple of 16.</param>
-    [IntrinsicImplementation, Ptx(Begin + Four + "add.f32 total(4#+0), total(4#+0), p; add.f32 total(4#+1), total(4#+1), q; add.f32 total(4#+2), total(4#+2), r; add.f32 total(4#+3), total(4#+3), s; ]]}", ExactArch = Arch)]
-    public static void Add0(long from) => EmulateAdd(0, from);
-
-    /// <summary>The same for columns 64 to 127.</summary>
-    [IntrinsicImplementation, Ptx(Begin + Four + "add.f32 total(4#+32), total(4#+32), p; add.f32 total(4#+33), total(4#+33), q; add.f32 total(4#+34), total(4#+34), r; add.f32 total(4#+35), total(4#+35), s; ]]}", ExactArch = Arch)]
-    public static void Add1(long from) => EmulateAdd(32, from);
-
     private static void EmulateStore(int first, long to)
     {
         for (int i = 0; i < 32; i++)
@@ -57,11 +47,5 @@ internal static unsafe class WgmmaTotals
     {
         for (int i = 0; i < 32; i++)
             Wgmma.SetTotal(first + i, *(float*)(from + (2048 * (i >> 2)) + (4 * (i & 3))));
-    }
-
-    private static void EmulateAdd(int first, long from)
-    {
-        for (int i = 0; i < 32; i++)
-            Wgmma.SetTotal(first + i, Wgmma.Total(first + i) + *(float*)(from + (2048 * (i >> 2)) + (4 * (i & 3))));
     }
 }
