@@ -193,6 +193,7 @@ internal static class HopperMixedGemm
         }
     }
 
-    private static float Scale(HopperMixedArgs a, long scales, int step) =>
+    /// <summary>The multiplier of a step, of those of a warpgroup's rows of W.</summary>
+    public static float Scale(HopperMixedArgs a, long scales, int step) =>
         Mem.LoadReadOnlyFloat(scales + (((long)(step * StepColumns) >> a.WeightColumnShift) * sizeof(float)));
 }

@@ -6,14 +6,11 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>A warpgroup's totals of a tile that two blocks of <see cref="HopperMixedGemm"/> share, from the one to the other through global memory.</summary>
 internal static class HopperMixedSharing
 {
-    /// <summary>Rows of y of a part, and its bytes: 32 totals of each of the warpgroup's threads.</summary>
-    public const int PartRows = 64, PartBytes = PartRows * HopperMixedGemm.WarpgroupColumns * sizeof(float);
+    // Rows of y of a part, and its bytes: 32 totals of each of the warpgroup's threads.
+    private const int PartRows = 64, PartBytes = PartRows * HopperMixedGemm.WarpgroupColumns * sizeof(float);
 
     // How a counter wraps: 0, then 1 while totals lie there.
     private const uint Lies = 1;
-
-    /// <summary>Bytes of a tile's totals.</summary>
-    public static int TileBytes(int tileRows) => HopperMixedGemm.TileColumns / HopperMixedGemm.WarpgroupColumns * ((tileRows + PartRows - 1) / PartRows) * PartBytes;
 
     /// <summary>Leaves the totals of so many rows, and says that they are there.</summary>
     public static void HandOver(HopperMixedArgs a, int rows, int warpgroup)
@@ -54,6 +51,8 @@ internal static class HopperMixedSharing
     // Each thread's own 16 bytes of the first 2,048, and so on.
     private static long Place(HopperMixedArgs a, int warpgroup) =>
         a.Partials + ((long)HopperMixedTurns.Shared * TileBytes(a.TileRows)) + ((long)warpgroup * TileBytes(a.TileRows) / 2) + ((Group.IdxX & (Warpgroup.Threads - 1)) * 16);
+
+    private static int TileBytes(int tileRows) => HopperMixedGemm.TileColumns / HopperMixedGemm.WarpgroupColumns * ((tileRows + PartRows - 1) / PartRows) * PartBytes;
 
     private static long Counter(HopperMixedArgs a, int warpgroup) => a.Arrived + (((2L * HopperMixedTurns.Shared) + warpgroup) * sizeof(int));
 }

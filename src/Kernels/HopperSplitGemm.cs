@@ -97,7 +97,7 @@ internal static class HopperSplitGemm
         uint lane = WgmmaMixed.LaneAddress(stages + (uint)((2 * HopperSplitSizes<TTeams, TWidth>.HalfBytes) + (half * HopperMixedGemm.WarpgroupColumns * HopperMixedGemm.RowBytes)));
         long scales = Scales<TTeams>(a, half);
         HopperRing ring = default;
-        float scale = Scale(a, scales, steps.First + team);
+        float scale = HopperMixedGemm.Scale(a, scales, steps.First + team);
         Mbarrier.Wait(full, 0);
         WgmmaMixed.Load0(lane);
         WgmmaMixed.DecodeEven();
@@ -132,7 +132,7 @@ internal static class HopperSplitGemm
             HopperRing current = ring;
             // After the last step this stage again: it has landed, and what is decoded is not used.
             bool more = step + TTeams.Count < steps.Count;
-            float nextScale = Scale(a, scales, steps.First + (more ? step + TTeams.Count : step));
+            float nextScale = HopperMixedGemm.Scale(a, scales, steps.First + (more ? step + TTeams.Count : step));
             if (more)
                 ring.Advance(HopperSplitSizes<TTeams, TWidth>.Stages);
             codes = lane + (uint)(ring.Stage * HopperSplitSizes<TTeams, TWidth>.StageBytes);
@@ -173,7 +173,4 @@ internal static class HopperSplitGemm
         int row = IntrinsicMath.Min((Grid.IdxX * TTeams.Columns) + (half * HopperMixedGemm.WarpgroupColumns), a.N - 1) >> a.WeightRowShift;
         return a.WeightScales + ((long)row * a.WeightScaleColumns * sizeof(float));
     }
-
-    private static float Scale(HopperMixedArgs a, long scales, int step) =>
-        Mem.LoadReadOnlyFloat(scales + (((long)(step * HopperMixedGemm.StepColumns) >> a.WeightColumnShift) * sizeof(float)));
 }

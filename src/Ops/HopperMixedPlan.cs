@@ -57,7 +57,7 @@ internal readonly record struct HopperMixedPlan(int TileRows, int ColumnTiles, i
         return (best, least);
     }
 
-    /// <summary>The plan with a given tile and, for tests and benchmarks, blocks.</summary>
+    /// <summary>The plan with a given tile on so many multiprocessors.</summary>
     public static HopperMixedPlan Of(int tileRows, in LinearShape shape, int multiprocessors)
     {
         long columns = Count(shape.N, HopperMixedGemm.TileColumns);
