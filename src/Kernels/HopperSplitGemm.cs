@@ -113,6 +113,9 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
             Wgmma.Commit();
+            // The stage of the step before is filled again: by now the whole team has read it.
+            if (HopperSplitSizes<TTeams, TWidth>.FillsAStepLater && copies && step > team && step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count) < steps.Count)
+                Fill<TTeams, TWidth>(a, stages, full, ring.Before(HopperSplitSizes<TTeams, TWidth>.Stages), steps.First + step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count));
             // The even registers have been read.
             Wgmma.Wait(1);
             WgmmaMixed.DecodeEven();
@@ -120,9 +123,6 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Even(Wgmma.DescriptorOfWord(upper), 1);
             Wgmma.Commit();
-            // The stage of the step before is filled again: by now the whole team has read it.
-            if (HopperSplitSizes<TTeams, TWidth>.FillsAStepLater && copies && step > team && step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count) < steps.Count)
-                Fill<TTeams, TWidth>(a, stages, full, ring.Before(HopperSplitSizes<TTeams, TWidth>.Stages), steps.First + step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count));
             Wgmma.Wait(1);
             WgmmaMixed.DecodeOdd();
             Wgmma.Fence();
