@@ -99,13 +99,6 @@ internal static class ArrangeInputs
             Mem.AddRelaxed(ref to.Progress[0], MostParts + 1 - (uint)to.Parts);
     }
 
-    /// <summary>A lane's words of the first tile's first chunk.</summary>
-    public static ArrayView<uint> Locate(ArrangedInputs from, int lane)
-    {
-        int first = lane * 4;
-        return from.Memory.SubView(first, from.Memory.Length - first);
-    }
-
     /// <summary>Words from a tile to the next.</summary>
     public static int TileWords(int k) => Chunks(k) * (ChunkBytes / 4);
 }

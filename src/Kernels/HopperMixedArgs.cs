@@ -63,4 +63,7 @@ internal struct HopperMixedArgs
 
     /// <summary>Steps of a part, where K is split.</summary>
     public int PartSteps;
+
+    /// <summary>Stages of a team, 1 or 2, whose copies are asked for before those of the others, where K is split.</summary>
+    public int EarlyStages;
 }

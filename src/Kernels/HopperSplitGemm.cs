@@ -28,6 +28,9 @@ internal static class HopperSplitGemm
         uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)HopperSplitSizes<TTeams, TWidth>.Barriers;
         if (Group.IdxX == 0)
         {
+            // The first copies do not wait for them then.
+            Tma.Prefetch(a.Weight, HopperMixedArgs.WeightMap);
+            Tma.Prefetch(a.Input, HopperMixedArgs.InputMap);
             for (int i = 0; i < TTeams.Count * HopperSplitSizes<TTeams, TWidth>.Stages; i++)
             {
                 Mbarrier.Initialize(full + (uint)(i * HopperGemm.BarrierBytes), 1);
@@ -49,18 +52,28 @@ internal static class HopperSplitGemm
         HopperSplitSums.Add<TOutput, TTeams, TWidth>(a, shared);
     }
 
-    // The first stages, by one thread of the team.
+    // The first stages, by one thread of the team. Copies come in about the order in which they are asked for, so x of the first stages before the weights of the last.
     private static void Start<TTeams, TWidth>(HopperMixedArgs a, uint stages, uint full, int team, (int First, int Count) steps)
         where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
+        int count = IntrinsicMath.Min(HopperSplitSizes<TTeams, TWidth>.Stages, (steps.Count - team + TTeams.Count - 1) / TTeams.Count), early = IntrinsicMath.Min(count, a.EarlyStages);
         // Weights are no output of the launch before.
-        for (int i = 0; i < HopperSplitSizes<TTeams, TWidth>.Stages && team + (i * TTeams.Count) < steps.Count; i++)
-            Weights<TTeams, TWidth>(a, stages + (uint)(i * HopperSplitSizes<TTeams, TWidth>.StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
+        for (int i = 0; i < early; i++)
+            Weights<TTeams, TWidth>(a, Stage<TTeams, TWidth>(stages, i), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
         GridDependency.Wait();
-        for (int i = 0; i < HopperSplitSizes<TTeams, TWidth>.Stages && team + (i * TTeams.Count) < steps.Count; i++)
-            Inputs<TTeams, TWidth>(a, stages + (uint)(i * HopperSplitSizes<TTeams, TWidth>.StageBytes), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
+        for (int i = 0; i < early; i++)
+            Inputs<TTeams, TWidth>(a, Stage<TTeams, TWidth>(stages, i), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
+        for (int i = early; i < count; i++)
+        {
+            Weights<TTeams, TWidth>(a, Stage<TTeams, TWidth>(stages, i), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
+            Inputs<TTeams, TWidth>(a, Stage<TTeams, TWidth>(stages, i), full + (uint)(i * HopperGemm.BarrierBytes), steps.First + team + (i * TTeams.Count));
+        }
     }
+
+    private static uint Stage<TTeams, TWidth>(uint stages, int number)
+        where TTeams : struct, IHopperTeams
+        where TWidth : struct, IMixedWidth => stages + (uint)(number * HopperSplitSizes<TTeams, TWidth>.StageBytes);
 
     private static void Weights<TTeams, TWidth>(HopperMixedArgs a, uint stage, uint arrived, int step)
         where TTeams : struct, IHopperTeams
@@ -160,7 +173,7 @@ internal static class HopperSplitGemm
         where TTeams : struct, IHopperTeams
         where TWidth : struct, IMixedWidth
     {
-        uint stage = stages + (uint)(ring.Stage * HopperSplitSizes<TTeams, TWidth>.StageBytes), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
+        uint stage = Stage<TTeams, TWidth>(stages, ring.Stage), arrived = full + (uint)(ring.Stage * HopperGemm.BarrierBytes);
         Mbarrier.Wait(arrived + (uint)HopperSplitSizes<TTeams, TWidth>.BarrierBytes, ring.Parity);
         Weights<TTeams, TWidth>(a, stage, arrived, step);
         Inputs<TTeams, TWidth>(a, stage, arrived, step);

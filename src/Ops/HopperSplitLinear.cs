@@ -17,6 +17,7 @@ internal static class HopperSplitLinear
         args.Partials = Shape.Address(scratch.Partials.View);
         args.Arrived = Shape.Address(scratch.Counters.View);
         args.PartSteps = plan.PartSteps;
+        args.EarlyStages = plan.EarlyStages;
         stream.Device.Launch(kernel.Kernel, stream, (plan.Columns, plan.Parts, plan.RowTiles), HopperSplitGemm.Threads, kernel.SharedBytes, args);
     }
 }

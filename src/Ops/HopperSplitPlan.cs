@@ -10,7 +10,8 @@ namespace GpuKit.Ilgpu;
 /// <param name="PartSteps">Steps of 128 columns of a part.</param>
 /// <param name="Rows">Rows of x of the kernel's tile, 32 or 64.</param>
 /// <param name="RowTiles">Tiles along M.</param>
-internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Parts, int PartSteps, int Rows, int RowTiles)
+/// <param name="EarlyStages">Stages of a team, 1 or 2, whose copies are asked for before those of the others. No bit depends on it.</param>
+internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Parts, int PartSteps, int Rows, int RowTiles, int EarlyStages)
 {
     // With fewer the product streams; with more there are tiles enough.
     private const int LeastRows = 17, MostRows = 128;
@@ -38,8 +39,13 @@ internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Part
         int columns = Count(shape.N, TileColumnsOf(chosen)), steps = Count(shape.K, HopperMixedGemm.StepColumns), tileRows = rows ?? (shape.M <= 32 ? 32 : SplitPlan.MostRows);
         int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / (columns * Count(shape.M, tileRows)));
         int partSteps = Count(steps, Math.Min(parts ?? Split(chosen, shape, device).Parts, most));
-        return new HopperSplitPlan(chosen, columns, Count(steps, partSteps), partSteps, tileRows, Count(shape.M, tileRows));
+        int splits = Count(steps, partSteps), rowTiles = Count(shape.M, tileRows);
+        return new HopperSplitPlan(chosen, columns, splits, partSteps, tileRows, rowTiles, Early(chosen, tileRows, (long)columns * splits * rowTiles, device));
     }
+
+    // Weights of these stages are asked for before the launch before is waited for, x behind that. With one x of the first stage comes sooner. With two the memory has more to do meanwhile; it is worth it where many blocks wait long, on multiprocessors
+    // that the launch before does not need, and by measurement in wide tiles of 32 rows (docs/kernels/gemm.md).
+    private static int Early(int teams, int rows, long blocks, in LinearDevice device) => 4 * blocks < 3 * device.Multiprocessors || (teams == TwoHopperTeams.Count && rows == 32) ? 2 : 1;
 
     private static long Cost(int teams, in LinearShape shape, in LinearDevice device) => Split(teams, shape, device).Cost;
 

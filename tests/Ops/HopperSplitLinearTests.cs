@@ -122,8 +122,11 @@ public sealed class HopperSplitLinearTests
         }
     }
 
-    // Parts of K, rows of the tile, teams of a block.
-    private readonly record struct Variant(int Parts, int Rows, int Teams);
+    // Parts of K, rows of the tile, teams of a block, and whether two stages' copies are the first or, where there are an odd number of parts, one's.
+    private readonly record struct Variant(int Parts, int Rows, int Teams)
+    {
+        public int EarlyStages => 2 - (Parts & 1);
+    }
 
     private static IEnumerable<Variant> Variants(int m, int[] parts) => from count in parts from rows in HopperSplitKernels.RowCounts where m <= rows || rows == HopperSplitKernels.RowCounts.Max() from teams in HopperSplitKernels.TeamCounts select new Variant(count, rows, teams);
 
@@ -140,7 +143,7 @@ public sealed class HopperSplitLinearTests
 
     private static (float[] Exact, BFloat16[] Rounded) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, Variant variant)
     {
-        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows, variant.Teams);
+        HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), variant.Parts, variant.Rows, variant.Teams) with { EarlyStages = variant.EarlyStages };
         using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var exact = GuardedBuffer<float>.Output(device, m * w.N);

@@ -231,7 +231,7 @@ internal static class KernelCases
                 yield return new($"Hopper split, {teams} teams, {rows} rows, {parts} parts, float32 {float32}", t =>
                 {
                     (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(WeightFormat.Fp8Block, N, K), t.Halves(Rows * K), Bytes(t, Rows * N, float32));
-                    HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(Rows, N, K, WeightFormat.Fp8Block, true, 0, w.Block), LinearDevice.Of(device), parts, rows, teams);
+                    HopperSplitPlan plan = HopperSplitPlan.Choose(new LinearShape(Rows, N, K, WeightFormat.Fp8Block, true, 0, w.Block), LinearDevice.Of(device), parts, rows, teams) with { EarlyStages = parts };
                     return stream => HopperSplitLinear.Launch(stream, w, x, y, float32, (Rows, 0), plan);
                 });
             yield return new($"Hopper mixed of experts, float32 {float32}", t =>

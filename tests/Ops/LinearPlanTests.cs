@@ -307,21 +307,21 @@ public sealed class LinearPlanTests
 
     [Theory]
     // FP8 weights on a Hopper card: rows of the tile, blocks × parts of so many steps of 128 columns.
-    [InlineData(64, 14336, 4096, "64: 112×1 of 32, 2 teams")]
-    [InlineData(32, 14336, 4096, "32: 112×1 of 32, 2 teams")]
-    [InlineData(64, 4096, 14336, "64: 64×2 of 56, 4 teams")]
-    [InlineData(17, 4096, 14336, "32: 64×2 of 56, 4 teams")]
-    [InlineData(33, 8192, 8192, "64: 128×1 of 64, 4 teams")]
-    [InlineData(64, 5120, 2048, "64: 80×1 of 16, 4 teams")]
-    [InlineData(32, 4096, 4096, "32: 64×2 of 16, 4 teams")]
-    [InlineData(32, 2048, 2048, "32: 32×4 of 4, 4 teams")]
-    [InlineData(64, 151936, 2048, "64: 1187×1 of 16, 2 teams")]
-    [InlineData(64, 64, 128, "64: 1×1 of 1, 4 teams")]
+    [InlineData(64, 14336, 4096, "64: 112×1 of 32, 2 teams, 1 early")]
+    [InlineData(32, 14336, 4096, "32: 112×1 of 32, 2 teams, 2 early")]
+    [InlineData(64, 4096, 14336, "64: 64×2 of 56, 4 teams, 1 early")]
+    [InlineData(17, 4096, 14336, "32: 64×2 of 56, 4 teams, 1 early")]
+    [InlineData(33, 8192, 8192, "64: 128×1 of 64, 4 teams, 1 early")]
+    [InlineData(64, 5120, 2048, "64: 80×1 of 16, 4 teams, 2 early")]
+    [InlineData(32, 4096, 4096, "32: 64×2 of 16, 4 teams, 1 early")]
+    [InlineData(32, 2048, 2048, "32: 32×4 of 4, 4 teams, 1 early")]
+    [InlineData(64, 151936, 2048, "64: 1187×1 of 16, 2 teams, 1 early")]
+    [InlineData(64, 64, 128, "64: 1×1 of 1, 4 teams, 2 early")]
     public void SplitsKOnHopper(int m, int n, int k, string expected)
     {
         var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
         HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
-        Assert.Equal(expected, $"{plan.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}, {plan.Teams} teams");
+        Assert.Equal(expected, $"{plan.Rows}: {plan.Columns}×{plan.Parts} of {plan.PartSteps}, {plan.Teams} teams, {plan.EarlyStages} early");
         Assert.True(HopperSplitPlan.Exists(shape, H200));
         Assert.False(HopperSplitPlan.Exists(shape, A100));
         Assert.False(HopperSplitPlan.Exists(shape with { M = 16 }, H200));
@@ -331,13 +331,13 @@ public sealed class LinearPlanTests
 
     [Theory]
     // The same with 65 to 128 rows, in two tiles along M, or not there.
-    [InlineData(4096, 14336, "64×2×1 of 112, 4 teams")]
+    [InlineData(4096, 14336, "64×2×1 of 112, 4 teams, 1 early")]
     [InlineData(14336, 4096, "no")]
-    [InlineData(8192, 8192, "64×2×1 of 64, 2 teams")]
-    [InlineData(5120, 2048, "40×2×1 of 16, 2 teams")]
-    [InlineData(4096, 4096, "64×2×1 of 32, 4 teams")]
-    [InlineData(2048, 2048, "32×2×1 of 16, 4 teams")]
-    [InlineData(768, 2048, "12×2×4 of 4, 4 teams")]
+    [InlineData(8192, 8192, "64×2×1 of 64, 2 teams, 1 early")]
+    [InlineData(5120, 2048, "40×2×1 of 16, 2 teams, 2 early")]
+    [InlineData(4096, 4096, "64×2×1 of 32, 4 teams, 1 early")]
+    [InlineData(2048, 2048, "32×2×1 of 16, 4 teams, 2 early")]
+    [InlineData(768, 2048, "12×2×4 of 4, 4 teams, 2 early")]
     [InlineData(151936, 2048, "no")]
     public void SplitsKOfUpTo128RowsOnHopper(int n, int k, string expected)
     {
@@ -345,7 +345,7 @@ public sealed class LinearPlanTests
         {
             var shape = new LinearShape(m, n, k, WeightFormat.Fp8Block, true, 0, ScaleBlock.Square128);
             HopperSplitPlan plan = HopperSplitPlan.Choose(shape, H200);
-            Assert.Equal(expected, HopperSplitPlan.Exists(shape, H200) ? $"{plan.Columns}×{plan.RowTiles}×{plan.Parts} of {plan.PartSteps}, {plan.Teams} teams" : "no");
+            Assert.Equal(expected, HopperSplitPlan.Exists(shape, H200) ? $"{plan.Columns}×{plan.RowTiles}×{plan.Parts} of {plan.PartSteps}, {plan.Teams} teams, {plan.EarlyStages} early" : "no");
         }
     }
 
