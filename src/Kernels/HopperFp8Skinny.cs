@@ -55,21 +55,29 @@ internal static class HopperFp8Skinny
         // A number that the compiler knows to be the same in all lanes needs no register of each.
         int warp = (int)WarpOps.Shuffle((uint)Group.IdxX >> 5, 0), warps = Group.DimX >> 5, lane = Group.IdxX & 31, chunks = a.K / ChunkColumns;
         uint ring = window + (uint)(warp * Stages * StageBytes(TTiles.Count)), barriers = window + (uint)((warps * Stages * StageBytes(TTiles.Count)) + (warp * Stages * BarrierBytes));
+        // A warp without chunks requests nothing.
+        int count = IntrinsicMath.Min(Stages, (chunks - warp + warps - 1) / warps), early = IntrinsicMath.Min(count, a.EarlyChunks);
         if (lane == 0)
         {
             for (int i = 0; i < Stages; i++)
                 Mbarrier.Initialize(barriers + (uint)(i * BarrierBytes), 1);
             Mbarrier.FenceInitialized();
             // Weights are no output of the launch before.
-            for (int i = 0; i < Stages && warp + (i * warps) < chunks; i++)
+            for (int i = 0; i < early; i++)
                 RequestWeights<TTiles>(a, ring, barriers, i, warp + (i * warps));
         }
         GridDependency.Release();
         GridDependency.Wait();
         if (lane == 0)
         {
-            for (int i = 0; i < Stages && warp + (i * warps) < chunks; i++)
+            // Copies come in about the order in which they are asked for.
+            for (int i = 0; i < early; i++)
                 RequestInputs<TTiles>(a, ring, barriers, i, warp + (i * warps));
+            for (int i = early; i < count; i++)
+            {
+                RequestWeights<TTiles>(a, ring, barriers, i, warp + (i * warps));
+                RequestInputs<TTiles>(a, ring, barriers, i, warp + (i * warps));
+            }
         }
         // The barriers exist before any lane waits.
         WarpOps.Barrier();

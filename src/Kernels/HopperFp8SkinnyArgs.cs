@@ -26,6 +26,9 @@ internal struct HopperFp8SkinnyArgs
     /// <summary>Elements between rows of y.</summary>
     public long OutputStride;
 
+    /// <summary>Chunks of a warp, 1 or 2, whose weights are asked for before the launch before is waited for.</summary>
+    public int EarlyChunks;
+
     public int WeightRowShift;
     public int M;
     public int N;

@@ -21,4 +21,14 @@ internal static class HopperFp8SkinnyPlan
 
     /// <summary>Warps of a block.</summary>
     public static int Warps(in LinearShape shape, in LinearDevice device) => Math.Min(LinearPlan.SkinnyWarps(shape, Blocks(shape.N)), device.MaxThreads / device.WarpSize);
+
+    /// <summary>
+    /// Chunks of a warp, 1 or 2, whose weights are asked for before the launch before is waited for. No bit depends on it. One, so that x of the first chunk comes sooner, where blocks fill the card once: there is no room for them before the launch before has
+    /// ended, so they do not wait long (docs/kernels/gemv.md).
+    /// </summary>
+    public static int EarlyChunks(in LinearShape shape, in LinearDevice device)
+    {
+        long blocks = Blocks(shape.N), most = (long)device.Multiprocessors * (SkinnyGemm.MostWarps / Warps(shape, device));
+        return blocks <= most && 10 * blocks >= 9 * most ? 1 : 2;
+    }
 }

@@ -68,7 +68,7 @@ public static partial class Linear
         }
         if (path is null && HopperFp8SkinnyPlan.IsChosen(shape, device))
         {
-            HopperFp8SkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperFp8SkinnyPlan.Warps(shape, device));
+            HopperFp8SkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperFp8SkinnyPlan.Warps(shape, device), HopperFp8SkinnyPlan.EarlyChunks(shape, device));
             return;
         }
         LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);

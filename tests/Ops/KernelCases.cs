@@ -207,7 +207,7 @@ internal static class KernelCases
                     return stream =>
                     {
                         ActivationQuantizer.Quantize(stream, x, quantized, m);
-                        HopperFp8SkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2);
+                        HopperFp8SkinnyLinear.Launch(stream, w, quantized, y, float32, (m, 0), 2, m == 3 ? 1 : 2);
                     };
                 });
     }

@@ -91,6 +91,9 @@ public sealed class LinearPlanTests
             Assert.Equal((128, 16), (HopperFp8SkinnyPlan.Blocks(shape.N), HopperFp8SkinnyPlan.Warps(shape with { M = m }, H200)));
         }
         Assert.Equal(4, HopperFp8SkinnyPlan.Warps(shape with { N = 29568, K = 8192 }, H200));
+        // One chunk early where blocks fill the card once: 128 of 132 and 256 of 264, not 160 of 264, 448 of 528 or 924.
+        foreach ((int n, int k, int chunks) in new[] { (4096, 4096, 1), (4096, 14336, 1), (8192, 8192, 1), (5120, 2048, 2), (14336, 4096, 2), (29568, 8192, 2) })
+            Assert.Equal(chunks, HopperFp8SkinnyPlan.EarlyChunks(shape with { N = n, K = k }, H200));
         Assert.True(HopperFp8SkinnyPlan.IsChosen(shape with { Block = new ScaleBlock(128, 32) }, H200));
         foreach (LinearShape other in new[]
         {
