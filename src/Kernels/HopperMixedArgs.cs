@@ -64,6 +64,6 @@ internal struct HopperMixedArgs
     /// <summary>Steps of a part, where K is split.</summary>
     public int PartSteps;
 
-    /// <summary>Stages of a team, 1 or 2, whose copies are asked for before those of the others, where K is split.</summary>
+    /// <summary>Stages of a team, 1 or 2, whose weights are asked for before the launch before is waited for, where K is split.</summary>
     public int EarlyStages;
 }

@@ -28,7 +28,7 @@ internal static class HopperSplitGemm
         uint shared = SharedWindow.Open(ref SharedMemory.GetDynamic<byte>()[0]), full = shared + (uint)HopperSplitSizes<TTeams, TWidth>.Barriers;
         if (Group.IdxX == 0)
         {
-            // The first copies do not wait for them then.
+            // The first copies do not wait for their maps then.
             Tma.Prefetch(a.Weight, HopperMixedArgs.WeightMap);
             Tma.Prefetch(a.Input, HopperMixedArgs.InputMap);
             for (int i = 0; i < TTeams.Count * HopperSplitSizes<TTeams, TWidth>.Stages; i++)
@@ -126,7 +126,7 @@ internal static class HopperSplitGemm
             Wgmma.Fence();
             TWidth.Odd(Wgmma.DescriptorOfWord(lower + QuarterStep), 1);
             Wgmma.Commit();
-            // The stage of the step before is filled again: by now the whole team has read it.
+            // The stage of the step before is filled again: by now the whole team has read it, or is about to.
             if (HopperSplitSizes<TTeams, TWidth>.FillsAStepLater && copies && step > team && step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count) < steps.Count)
                 Fill<TTeams, TWidth>(a, stages, full, ring.Before(HopperSplitSizes<TTeams, TWidth>.Stages), steps.First + step + ((HopperSplitSizes<TTeams, TWidth>.Stages - 1) * TTeams.Count));
             // The even registers have been read.

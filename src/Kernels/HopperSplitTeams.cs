@@ -52,7 +52,7 @@ internal static class HopperSplitSizes<TTeams, TWidth>
     /// <summary>Stages of a team, as many as fit: two to four.</summary>
     public static int Stages => MostStageBytes / (TTeams.Count * StageBytes);
 
-    /// <summary>Whether a stage is filled again a step after it was read, when nobody is waited for any more; with two it would be too late.</summary>
+    /// <summary>Whether a stage is filled again in the step behind the one that read it, when hardly anybody has to be waited for; with two it would be too late.</summary>
     public static bool FillsAStepLater => Stages > 2;
 
     /// <summary>Where the barriers begin: "full" of all stages, and behind them as many "empty".</summary>

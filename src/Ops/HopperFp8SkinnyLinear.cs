@@ -26,7 +26,7 @@ internal static class HopperFp8SkinnyLinear
     /// <summary>The kernel for <paramref name="m"/> rows.</summary>
     public static KernelDefinition<HopperFp8SkinnyArgs> Get(int m, bool float32) => ByKey[(float32, SkinnyGemm.Tiles(m, halves: false))];
 
-    /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ by blocks of so many warps, so many of whose chunks (1 or 2) are asked for early.</summary>
+    /// <summary>y[m, N] = x[m, K] · W[N, K]ᵀ by blocks of so many warps, each of which asks for so many chunks (1 or 2) early.</summary>
     public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int warps, int earlyChunks)
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));

@@ -23,8 +23,8 @@ internal static class HopperFp8SkinnyPlan
     public static int Warps(in LinearShape shape, in LinearDevice device) => Math.Min(LinearPlan.SkinnyWarps(shape, Blocks(shape.N)), device.MaxThreads / device.WarpSize);
 
     /// <summary>
-    /// Chunks of a warp, 1 or 2, whose weights are asked for before the launch before is waited for. No bit depends on it. One, so that x of the first chunk comes sooner, where blocks fill the card once: there is no room for them before the launch before has
-    /// ended, so they do not wait long (docs/kernels/gemv.md).
+    /// Chunks of a warp, 1 or 2, whose weights are asked for before the launch before is waited for. No bit depends on it. One, so that x of the first chunk comes sooner, where blocks fill the card once: beside another such launch there is no room for them,
+    /// so they do not wait long for its end (docs/kernels/gemv.md).
     /// </summary>
     public static int EarlyChunks(in LinearShape shape, in LinearDevice device)
     {

@@ -10,7 +10,7 @@ namespace GpuKit.Ilgpu;
 /// <param name="PartSteps">Steps of 128 columns of a part.</param>
 /// <param name="Rows">Rows of x of the kernel's tile, 32 or 64.</param>
 /// <param name="RowTiles">Tiles along M.</param>
-/// <param name="EarlyStages">Stages of a team, 1 or 2, whose copies are asked for before those of the others. No bit depends on it.</param>
+/// <param name="EarlyStages">Stages of a team, 1 or 2, whose weights are asked for before the launch before is waited for. No bit depends on it.</param>
 internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Parts, int PartSteps, int Rows, int RowTiles, int EarlyStages)
 {
     // With fewer the product streams; with more there are tiles enough.
@@ -43,8 +43,8 @@ internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Part
         return new HopperSplitPlan(chosen, columns, splits, partSteps, tileRows, rowTiles, Early(chosen, tileRows, (long)columns * splits * rowTiles, device));
     }
 
-    // Weights of these stages are asked for before the launch before is waited for, x behind that. With one x of the first stage comes sooner. With two the memory has more to do meanwhile; it is worth it where many blocks wait long, on multiprocessors
-    // that the launch before does not need, and by measurement in wide tiles of 32 rows (docs/kernels/gemm.md).
+    // With one, x of the first stage comes sooner. With two the memory has more to do until the launch before has ended, which is worth it where blocks are few: most find a multiprocessor that the launch before does not need, and wait there.
+    // Wide tiles of 32 rows are faster with two, too (measured: docs/kernels/gemm.md).
     private static int Early(int teams, int rows, long blocks, in LinearDevice device) => 4 * blocks < 3 * device.Multiprocessors || (teams == TwoHopperTeams.Count && rows == 32) ? 2 : 1;
 
     private static long Cost(int teams, in LinearShape shape, in LinearDevice device) => Split(teams, shape, device).Cost;

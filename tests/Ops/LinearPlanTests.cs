@@ -309,7 +309,7 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
-    // FP8 weights on a Hopper card: rows of the tile, blocks × parts of so many steps of 128 columns.
+    // FP8 weights on a Hopper card: rows of the tile, blocks × parts of so many steps of 128 columns, teams of a block, stages whose copies come first.
     [InlineData(64, 14336, 4096, "64: 112×1 of 32, 2 teams, 1 early")]
     [InlineData(32, 14336, 4096, "32: 112×1 of 32, 2 teams, 2 early")]
     [InlineData(64, 4096, 14336, "64: 64×2 of 56, 4 teams, 1 early")]
