@@ -11,18 +11,18 @@ internal struct SkinnyArrangingArgs
     public ArrangedInputs Inputs;
 }
 
-/// <summary>Where a lane reads weights: its block's rows, and its first word of these.</summary>
-internal struct SkinnyRows
+/// <summary>Where a lane reads: words, and which of them is its first. With two tiles of x a number is added to what is the same for all threads, one register instead of an address's two, which are short there; with one tile that is slower (docs/kernels/gemv.md).</summary>
+internal struct SkinnyWords
 {
-    public ArrayView<uint> Block;
-    public int Lane;
+    public ArrayView<uint> Words;
+    public int First;
 }
 
 /// <summary>
 /// <see cref="SkinnyGemm"/> by large matrices of four bits, whose blocks arrange x together while they multiply their first chunks by x as it lies (<see cref="ArrangeInputs"/>). The same sums in the same order.
 /// </summary>
 /// <remarks>
-/// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four. Places are numbers that are added to what is the same for all threads, a register each instead of an address's two.
+/// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
 /// </remarks>
 internal static class SkinnyArranging
 {
@@ -51,9 +51,7 @@ internal static class SkinnyArranging
     {
         (int c, int count, int step) = chunks;
         int lane = Group.IdxX & 31;
-        SkinnyRows codes = default;
-        codes.Block = From(a.Product.Codes.Cast<uint>(), SkinnyGemm.FirstRow<StreamedBf16Inputs>(a.Product) * RowWords(a.Product));
-        codes.Lane = ((lane >> 2) * RowWords(a.Product)) + ((lane & 3) * SkinnyLoads.WordStep);
+        SkinnyWords codes = Codes<TTiles>(a.Product, lane);
         // A warp without a chunk loads the last one.
         SkinnyChunk first = Chunk(a.Product, codes, c, count), second = Chunk(a.Product, codes, c + step, count);
         SkinnyAside.Request<TFormat, StreamedBf16Inputs, TTiles>(a.Product, shared);
@@ -69,13 +67,13 @@ internal static class SkinnyArranging
             ArrangeInputs.Announce(a.Inputs);
         uint goal = ArrangeInputs.Goal(a.Inputs, word);
         int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
-        int x = (row0 * (a.Product.K >> 1)) + ((lane & 3) * 4 * SkinnyLoads.WordStep);
+        SkinnyWords x = AsItLies<TTiles>(a.Product, row0, lane);
         int tile1 = (row1 - row0) * (a.Product.K >> 1);
         for (; c + step < count; c += 2 * step)
         {
             // Asked for in time for the end of the chunk.
             uint now = ArrangeInputs.Word(a.Inputs);
-            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a, aside, first, (x, tile1), c, ref sums);
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
             first = Chunk(a.Product, codes, c + (2 * step), count);
             if (ArrangeInputs.IsThere(now, goal))
             {
@@ -83,7 +81,7 @@ internal static class SkinnyArranging
                 return;
             }
             now = ArrangeInputs.Word(a.Inputs);
-            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a, aside, second, (x, tile1), c + step, ref sums);
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
             if (ArrangeInputs.IsThere(now, goal))
             {
@@ -92,58 +90,106 @@ internal static class SkinnyArranging
             }
         }
         if (c < count)
-            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a, aside, first, (x, tile1), c, ref sums);
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
     }
 
-    private static void Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyRows codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+    private static void Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyWords codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         (int c, int count, int step) = chunks;
         ArrangeInputs.See(a.Inputs);
         SkinnyChunk first = loaded.First, second = loaded.Second;
-        int x = (Group.IdxX & 31) * SkinnyLoads.WordStep;
+        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, Group.IdxX & 31);
         int tile1 = ArrangeInputs.TileWords(a.Product.K);
         for (; c + step < count; c += 2 * step)
         {
-            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a, aside, first, (x, tile1), c, ref sums);
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
             first = Chunk(a.Product, codes, c + (2 * step), count);
-            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a, aside, second, (x, tile1), c + step, ref sums);
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
         }
         if (c < count)
-            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a, aside, first, (x, tile1), c, ref sums);
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
     }
 
     // Words of a row of codes of four bits.
     private static int RowWords(LinearArgs a) => a.K >> 3;
 
+    private static SkinnyWords Codes<TTiles>(LinearArgs a, int lane)
+        where TTiles : struct, ITiles
+    {
+        SkinnyWords codes = default;
+        if (TTiles.Count == 2)
+        {
+            codes.Words = From(a.Codes.Cast<uint>(), SkinnyGemm.FirstRow<StreamedBf16Inputs>(a) * RowWords(a));
+            codes.First = ((lane >> 2) * RowWords(a)) + ((lane & 3) * SkinnyLoads.WordStep);
+        }
+        else
+        {
+            codes.Words = From(a.Codes.Cast<uint>(), ((SkinnyGemm.FirstRow<StreamedBf16Inputs>(a) + (lane >> 2)) * RowWords(a)) + ((lane & 3) * SkinnyLoads.WordStep));
+        }
+        return codes;
+    }
+
+    private static SkinnyWords AsItLies<TTiles>(LinearArgs a, int row, int lane)
+        where TTiles : struct, ITiles
+    {
+        SkinnyWords x = default;
+        if (TTiles.Count == 2)
+        {
+            x.Words = a.X.Cast<uint>();
+            x.First = (row * (a.K >> 1)) + ((lane & 3) * 4 * SkinnyLoads.WordStep);
+        }
+        else
+        {
+            x.Words = From(a.X.Cast<uint>(), ((long)row * (a.K >> 1)) + ((lane & 3) * 4 * SkinnyLoads.WordStep));
+        }
+        return x;
+    }
+
+    private static SkinnyWords ArrangedWords<TTiles>(ArrangedInputs inputs, int lane)
+        where TTiles : struct, ITiles
+    {
+        SkinnyWords x = default;
+        int first = lane * SkinnyLoads.WordStep;
+        if (TTiles.Count == 2)
+        {
+            x.Words = inputs.Memory;
+            x.First = first;
+        }
+        else
+        {
+            x.Words = From(inputs.Memory, first);
+        }
+        return x;
+    }
+
     private static ArrayView<uint> From(ArrayView<uint> words, long start) => words.SubView(start, words.Length - start);
 
     // Beyond the last chunk it is the last one.
-    private static SkinnyChunk Chunk(LinearArgs a, SkinnyRows codes, int chunk, int count)
+    private static SkinnyChunk Chunk(LinearArgs a, SkinnyWords codes, int chunk, int count)
     {
-        int at = codes.Lane + (IntrinsicMath.Min(chunk, count - 1) * SkinnyGemm.ChunkWords), step = 8 * RowWords(a);
+        int at = codes.First + (IntrinsicMath.Min(chunk, count - 1) * SkinnyGemm.ChunkWords), step = 8 * RowWords(a);
         SkinnyChunk loaded = default;
-        loaded.Row0 = Mem.LoadStream(ref codes.Block[at]);
-        loaded.Row1 = Mem.LoadStream(ref codes.Block[at + step]);
-        loaded.Row2 = Mem.LoadStream(ref codes.Block[at + (2 * step)]);
-        loaded.Row3 = Mem.LoadStream(ref codes.Block[at + (3 * step)]);
+        loaded.Row0 = Mem.LoadStream(ref codes.Words[at]);
+        loaded.Row1 = Mem.LoadStream(ref codes.Words[at + step]);
+        loaded.Row2 = Mem.LoadStream(ref codes.Words[at + (2 * step)]);
+        loaded.Row3 = Mem.LoadStream(ref codes.Words[at + (3 * step)]);
         return loaded;
     }
 
-    private static void Multiply<TFormat, TInput, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyChunk w, (int Tile0, int Tile1) x, int c, ref SkinnyAccumulators sums)
+    private static void Multiply<TFormat, TInput, TTiles>(LinearArgs a, SkinnyAsidePlace aside, SkinnyChunk w, (SkinnyWords Tile0, int Tile1) x, int c, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
-        ArrayView<uint> words = TInput.AreArranged ? a.Inputs.Memory : a.Product.X.Cast<uint>();
-        int first = x.Tile0 + (c * (TInput.AreArranged ? ArrangeInputs.ChunkBytes / 4 : SkinnyGemm.ChunkCodes<TFormat>() / 2));
+        int first = x.Tile0.First + (c * (TInput.AreArranged ? ArrangeInputs.ChunkBytes / 4 : SkinnyGemm.ChunkCodes<TFormat>() / 2));
         SkinnyInputTiles inputs = default;
-        inputs.Tile0 = Inputs<TInput>(words, first);
+        inputs.Tile0 = Inputs<TInput>(x.Tile0.Words, first);
         if (TTiles.Count == 2)
-            inputs.Tile1 = Inputs<TInput>(words, first + x.Tile1);
-        SkinnyAside.Load<TFormat>(a.Product, aside, c, ref w);
+            inputs.Tile1 = Inputs<TInput>(x.Tile0.Words, first + x.Tile1);
+        SkinnyAside.Load<TFormat>(a, aside, c, ref w);
         SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, inputs, ref sums);
     }
 
