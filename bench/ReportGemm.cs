@@ -12,7 +12,7 @@ internal static class ReportGemm
     /// <summary>The same with the activations quantised each time.</summary>
     public const string Quantising = "quantise and plan";
 
-    /// <summary>A record of the tile that the plan would choose on a card without kernels of its own.</summary>
+    /// <summary>A record of the kernel that the plan would choose on a card without kernels of its own.</summary>
     public const string Portable = "portable";
 
     /// <summary>A record of a tile that need not be the plan's.</summary>
@@ -24,7 +24,7 @@ internal static class ReportGemm
         var text = new StringBuilder();
         foreach (IGrouping<string, ResultRecord> device in records.GroupBy(r => r.Device))
         {
-            foreach ((string name, string what) in new[] { (Planned, ""), (Quantising, ", quantised each time"), (Portable, ", by the tiles of every card") })
+            foreach ((string name, string what) in new[] { (Planned, ""), (Quantising, ", quantised each time"), (Portable, ", by the kernels of every card") })
                 foreach (IGrouping<string, ResultRecord> format in device.Where(r => r.Name == name).GroupBy(Title))
                     Format(text, format.Key + what, [.. format]);
             foreach (IGrouping<string, ResultRecord> format in device.Where(r => r.Name == Swept).GroupBy(Title))

@@ -111,7 +111,10 @@ internal sealed class GemmBench
             return;
         string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
         if (way.Portable)
-            way = way with { Tile = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device), LinearPath.Gemm).Tile };
+        {
+            LinearPlan everyCards = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device));
+            way = way with { Path = everyCards.Path, Tile = everyCards.Tile };
+        }
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
@@ -163,11 +166,11 @@ internal sealed class GemmBench
         if (hopper is { } chosen)
             return ($"Hopper {chosen.Kind}{(chosen.Clusters ? " pairs" : "")}", kernels.Resources(HopperKernels.Get(chosen, false).Kernel));
         LinearDevice device = LinearDevice.Of(stream.Device);
-        if (way.Tile is null && HopperSkinnyPlan.IsChosen(shape, device))
+        if (way is { Tile: null, Path: null } && HopperSkinnyPlan.IsChosen(shape, device))
             return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)));
-        if (way.Tile is null && HopperFp8SkinnyPlan.IsChosen(shape, device))
+        if (way is { Tile: null, Path: null } && HopperFp8SkinnyPlan.IsChosen(shape, device))
             return (nameof(HopperFp8Skinny), kernels.Resources(HopperFp8SkinnyLinear.Get(shape.M, false)));
-        if (way.Tile is null && SweepPlan.IfChosen(shape, device) is not null)
+        if (way is { Tile: null, Path: null } && SweepPlan.IfChosen(shape, device) is not null)
             return (nameof(SkinnySweep), kernels.Resources(SweepKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (shape.Activations is not null)
         {

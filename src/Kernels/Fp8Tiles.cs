@@ -168,7 +168,7 @@ internal readonly struct Fp8Tiles : IAttentionTiles<Fp8Tiles>
         return products;
     }
 
-    private static uint Even(uint codes) => Fp8BitMove.Decode(Bits.Prmt(codes, codes, 0x2000u));
+    private static uint Even(uint codes) => Fp8BitMove.Decode(Bits.Prmt(codes, 0, 0xA280u));
 
-    private static uint Odd(uint codes) => Fp8BitMove.Decode(Bits.Prmt(codes, codes, 0x3111u));
+    private static uint Odd(uint codes) => Fp8BitMove.Decode(Bits.Prmt(codes, 0, 0xB391u));
 }

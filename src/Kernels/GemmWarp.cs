@@ -78,8 +78,16 @@ internal interface IGemmWarp<TSelf>
     static abstract void Last<TFormat>(ref TSelf sums, GemmUnits x, GemmChunk w)
         where TFormat : struct, ITiledFormat;
 
-    /// <summary>Adds the products of 64 columns with all pairs of fragments of x, each loaded when it is multiplied.</summary>
+    /// <summary>Adds the products of 64 columns with all pairs of fragments of x, one after the other, each loaded when it is multiplied.</summary>
     static abstract void Chunk<TFormat>(ref TSelf sums, GemmUnitRows rows, int bytes, GemmChunk w)
+        where TFormat : struct, ITiledFormat;
+
+    /// <summary>Adds the unscaled products of the first eight of each lane's 16 columns, or of the others, with all pairs at once: more products that do not wait for each other, and more registers.</summary>
+    static abstract void HalfChunk<TFormat>(ref TSelf parts, GemmUnitRows rows, int bytes, GemmChunk w, bool others)
+        where TFormat : struct, ITiledFormat;
+
+    /// <summary>sums += parts, times what multiplies them.</summary>
+    static abstract void Fold<TFormat>(ref TSelf sums, TSelf parts, GemmScales scales)
         where TFormat : struct, ITiledFormat;
 
     /// <summary>Adds the scaled products of E4M3 codes: 128 columns where they are multiplied as they are, else 64.</summary>
@@ -151,16 +159,30 @@ internal struct GemmOnce<TPair> : IGemmWarp<GemmOnce<TPair>>
     public static void Chunk<TFormat>(ref GemmOnce<TPair> sums, GemmUnitRows rows, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat
     {
-        GemmUnits x = default;
-        TPair part = TFormat.HasRowScales ? default : sums.Sums;
-        x.LoadEven(rows, bytes);
-        TPair.Step<TFormat>(ref part, w.Step0, Low(x.Even0), Low(x.Even1));
-        TPair.Step<TFormat>(ref part, w.Step1, High(x.Even0), High(x.Even1));
-        x.LoadOdd(rows, bytes);
-        TPair.Step<TFormat>(ref part, w.Step2, Low(x.Odd0), Low(x.Odd1));
-        TPair.Step<TFormat>(ref part, w.Step3, High(x.Odd0), High(x.Odd1));
-        Add<TFormat>(ref sums, part, w.Scales);
+        GemmOnce<TPair> parts = TFormat.HasRowScales ? default : sums;
+        HalfChunk<TFormat>(ref parts, rows, bytes, w, false);
+        HalfChunk<TFormat>(ref parts, rows, bytes, w, true);
+        Fold<TFormat>(ref sums, parts, w.Scales);
     }
+
+    public static void HalfChunk<TFormat>(ref GemmOnce<TPair> parts, GemmUnitRows rows, int bytes, GemmChunk w, bool others)
+        where TFormat : struct, ITiledFormat
+    {
+        GemmUnits x = default;
+        if (!others)
+        {
+            x.LoadEven(rows, bytes);
+            TPair.Step<TFormat>(ref parts.Sums, w.Step0, Low(x.Even0), Low(x.Even1));
+            TPair.Step<TFormat>(ref parts.Sums, w.Step1, High(x.Even0), High(x.Even1));
+            return;
+        }
+        x.LoadOdd(rows, bytes);
+        TPair.Step<TFormat>(ref parts.Sums, w.Step2, Low(x.Odd0), Low(x.Odd1));
+        TPair.Step<TFormat>(ref parts.Sums, w.Step3, High(x.Odd0), High(x.Odd1));
+    }
+
+    public static void Fold<TFormat>(ref GemmOnce<TPair> sums, GemmOnce<TPair> parts, GemmScales scales)
+        where TFormat : struct, ITiledFormat => Add<TFormat>(ref sums, parts.Sums, scales);
 
     public static void Codes<TFormat>(ref GemmOnce<TPair> sums, Fp8Inputs x, int bytes, GemmChunk w)
         where TFormat : struct, ITiledFormat
@@ -267,6 +289,20 @@ internal struct GemmTwice<T> : IGemmWarp<GemmTwice<T>>
     {
         T.Chunk<TFormat>(ref sums.First, rows, bytes, w);
         T.Chunk<TFormat>(ref sums.Second, rows, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w);
+    }
+
+    public static void HalfChunk<TFormat>(ref GemmTwice<T> parts, GemmUnitRows rows, int bytes, GemmChunk w, bool others)
+        where TFormat : struct, ITiledFormat
+    {
+        T.HalfChunk<TFormat>(ref parts.First, rows, bytes, w, others);
+        T.HalfChunk<TFormat>(ref parts.Second, rows, bytes + (T.InputTiles * 8 * GemmCopies.RowBytes), w, others);
+    }
+
+    public static void Fold<TFormat>(ref GemmTwice<T> sums, GemmTwice<T> parts, GemmScales scales)
+        where TFormat : struct, ITiledFormat
+    {
+        T.Fold<TFormat>(ref sums.First, parts.First, scales);
+        T.Fold<TFormat>(ref sums.Second, parts.Second, scales);
     }
 
     public static void Codes<TFormat>(ref GemmTwice<T> sums, Fp8Inputs x, int bytes, GemmChunk w)

@@ -76,6 +76,7 @@ internal static class SkinnyGemm
         if (SkinnyAside.Serves<TFormat, TInput>())
             place.Aside = SkinnyAside.Locate<TFormat, TTiles>(a, place.Shared, lane);
         SkinnyAccumulators sums = default;
+        place.Stash = SkinnyStash.Locate<TFormat, TTiles>(place.Shared);
         if (turn >= chunks)
         {
             // With multipliers to wait for this is the block's only warp (LinearPlan): all warps of a block meet at one instruction.
@@ -94,6 +95,7 @@ internal static class SkinnyGemm
         {
             StreamThree<TFormat, TInput, TTiles>(a, place, Turns<TFormat>(turn, chunks, warps), ref sums);
         }
+        SkinnyStash.Take<TFormat, TTiles>(place.Stash, ref sums);
         // What is left of K is the turn of the warp after the last full chunk.
         if (chunks * ChunkCodes<TFormat>() < a.K && chunks % warps == turn)
         {
@@ -259,6 +261,6 @@ internal static class SkinnyGemm
     {
         if (SkinnyAside.Serves<TFormat, TInput>())
             SkinnyAside.Load<TFormat>(a, place.Aside, c, ref w);
-        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, ref sums);
+        SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, x, place.Stash, ref sums);
     }
 }

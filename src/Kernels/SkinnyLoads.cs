@@ -43,6 +43,9 @@ internal struct SkinnyPlace
     public SkinnyInputPlace Input0, Input1;
     public SkinnyAsidePlace Aside;
 
+    /// <summary>The lane's own sums in shared memory where <see cref="SkinnyStash"/> serves the format.</summary>
+    public ArrayView<uint> Stash;
+
     /// <summary>The block's shared memory, behind whose sums <see cref="Aside"/> is. Nothing that is kept while the warps multiply may need it: registers are short there.</summary>
     public ArrayView<byte> Shared;
 }

@@ -19,6 +19,17 @@ internal static class SkinnyProducts
     public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles => Multiply<TFormat, TInput, TTiles>(w, x, default, stashes: false, ref sums);
+
+    /// <summary>The same where the sums of a second tile are those of <see cref="SkinnyStash"/>, if it serves the format.</summary>
+    public static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ArrayView<uint> stash, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
+        where TTiles : struct, ITiles => Multiply<TFormat, TInput, TTiles>(w, x, stash, SkinnyStash.Serves<TFormat, TTiles>(), ref sums);
+
+    private static void Multiply<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ArrayView<uint> stash, bool stashes, ref SkinnyAccumulators sums)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
         where TTiles : struct, ITiles
     {
         if (TFormat.HasGroupScales || TFormat.HasZeroPoints)
@@ -47,7 +58,11 @@ internal static class SkinnyProducts
         }
         SkinnyAccumulators parts = default;
         Steps<TFormat, TInput, TTiles>(w, x, ref parts);
+        if (stashes)
+            (sums.Upper1, sums.Lower1) = SkinnyStash.Load(stash);
         Accumulate<TFormat, TInput, TTiles>(w, parts, x, ref sums);
+        if (stashes)
+            SkinnyStash.Store(stash, sums.Upper1, sums.Lower1);
     }
 
     private static void Steps<TFormat, TInput, TTiles>(SkinnyChunk w, SkinnyInputTiles x, ref SkinnyAccumulators parts)

@@ -31,13 +31,15 @@ internal static class SplitProducts
     {
         int lane = Group.IdxX & 31, firstWeight = ((Group.IdxX >> 5) & 3) * SplitGemm.WarpColumns, last = a.N - 1;
         int row = (Grid.IdxX * SplitGemm.Columns) + firstWeight + (lane >> 2);
-        SplitPlace place;
+        SplitPlace place = default;
         place.Operands = GemmProducts.Locate<TFormat>(lane, 0, firstWeight, SplitSizes<TFormat, TWarp, TStages, TTeams>.InputBytes);
         place.Row0 = IntrinsicMath.Min(row, last);
         place.Row1 = IntrinsicMath.Min(row + 8, last);
         place.Row2 = IntrinsicMath.Min(row + 16, last);
         place.Row3 = IntrinsicMath.Min(row + 24, last);
         place.Scales0 = (int)a.ScaleIndex(0, place.Row0, 0);
+        if (HasOneScale<TFormat>())
+            return place;
         place.Scales1 = (int)a.ScaleIndex(0, place.Row1, 0);
         place.Scales2 = (int)a.ScaleIndex(0, place.Row2, 0);
         place.Scales3 = (int)a.ScaleIndex(0, place.Row3, 0);
@@ -55,6 +57,13 @@ internal static class SplitProducts
             ArrayView<uint> blocks = a.Scales.Cast<uint>();
             int block = k >> a.ColumnShift;
             scales.Scales.Upper0 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales0 + block]));
+            if (HasOneScale<TFormat>())
+            {
+                scales.Scales.Lower0 = scales.Scales.Upper0;
+                scales.Scales.Upper1 = scales.Scales.Upper0;
+                scales.Scales.Lower1 = scales.Scales.Upper0;
+                return scales;
+            }
             scales.Scales.Lower0 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales1 + block]));
             scales.Scales.Upper1 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales2 + block]));
             scales.Scales.Lower1 = Interop.IntAsFloat(Mem.LoadReadOnly1(ref blocks[place.Scales3 + block]));
@@ -87,11 +96,10 @@ internal static class SplitProducts
             Step<TFormat, TWarp>(own, place.Operands, start, 3, ref sums);
             return;
         }
-        ArrayView<uint> words = own.Cast<uint>();
-        ArrayView<uint> stored = words.SubView((start + place.Operands.Weight) >> 2, 2);
+        ArrayView<uint> stored = Words(own, start + place.Operands.Weight);
         GemmUnitRows rows;
-        rows.Even = words.SubView((start + place.Operands.Input) >> 2, 4);
-        rows.Odd = words.SubView((start + (place.Operands.Input ^ 16)) >> 2, 4);
+        rows.Even = Words(own, start + place.Operands.Input);
+        rows.Odd = Words(own, start + (place.Operands.Input ^ 16));
         int eightRows = 8 << SplitSizes<TFormat, TWarp, TStages, TTeams>.WeightRowShift;
         GemmCodes codes;
         codes.Upper0 = GemmCodeTurns.Load<TFormat>(stored, 0);
@@ -108,8 +116,23 @@ internal static class SplitProducts
         w.Step2 = GemmProducts.Decode<TFormat, TWarp>(codes, 2);
         w.Step3 = GemmProducts.Decode<TFormat, TWarp>(codes, 3);
         w.Scales = scales.Scales;
-        TWarp.Chunk<TFormat>(ref sums, rows, 0, w);
+        if (TFormat.CodesPerWordShift > 2 || TWarp.InputTiles > 4)
+        {
+            TWarp.Chunk<TFormat>(ref sums, rows, 0, w);
+            return;
+        }
+        // E4M3 by 32 rows: 3 % faster, while others have no registers for it (docs/kernels/gemm.md).
+        TWarp parts = default;
+        TWarp.HalfChunk<TFormat>(ref parts, rows, 0, w, false);
+        TWarp.HalfChunk<TFormat>(ref parts, rows, 0, w, true);
+        TWarp.Fold<TFormat>(ref sums, parts, w.Scales);
     }
+
+    private static ArrayView<uint> Words(ArrayView<byte> bytes, int start) => bytes.SubView(start, 16).Cast<uint>();
+
+    // Blocks of E4M3 have 32 rows or more (LinearShape.CanSplit), as a warp has, and begin where one does.
+    private static bool HasOneScale<TFormat>()
+        where TFormat : struct, ITiledFormat => TFormat.HasRowScales && TFormat.CodesPerWordShift == 2;
 
     private static void Step<TFormat, TWarp>(ArrayView<byte> own, GemmPlace place, int start, int step, ref TWarp sums)
         where TFormat : struct, ITiledFormat

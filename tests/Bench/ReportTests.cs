@@ -50,7 +50,7 @@ public sealed class ReportTests
         var record = new ResultRecord { Bench = "gemm", Name = ReportGemm.Planned, Format = "Bf16", Path = "Hopper Bf16N256", M = 64, N = 32, K = 64, Us = 10, Tflops = 3, CublasUs = 9, CublasRatio = 0.9, Device = Device };
         string text = ReportGemm.Render([record, record with { Name = ReportGemm.Portable, Path = "Gemm M128N256K64", Us = 15, Tflops = 2, CublasRatio = 0.6 }]);
         Assert.Contains("| 64, 64 × 32 | Hopper Bf16N256 | 10.0 | 3 | 9.0 | 0.90 |\n", text, StringComparison.Ordinal);
-        Assert.Contains("Bf16 weights, by the tiles of every card: ", text, StringComparison.Ordinal);
+        Assert.Contains("Bf16 weights, by the kernels of every card: ", text, StringComparison.Ordinal);
         Assert.Contains("| 64, 64 × 32 | Gemm M128N256K64 | 15.0 | 2 | 9.0 | 0.60 |\n", text, StringComparison.Ordinal);
         Assert.Equal(TimedTiles.Portable, BenchOptions.Parse(["--tiles", "portable"]).Tiles);
         Assert.Throws<ArgumentException>(() => BenchOptions.Parse(["--tiles", "none"]));

@@ -222,6 +222,19 @@ public sealed class LinearPlanTests
         }
     }
 
+    // A warp of SplitGemm has 32 rows of W and one multiplier for them.
+    [Theory]
+    [InlineData(32, true)]
+    [InlineData(16, false)]
+    [InlineData(1, false)]
+    public void NarrowBlocksOfRowsAreNotSplit(int rows, bool isSplit)
+    {
+        foreach (int m in new[] { 17, 64 })
+            Assert.Equal(isSplit ? LinearPath.SplitGemm : LinearPath.Gemm, LinearPlan.Choose(new LinearShape(m, 4096, 4096, WeightFormat.Fp8Block, true, 0, new ScaleBlock(rows, 128)), A100).Path);
+        // INT4 has a multiplier a row.
+        Assert.Equal(LinearPath.SplitGemm, LinearPlan.Choose(new LinearShape(17, 4096, 4096, WeightFormat.Int4, true, 0, ScaleBlock.Group128), A100).Path);
+    }
+
     [Fact]
     public void TheSkinnyPlanDoesNotLookAtMButForTheOrderOfItsInputs()
     {

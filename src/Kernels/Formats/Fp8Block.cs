@@ -79,21 +79,18 @@ internal readonly struct Fp8BitMove : IFp8Decoder
     private const uint TwoTo120 = 0x7B807B80;
     private const uint MinusZero = 0x80008000;
 
+    // Sign, exponent and mantissa of a code that was shifted left by four.
+    private const uint Moved = 0x87F087F0;
+
     public static ArrayView<ushort> PrepareTable() => default;
 
-    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table)
-    {
-        // Byte 2·pair to bits 8–15, byte 2·pair + 1 to bits 24–31, zeros (bytes of the second operand) between.
-        return Decode(pair == 0 ? Bits.Prmt(word, 0, 0x1404u) : Bits.Prmt(word, 0, 0x3424u));
-    }
+    // A byte and, above it, eight times its sign.
+    public static uint DecodePair(uint word, int pair, ArrayView<ushort> table) => Decode(Bits.Prmt(word, 0, pair == 0 ? 0x9180u : 0xB3A2u));
 
-    /// <summary>Codes in bits 8–15 and 24–31 of a word, as a BF16 pair; the other bits do not matter.</summary>
-    public static uint Decode(uint spread)
-    {
-        uint moved = ((spread >> 4) & 0x07F007F0u) | (spread & MinusZero);
+    /// <summary>The two halves of a word, each a code that its sign extends, as a BF16 pair.</summary>
+    public static uint Decode(uint extended) =>
         // −0 as the addend keeps the sign of a zero product.
-        return Cvt.FmaBf16x2(moved, TwoTo120, MinusZero);
-    }
+        Cvt.FmaBf16x2((extended << 4) & Moved, TwoTo120, MinusZero);
 }
 
 /// <summary>The hardware's conversion to F16 (sm_89 and newer; integer arithmetic before), then to BF16.</summary>

@@ -31,9 +31,6 @@ internal readonly struct TiledBf16 : ITiledFormat
 /// <summary>E4M3 with a scale a block, decoded by bit moves: exact for every code that is not NaN, on every architecture.</summary>
 internal readonly struct TiledFp8 : ITiledFormat
 {
-    // As Fp8BitMove has them.
-    private const uint Magnitude = 0x07F007F0, TwoTo120 = 0x7B807B80, MinusZero = 0x80008000;
-
     public static int CodesPerWordShift => 2;
 
     public static TiledOperands Operands => TiledOperands.Bf16;
@@ -56,11 +53,10 @@ internal readonly struct TiledFp8 : ITiledFormat
 
     public static U2 Decode(U4 codes, int step, uint operand)
     {
-        // The codes 0, 2, 1, 3: pairs of neighbours are then those that bit moves decode.
-        uint word = Bits.Prmt(FourBitPairs.Word(codes, step), 0, 0x3120u);
-        U2 pairs = Fp8Pairs.Decode(word, 4, 4, Magnitude);
-        pairs.X = Cvt.FmaBf16x2(pairs.X, TwoTo120, MinusZero);
-        pairs.Y = Cvt.FmaBf16x2(pairs.Y, TwoTo120, MinusZero);
+        uint word = FourBitPairs.Word(codes, step);
+        U2 pairs;
+        pairs.X = Fp8BitMove.DecodePair(word, 0, default);
+        pairs.Y = Fp8BitMove.DecodePair(word, 1, default);
         return pairs;
     }
 }
