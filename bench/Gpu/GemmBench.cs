@@ -12,6 +12,9 @@ internal sealed class GemmBench
     // Up to this M the weights must come from memory; above, multiplying hides where they come from.
     private const int ReadBoundRows = 256;
 
+    // Products of thousands of rows leave the card at its power limit, where the next 20 ms, of few rows, took up to 40 % longer.
+    private const int RestMilliseconds = 500;
+
     private readonly GpuStream stream;
     private readonly Cublas? cublas;
     private readonly double read;
@@ -62,6 +65,7 @@ internal sealed class GemmBench
         foreach (GemvProduct product in timed)
         {
             using var weights = new GemvWeights(stream, product.Format, product.Format.BlockOr(null), n, k);
+            Thread.Sleep(RestMilliseconds);
             foreach (int m in options.GemmRows)
             {
                 using var operands = new GemmOperands(stream, product.Activation, m, n, k);

@@ -47,7 +47,7 @@ internal static class SplitKernels
     private static Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> Create()
     {
         var kernels = new Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>>();
-        AddCodes<TiledFp8>(kernels, WeightFormat.Fp8Block);
+        AddCodes<TiledFp8Extended>(kernels, WeightFormat.Fp8Block);
         AddCodes<TiledNvfp4>(kernels, WeightFormat.Nvfp4);
         AddCodes<TiledInt4>(kernels, WeightFormat.Int4);
         AddCodes<TiledInt4Zero>(kernels, WeightFormat.Int4Zero);

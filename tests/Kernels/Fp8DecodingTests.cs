@@ -28,8 +28,9 @@ public sealed class Fp8DecodingTests
         }
     }
 
-    // The decoder of tensor-core tiles: four words at a time, one of them a step.
-    internal static void DecodeTiled(Args a)
+    // The decoders of tensor-core tiles: four words at a time, one of them a step.
+    internal static void DecodeTiled<TFormat>(Args a)
+        where TFormat : struct, ITiledFormat
     {
         for (int i = Group.IdxX; i < a.Words.Length; i += Group.DimX)
         {
@@ -39,13 +40,14 @@ public sealed class Fp8DecodingTests
             codes.Y = a.Words[first + 1];
             codes.Z = a.Words[first + 2];
             codes.W = a.Words[first + 3];
-            U2 pairs = TiledFp8.Decode(codes, i & 3, 0);
+            U2 pairs = TFormat.Decode(codes, i & 3, 0);
             a.Pairs[2 * i] = pairs.X;
             a.Pairs[(2 * i) + 1] = pairs.Y;
         }
     }
 
-    private static readonly KernelDefinition<Args> Tiled = new(DecodeTiled, new KernelTraits(64));
+    private static readonly KernelDefinition<Args> Tiled = new(DecodeTiled<TiledFp8>, new KernelTraits(64));
+    private static readonly KernelDefinition<Args> Extended = new(DecodeTiled<TiledFp8Extended>, new KernelTraits(64));
     private static readonly KernelDefinition<Args> Table = new(Decode<Fp8Table>, new KernelTraits(64));
     private static readonly KernelDefinition<Args> BitMove = new(Decode<Fp8BitMove>, new KernelTraits(64));
     private static readonly KernelDefinition<Args> Hardware = new(Decode<Fp8Hardware>, new KernelTraits(64));
@@ -57,7 +59,7 @@ public sealed class Fp8DecodingTests
         GpuDevice device = TestDevices.Get(which);
         // Each code in each byte of a word, beside different neighbours, and in each lane of a warp.
         uint[] words = [.. Enumerable.Range(0, 32 * 256).Select(i => (i + (i >> 8)) & 255).Select(c => (uint)c | ((uint)(c + 64) & 255) << 8 | ((uint)(c + 128) & 255) << 16 | ((uint)(c + 192) & 255) << 24)];
-        float[] table = Run(device, Table, words), bitMove = Run(device, BitMove, words), hardware = Run(device, Hardware, words), tiled = Run(device, Tiled, words);
+        float[] table = Run(device, Table, words), bitMove = Run(device, BitMove, words), hardware = Run(device, Hardware, words), tiled = Run(device, Tiled, words), extended = Run(device, Extended, words);
         for (int i = 0; i < 4 * words.Length; i++)
         {
             int code = (int)(words[i / 4] >> (8 * (i % 4))) & 255;
@@ -68,6 +70,7 @@ public sealed class Fp8DecodingTests
             float moved = float.IsNaN(expected) ? (code == 0x7F ? 480 : -480) : expected;
             AssertSame(moved, bitMove[i], code);
             AssertSame(moved, tiled[i], code);
+            AssertSame(moved, extended[i], code);
         }
     }
 
