@@ -5,8 +5,8 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Kernels;
 
 /// <summary>
-/// A lane's sums of the second tile of x in shared memory, where the warps' sums will meet: INT4 with zero points in <see cref="SkinnyGemm"/> has no registers for them beside a chunk's codes, inputs and products. 3 % faster than 24 bytes
-/// of local memory, which the compiler takes else (docs/kernels/gemv.md).
+/// A lane's sums of the second tile of x in shared memory, where the warps' sums will meet: INT4 with zero points in <see cref="SkinnyGemm"/> has no registers for them beside a chunk's codes, inputs and products, and the compiler took
+/// 24 bytes of local memory (docs/kernels/gemv.md).
 /// </summary>
 internal static class SkinnyStash
 {
