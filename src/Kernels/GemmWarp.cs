@@ -86,7 +86,7 @@ internal interface IGemmWarp<TSelf>
     static abstract void HalfChunk<TFormat>(ref TSelf parts, GemmUnitRows rows, int bytes, GemmChunk w, bool others)
         where TFormat : struct, ITiledFormat;
 
-    /// <summary>sums += parts, times what multiplies them.</summary>
+    /// <summary>sums += parts times what multiplies them; of a format without such, whose parts began with the sums, sums = parts.</summary>
     static abstract void Fold<TFormat>(ref TSelf sums, TSelf parts, GemmScales scales)
         where TFormat : struct, ITiledFormat;
 

@@ -13,7 +13,7 @@ internal static class SkinnyStash
     // Sixteen bytes a lane: of the upper 16 rows of W, then of the lower.
     private const int HalfWords = 32 * 4;
 
-    /// <summary>Whether sums are kept here.</summary>
+    /// <summary>Whether sums are kept here. Zero points are multiplied with BF16 inputs only: sums are scaled parts.</summary>
     public static bool Serves<TFormat, TTiles>()
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles => TTiles.Count == 2 && TFormat.HasZeroPoints;

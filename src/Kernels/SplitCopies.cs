@@ -75,12 +75,12 @@ internal struct SplitCopies
         // K is a multiple of 8: a unit lies within the part or beyond it.
         int column = k + inputColumn, unit = IntrinsicMath.Min(column, last - 8) >> 3, exists = column < end ? 1 : 0;
         ArrayView<uint> to = To<TFormat, TWarp, TStages, TTeams>(inputStart, stage);
-        CpAsync.Copy16At(ref to[0], 0, ref x[input0 + unit], exists0 & exists);
-        CpAsync.Copy16At(ref to[0], Pass, ref x[input1 + unit], exists1 & exists);
+        CpAsync.Copy16OfLineAt(ref to[0], 0, ref x[input0 + unit], exists0 & exists);
+        CpAsync.Copy16OfLineAt(ref to[0], Pass, ref x[input1 + unit], exists1 & exists);
         if (TWarp.InputTiles > 4)
         {
-            CpAsync.Copy16At(ref to[0], 2 * Pass, ref x[input2 + unit], exists2 & exists);
-            CpAsync.Copy16At(ref to[0], 3 * Pass, ref x[input3 + unit], exists3 & exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 2 * Pass, ref x[input2 + unit], exists2 & exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 3 * Pass, ref x[input3 + unit], exists3 & exists);
         }
     }
 
@@ -96,19 +96,19 @@ internal struct SplitCopies
         int column = k + weightColumn, unit = IntrinsicMath.Min(column, last - (4 << TFormat.CodesPerWordShift)) >> (TFormat.CodesPerWordShift + 2);
         int exists = column < end ? 1 : 0;
         ArrayView<uint> to = To<TFormat, TWarp, TStages, TTeams>(weightStart, stage);
-        CpAsync.Copy16At(ref to[0], 0, ref codes[weight0 + unit], exists);
-        CpAsync.Copy16At(ref to[0], Pass, ref codes[weight1 + unit], exists);
+        CpAsync.Copy16OfLineAt(ref to[0], 0, ref codes[weight0 + unit], exists);
+        CpAsync.Copy16OfLineAt(ref to[0], Pass, ref codes[weight1 + unit], exists);
         if (TFormat.CodesPerWordShift < 3)
         {
-            CpAsync.Copy16At(ref to[0], 2 * Pass, ref codes[weight2 + unit], exists);
-            CpAsync.Copy16At(ref to[0], 3 * Pass, ref codes[weight3 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 2 * Pass, ref codes[weight2 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 3 * Pass, ref codes[weight3 + unit], exists);
         }
         if (TFormat.CodesPerWordShift < 2)
         {
-            CpAsync.Copy16At(ref to[0], 4 * Pass, ref codes[weight4 + unit], exists);
-            CpAsync.Copy16At(ref to[0], 5 * Pass, ref codes[weight5 + unit], exists);
-            CpAsync.Copy16At(ref to[0], 6 * Pass, ref codes[weight6 + unit], exists);
-            CpAsync.Copy16At(ref to[0], 7 * Pass, ref codes[weight7 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 4 * Pass, ref codes[weight4 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 5 * Pass, ref codes[weight5 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 6 * Pass, ref codes[weight6 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 7 * Pass, ref codes[weight7 + unit], exists);
         }
     }
 

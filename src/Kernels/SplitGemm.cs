@@ -26,7 +26,7 @@ internal struct SplitGemmArgs
 /// Such a product is bound by reading W as long as decoding, multiplying and copies overlap. A tile is all rows of x and 128 of W, since every tile reads all of x; few tiles are
 /// few warps, so K is what is shared. A block has a tile and a part of K. Its teams of four warps take 64 columns of it in turn, each with a ring of stages and
 /// a meeting point of its own: while one waits another multiplies. A warp has 32 rows of W and all of x, so every code is decoded once. Copies, decoding
-/// and sums of 64 columns are those of <see cref="Gemm"/>.
+/// (but of E4M3) and sums of 64 columns are those of <see cref="Gemm"/>.
 /// Sums of teams are added in shared memory in their order, and sums of parts in theirs by the last block of a tile to be done, by an integer counter; which one that is changes nothing. Teams and
 /// parts follow from N, K, format, device and whether there are more than 32 rows: within 17 to 32 rows, and 33 to 64, a row's bits do not depend on their number.
 /// </remarks>

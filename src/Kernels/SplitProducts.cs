@@ -116,12 +116,12 @@ internal static class SplitProducts
         w.Step2 = GemmProducts.Decode<TFormat, TWarp>(codes, 2);
         w.Step3 = GemmProducts.Decode<TFormat, TWarp>(codes, 3);
         w.Scales = scales.Scales;
-        if (TFormat.CodesPerWordShift > 2 || TWarp.InputTiles > 4)
+        if (!HasOneScale<TFormat>() || TWarp.InputTiles > 4)
         {
             TWarp.Chunk<TFormat>(ref sums, rows, 0, w);
             return;
         }
-        // E4M3 by 32 rows: 3 % faster, while others have no registers for it (docs/kernels/gemm.md).
+        // E4M3 by 32 rows: up to 3 % faster, while others have no registers for it (docs/kernels/gemm.md).
         TWarp parts = default;
         TWarp.HalfChunk<TFormat>(ref parts, rows, 0, w, false);
         TWarp.HalfChunk<TFormat>(ref parts, rows, 0, w, true);

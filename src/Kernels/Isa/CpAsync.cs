@@ -26,11 +26,15 @@ internal static unsafe class CpAsync
     public static void Copy16ZeroFill(ref uint shared, ref uint global, int bytes) =>
         Enqueue(ref shared, ref global, 16, bytes);
 
-    /// <summary>Copies 16 bytes, or none and fills zeros where <paramref name="present"/> is 0, to a constant number of bytes on. Asks for the whole line of 128 bytes to be brought into L2: neighbours are copied soon.</summary>
+    /// <summary>Copies 16 bytes, or none and fills zeros where <paramref name="present"/> is 0, to a constant number of bytes on.</summary>
     /// <remarks>The size is chosen in the text: from a register that could hold any, the compiler would have to allow for all.</remarks>
-    [IntrinsicImplementation, Ptx("{ .reg .pred p; .reg .b32 size; setp.ne.s32 p, %3, 0; selp.b32 size, 16, 0, p; cp.async.cg.shared.global.L2::128B [%s0+%c1], [%g2], 16, size; }")]
+    [IntrinsicImplementation, Ptx("{ .reg .pred p; .reg .b32 size; setp.ne.s32 p, %3, 0; selp.b32 size, 16, 0, p; cp.async.cg.shared.global [%s0+%c1], [%g2], 16, size; }")]
     public static void Copy16At(ref uint shared, int bytes, ref U4 global, int present) =>
         Enqueue(ref Unsafe.AddByteOffset(ref shared, bytes), ref Unsafe.As<U4, uint>(ref global), 16, present != 0 ? 16 : 0);
+
+    /// <summary>The same, and asks for the whole line of 128 bytes to be brought into L2: for a copy whose neighbours another team wants soon.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .pred p; .reg .b32 size; setp.ne.s32 p, %3, 0; selp.b32 size, 16, 0, p; cp.async.cg.shared.global.L2::128B [%s0+%c1], [%g2], 16, size; }")]
+    public static void Copy16OfLineAt(ref uint shared, int bytes, ref U4 global, int present) => Copy16At(ref shared, bytes, ref global, present);
 
     /// <summary>Copies 8 bytes.</summary>
     [IntrinsicImplementation, Ptx("cp.async.ca.shared.global [%s0], [%g1], 8;")]

@@ -117,15 +117,17 @@ public sealed class CpAsyncTests : IDisposable
             ArrayView<U4> words = source.Cast<U4>();
             CpAsync.Copy16At(ref shared[0], 16, ref words[1], 1);
             CpAsync.Copy16At(ref shared[4], 32, ref words[2], 0);
+            CpAsync.Copy16OfLineAt(ref shared[8], 32, ref words[1], 1);
+            CpAsync.Copy16OfLineAt(ref shared[12], 32, ref words[2], 0);
             CpAsync.WaitAll();
-            for (int i = 0; i < 16; i++)
+            for (int i = 0; i < 24; i++)
                 output[i] = shared[i];
         }
     }
 
     [Fact]
     public void A_copy_that_is_not_present_is_zeros() =>
-        Assert.Equal([Old, Old, Old, Old, 5, 6, 7, 8, Old, Old, Old, Old, 0, 0, 0, 0], warp.Launch(Present, source, 16));
+        Assert.Equal([Old, Old, Old, Old, 5, 6, 7, 8, Old, Old, Old, Old, 0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0], warp.Launch(Present, source, 24));
 
     /// <summary>Commits a copy and never waits for it.</summary>
     internal static void NeverWait(ArrayView<uint> source, ArrayView<uint> output)

@@ -36,6 +36,7 @@ public sealed partial class EveryInstructionTests
         CpAsync.Commit();
         CpAsync.Copy16ZeroFill(ref shared[at + 4], ref a.Input[at + 4], 12);
         CpAsync.Copy16At(ref shared[at], 80, ref a.Input.Cast<U4>()[(at + 20) >> 2], (int)(a.Input[at] & 1));
+        CpAsync.Copy16OfLineAt(ref shared[at], 80, ref a.Input.Cast<U4>()[(at + 20) >> 2], (int)(a.Input[at] & 1));
         CpAsync.Copy8ZeroFill(ref shared[at + 8], ref a.Input[at + 8], 4);
         CpAsync.Copy4ZeroFill(ref shared[at + 10], ref a.Input[at + 10], 0);
         CpAsync.Copy8(ref shared[at + 16], ref a.Input[at + 2]);
