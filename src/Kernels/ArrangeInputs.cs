@@ -73,7 +73,7 @@ internal static class ArrangeInputs
     /// <summary>Arranges a part of x. One warp.</summary>
     public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, int part)
     {
-        int lane = Group.IdxX & 31, chunks = Chunks(a.K);
+        int lane = (int)WarpOps.LaneId(), chunks = Chunks(a.K);
         for (int item = part; item < chunks * tiles; item += to.Parts)
         {
             int tile = item / chunks, chunk = item - (tile * chunks), row = IntrinsicMath.Min((tile * SkinnyGemm.Columns) + (lane >> 2), a.M - 1);
@@ -92,7 +92,7 @@ internal static class ArrangeInputs
     {
         // All lanes have stored before one of them counts.
         WarpOps.Barrier();
-        if ((Group.IdxX & 31) != 0)
+        if (WarpOps.LaneId() != 0)
             return;
         uint counted = (uint)Fence.CountReleased(ref to.Progress.Cast<int>()[0]);
         if ((counted & MostParts) == to.Parts - 1)

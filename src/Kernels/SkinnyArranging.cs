@@ -23,6 +23,7 @@ internal struct SkinnyWords
 /// </summary>
 /// <remarks>
 /// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
+/// The number of the lane is asked for wherever it is needed: from the thread's the compiler works it out once, and with two tiles of x keeps it in local memory.
 /// </remarks>
 internal static class SkinnyArranging
 {
@@ -31,13 +32,15 @@ internal static class SkinnyArranging
         where TOutput : struct, IOutput
         where TTiles : struct, ITiles
     {
-        int lane = Group.IdxX & 31, turn = Group.IdxX >> 5, warps = Group.DimX >> 5, chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
+        int chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, lane);
+        SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, Lane());
         SkinnyAccumulators sums = default;
-        Stream<TFormat, TTiles>(a, aside, shared, (turn, chunks, warps), ref sums);
-        if (chunks * SkinnyGemm.ChunkCodes<TFormat>() < a.Product.K && chunks % warps == turn)
+        int next = Stream<TFormat, TTiles>(a, aside, shared, (Group.IdxX >> 5, chunks, Group.DimX >> 5), ref sums);
+        // The warp whose turn it would be.
+        if (next == chunks && chunks * SkinnyGemm.ChunkCodes<TFormat>() < a.Product.K)
         {
+            int lane = Lane();
             SkinnyPlace place = SkinnyLoads.Locate<TFormat, StreamedBf16Inputs>(a.Product, lane);
             place.Aside = aside;
             SkinnyGemm.MultiplyRest<TFormat, StreamedBf16Inputs, TTiles>(a.Product, place, (chunks, 0), lane, ref sums);
@@ -45,13 +48,15 @@ internal static class SkinnyArranging
         SkinnySums.Add<TFormat, StreamedBf16Inputs, TOutput, TTiles>(a.Product, sums);
     }
 
-    private static void Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+    private static int Lane() => (int)WarpOps.LaneId();
+
+    // The warp's chunks; the first beyond the last that would be its own.
+    private static int Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         (int c, int count, int step) = chunks;
-        int lane = Group.IdxX & 31;
-        SkinnyWords codes = Codes<TTiles>(a.Product, lane);
+        SkinnyWords codes = Codes<TTiles>(a.Product, Lane());
         // A warp without a chunk loads the last one.
         SkinnyChunk first = Chunk(a.Product, codes, c, count), second = Chunk(a.Product, codes, c + step, count);
         SkinnyAside.Request<TFormat, StreamedBf16Inputs, TTiles>(a.Product, shared);
@@ -66,6 +71,7 @@ internal static class SkinnyArranging
         if (part < a.Inputs.Parts)
             ArrangeInputs.Announce(a.Inputs);
         uint goal = ArrangeInputs.Goal(a.Inputs, word);
+        int lane = Lane();
         int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
         SkinnyWords x = AsItLies<TTiles>(a.Product, row0, lane);
         int tile1 = (row1 - row0) * (a.Product.K >> 1);
@@ -76,31 +82,27 @@ internal static class SkinnyArranging
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
             first = Chunk(a.Product, codes, c + (2 * step), count);
             if (ArrangeInputs.IsThere(now, goal))
-            {
-                Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
-                return;
-            }
+                return Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
             now = ArrangeInputs.Word(a.Inputs);
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
             if (ArrangeInputs.IsThere(now, goal))
-            {
-                Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
-                return;
-            }
+                return Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
         }
-        if (c < count)
-            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+        if (c >= count)
+            return c;
+        Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+        return c + step;
     }
 
-    private static void Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyWords codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+    private static int Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyWords codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         (int c, int count, int step) = chunks;
         ArrangeInputs.See(a.Inputs);
         SkinnyChunk first = loaded.First, second = loaded.Second;
-        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, Group.IdxX & 31);
+        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, Lane());
         int tile1 = ArrangeInputs.TileWords(a.Product.K);
         for (; c + step < count; c += 2 * step)
         {
@@ -109,8 +111,10 @@ internal static class SkinnyArranging
             Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
         }
-        if (c < count)
-            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+        if (c >= count)
+            return c;
+        Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
+        return c + step;
     }
 
     // Words of a row of codes of four bits.

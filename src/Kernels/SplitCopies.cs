@@ -16,9 +16,9 @@ internal struct SplitCopies
     private ArrayView<byte> target;
     private int end, last, inputColumn, weightColumn, inputStart, weightStart;
 
-    // Fields, not an array: that would be local memory.
-    private int input0, input1, input2, input3, weight0, weight1, weight2, weight3, weight4, weight5, weight6, weight7;
-    private int exists0, exists1, exists2, exists3;
+    // Fields, not arrays: those would be local memory.
+    private int input0, input1, input2, input3, input4, input5, input6, input7;
+    private int weight0, weight1, weight2, weight3, weight4, weight5, weight6, weight7;
 
     /// <summary>A thread's places.</summary>
     public static SplitCopies Locate<TFormat, TWarp, TStages, TTeams>(LinearArgs a, ArrayView<byte> own, int end)
@@ -27,8 +27,8 @@ internal struct SplitCopies
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams
     {
-        int thread = Group.IdxX & (SplitGemm.TeamThreads - 1), codesShift = TFormat.CodesPerWordShift + 2;
-        int rowUnits = a.K >> codesShift, first = Grid.IdxX * SplitGemm.Columns;
+        int threads = SplitSizes<TFormat, TWarp, TStages, TTeams>.TeamThreads, thread = Group.IdxX & (threads - 1), codesShift = TFormat.CodesPerWordShift + 2;
+        int columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, rowUnits = a.K >> codesShift, first = Grid.IdxX * columns;
         SplitCopies c = default;
         c.x = a.X.Cast<U4>();
         ArrayView<U4> units = a.Codes.Cast<U4>();
@@ -39,20 +39,21 @@ internal struct SplitCopies
         int unit = thread & 7, row = thread >> 3;
         c.inputColumn = unit * 8;
         c.inputStart = (row * GemmCopies.RowBytes) + ((unit ^ (row & 7)) * UnitBytes);
+        int inputStep = threads >> 3;
         c.input0 = Input(a, row);
-        c.input1 = Input(a, row + 16);
-        c.input2 = Input(a, row + 32);
-        c.input3 = Input(a, row + 48);
-        c.exists0 = row < a.M ? 1 : 0;
-        c.exists1 = row + 16 < a.M ? 1 : 0;
-        c.exists2 = row + 32 < a.M ? 1 : 0;
-        c.exists3 = row + 48 < a.M ? 1 : 0;
-        int rowShift = SplitSizes<TFormat, TWarp, TStages, TTeams>.WeightRowShift, unitsShift = rowShift - 4, step = SplitGemm.TeamThreads >> unitsShift;
+        c.input1 = Input(a, row + inputStep);
+        c.input2 = Input(a, row + (2 * inputStep));
+        c.input3 = Input(a, row + (3 * inputStep));
+        c.input4 = Input(a, row + (4 * inputStep));
+        c.input5 = Input(a, row + (5 * inputStep));
+        c.input6 = Input(a, row + (6 * inputStep));
+        c.input7 = Input(a, row + (7 * inputStep));
+        int rowShift = SplitSizes<TFormat, TWarp, TStages, TTeams>.WeightRowShift, unitsShift = rowShift - 4, step = threads >> unitsShift;
         unit = thread & ((1 << unitsShift) - 1);
         row = thread >> unitsShift;
         c.weightColumn = unit << codesShift;
         c.weightStart = SplitSizes<TFormat, TWarp, TStages, TTeams>.InputBytes + (row << rowShift) + ((TFormat.CodesPerWordShift == 1 ? unit ^ (row & 7) : unit) * UnitBytes);
-        int rows = IntrinsicMath.Min(SplitGemm.Columns, a.N - first) - 1;
+        int rows = IntrinsicMath.Min(columns, a.N - first) - 1;
         c.weight0 = IntrinsicMath.Min(row, rows) * rowUnits;
         c.weight1 = IntrinsicMath.Min(row + step, rows) * rowUnits;
         c.weight2 = IntrinsicMath.Min(row + (2 * step), rows) * rowUnits;
@@ -71,16 +72,24 @@ internal struct SplitCopies
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams
     {
-        const int Pass = 16 * GemmCopies.RowBytes;
+        // A pass is a unit a thread of the team.
+        int threads = SplitSizes<TFormat, TWarp, TStages, TTeams>.TeamThreads, pass = threads * UnitBytes, passes = TWarp.InputTiles * 64 / threads;
         // K is a multiple of 8: a unit lies within the part or beyond it.
         int column = k + inputColumn, unit = IntrinsicMath.Min(column, last - 8) >> 3, exists = column < end ? 1 : 0;
         ArrayView<uint> to = To<TFormat, TWarp, TStages, TTeams>(inputStart, stage);
-        CpAsync.Copy16OfLineAt(ref to[0], 0, ref x[input0 + unit], exists0 & exists);
-        CpAsync.Copy16OfLineAt(ref to[0], Pass, ref x[input1 + unit], exists1 & exists);
-        if (TWarp.InputTiles > 4)
+        CpAsync.Copy16OfLineAt(ref to[0], 0, ref x[input0 + unit], exists);
+        CpAsync.Copy16OfLineAt(ref to[0], pass, ref x[input1 + unit], exists);
+        if (passes > 2)
         {
-            CpAsync.Copy16OfLineAt(ref to[0], 2 * Pass, ref x[input2 + unit], exists2 & exists);
-            CpAsync.Copy16OfLineAt(ref to[0], 3 * Pass, ref x[input3 + unit], exists3 & exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 2 * pass, ref x[input2 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 3 * pass, ref x[input3 + unit], exists);
+        }
+        if (passes > 4)
+        {
+            CpAsync.Copy16OfLineAt(ref to[0], 4 * pass, ref x[input4 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 5 * pass, ref x[input5 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 6 * pass, ref x[input6 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 7 * pass, ref x[input7 + unit], exists);
         }
     }
 
@@ -91,24 +100,23 @@ internal struct SplitCopies
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams
     {
-        // A pass is a unit a thread of the team.
-        const int Pass = SplitGemm.TeamThreads * UnitBytes;
+        int pass = SplitSizes<TFormat, TWarp, TStages, TTeams>.TeamThreads * UnitBytes;
         int column = k + weightColumn, unit = IntrinsicMath.Min(column, last - (4 << TFormat.CodesPerWordShift)) >> (TFormat.CodesPerWordShift + 2);
         int exists = column < end ? 1 : 0;
         ArrayView<uint> to = To<TFormat, TWarp, TStages, TTeams>(weightStart, stage);
         CpAsync.Copy16OfLineAt(ref to[0], 0, ref codes[weight0 + unit], exists);
-        CpAsync.Copy16OfLineAt(ref to[0], Pass, ref codes[weight1 + unit], exists);
+        CpAsync.Copy16OfLineAt(ref to[0], pass, ref codes[weight1 + unit], exists);
         if (TFormat.CodesPerWordShift < 3)
         {
-            CpAsync.Copy16OfLineAt(ref to[0], 2 * Pass, ref codes[weight2 + unit], exists);
-            CpAsync.Copy16OfLineAt(ref to[0], 3 * Pass, ref codes[weight3 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 2 * pass, ref codes[weight2 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 3 * pass, ref codes[weight3 + unit], exists);
         }
         if (TFormat.CodesPerWordShift < 2)
         {
-            CpAsync.Copy16OfLineAt(ref to[0], 4 * Pass, ref codes[weight4 + unit], exists);
-            CpAsync.Copy16OfLineAt(ref to[0], 5 * Pass, ref codes[weight5 + unit], exists);
-            CpAsync.Copy16OfLineAt(ref to[0], 6 * Pass, ref codes[weight6 + unit], exists);
-            CpAsync.Copy16OfLineAt(ref to[0], 7 * Pass, ref codes[weight7 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 4 * pass, ref codes[weight4 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 5 * pass, ref codes[weight5 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 6 * pass, ref codes[weight6 + unit], exists);
+            CpAsync.Copy16OfLineAt(ref to[0], 7 * pass, ref codes[weight7 + unit], exists);
         }
     }
 
@@ -118,6 +126,6 @@ internal struct SplitCopies
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams => target.SubView(start + (stage * SplitSizes<TFormat, TWarp, TStages, TTeams>.StageBytes), UnitBytes).Cast<uint>();
 
-    // Rows beyond x are copies of no bytes, from a place that exists.
-    private static int Input(LinearArgs a, int row) => IntrinsicMath.Min(row, a.M - 1) * (a.K >> 3);
+    // Rows beyond x are other rows, different ones: one row for all is slower, as is not to copy them (docs/kernels/gemm.md). Their sums are not stored.
+    private static int Input(LinearArgs a, int row) => (row < a.M ? row : IntrinsicMath.Min(row - a.M, a.M - 1)) * (a.K >> 3);
 }

@@ -9,7 +9,7 @@ internal struct SplitGemmArgs
 {
     public LinearArgs Product;
 
-    /// <summary>[parts, tiles, rows of a tile, 128] float32: sums of parts of K, where there are several parts.</summary>
+    /// <summary>[parts, tiles, rows of a tile, columns of a tile] float32: sums of parts of K, where there are several parts.</summary>
     public ArrayView<uint> Partials;
 
     /// <summary>[tiles] parts that are done, zero before and afterwards.</summary>
@@ -23,8 +23,8 @@ internal struct SplitGemmArgs
 /// Products of 17 to 64 rows of x: y[m, n] = Σ_k x[m, k] · W[n, k] on tensor cores, K spread over teams of warps and over blocks.
 /// </summary>
 /// <remarks>
-/// Such a product is bound by reading W as long as decoding, multiplying and copies overlap. A tile is all rows of x and 128 of W, since every tile reads all of x; few tiles are
-/// few warps, so K is what is shared. A block has a tile and a part of K. Its teams of four warps take 64 columns of it in turn, each with a ring of stages and
+/// Such a product is bound by reading W as long as decoding, multiplying and copies overlap. A tile is all rows of x and 64 or 128 of W, since every tile reads all of x; few tiles are
+/// few warps, so K is what is shared. A block has a tile and a part of K. Its teams of two or four warps take 64 columns of it in turn, each with a ring of stages and
 /// a meeting point of its own: while one waits another multiplies. A warp has 32 rows of W and all of x, so every code is decoded once. Copies, decoding
 /// (but of E4M3) and sums of 64 columns are those of <see cref="Gemm"/>.
 /// Sums of teams are added in shared memory in their order, and sums of parts in theirs by the last block of a tile to be done, by an integer counter; which one that is changes nothing. Teams and
@@ -32,20 +32,11 @@ internal struct SplitGemmArgs
 /// </remarks>
 internal static class SplitGemm
 {
-    /// <summary>Rows of W of a tile.</summary>
-    public const int Columns = 128;
-
     /// <summary>Columns of K of a turn.</summary>
     public const int TurnColumns = 64;
 
-    /// <summary>Threads of a team.</summary>
-    public const int TeamThreads = Warpgroup.Threads;
-
     /// <summary>Rows of W of a warp.</summary>
     public const int WarpColumns = 32;
-
-    /// <summary>Floats between rows of sums in shared memory; four beside a power of two keep a warp's stores in 32 banks.</summary>
-    public const int Pitch = Columns + 4;
 
     public static void Run<TFormat, TWarp, TStages, TTeams>(SplitGemmArgs a)
         where TFormat : struct, ITiledFormat
@@ -55,7 +46,7 @@ internal static class SplitGemm
     {
         ArrayView<int> arrived = SharedMemory.Allocate<int>(1);
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        int team = Group.IdxX >> 7, teamBytes = SplitSizes<TFormat, TWarp, TStages, TTeams>.TeamBytes;
+        int team = Group.IdxX >> (5 + TTeams.WarpsShift), teamBytes = SplitSizes<TFormat, TWarp, TStages, TTeams>.TeamBytes;
         ArrayView<byte> own = shared.SubView(team * teamBytes, teamBytes);
         TWarp sums = default;
         Multiply<TFormat, TWarp, TStages, TTeams>(a, own, team, ref sums);
@@ -89,7 +80,7 @@ internal static class SplitGemm
             SplitScales scales = SplitProducts.Scales<TFormat>(a.Product, place, k);
             CpAsync.Wait(TStages.Count - 2);
             // The team's copies of this turn are complete, and the team has read the stage that is filled next.
-            Warpgroup.Meet((uint)team + 1);
+            Meet<TTeams>(team);
             int next = k + ((TStages.Count - 1) * TTeams.Count * Step);
             copies.Weights<TFormat, TWarp, TStages, TTeams>(empty, next);
             copies.Inputs<TFormat, TWarp, TStages, TTeams>(empty, next);
@@ -100,9 +91,19 @@ internal static class SplitGemm
         }
         // All teams meet equally often, also those that had a turn less than the first: racecheck seems to count a thread's barriers to know what lies between them (docs/reliability.md).
         if (k - (team * TurnColumns) < end)
-            Warpgroup.Meet((uint)team + 1);
+            Meet<TTeams>(team);
         // The stages become sums: no copy may be on its way, no fragment unread.
         CpAsync.WaitAll();
-        Warpgroup.Meet((uint)team + 1);
+        Meet<TTeams>(team);
+    }
+
+    // Writes of the team's threads to shared memory before are seen after.
+    private static void Meet<TTeams>(int team)
+        where TTeams : struct, ISplitTeams
+    {
+        if (TTeams.WarpsShift == 2)
+            Warpgroup.Meet((uint)team + 1);
+        else
+            Warpgroup.MeetPair((uint)team + 1);
     }
 }

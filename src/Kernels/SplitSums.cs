@@ -7,8 +7,6 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>The end of a block of <see cref="SplitGemm"/>: sums of teams meet in shared memory, those of parts in global memory.</summary>
 internal static class SplitSums
 {
-    private const int OctetsShift = 4;
-
     /// <summary>Called once by every thread of the block, when its team reads no stage any more.</summary>
     public static void Add<TFormat, TWarp, TStages, TTeams>(SplitGemmArgs a, ArrayView<byte> shared, ArrayView<byte> own, ArrayView<int> arrived, TWarp sums)
         where TFormat : struct, ITiledFormat
@@ -16,20 +14,21 @@ internal static class SplitSums
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams
     {
-        int lane = Group.IdxX & 31, column = (((Group.IdxX >> 5) & 3) * SplitGemm.WarpColumns) + MmaFragment.CRow(lane, 0);
+        int lane = Group.IdxX & 31, column = (((Group.IdxX >> 5) & ((1 << TTeams.WarpsShift) - 1)) * SplitGemm.WarpColumns) + MmaFragment.CRow(lane, 0);
         ArrayView<uint> ownWords = own.Cast<uint>(), words = shared.Cast<uint>();
-        TWarp.Publish(sums, ownWords.SubView((MmaFragment.CColumn(lane, 0) * SplitGemm.Pitch) + column, 1), 0, SplitGemm.Pitch * sizeof(float));
+        int pitch = SplitSizes<TFormat, TWarp, TStages, TTeams>.Pitch;
+        TWarp.Publish(sums, ownWords.SubView((MmaFragment.CColumn(lane, 0) * pitch) + column, 1), 0, pitch * sizeof(float));
         // All teams' sums are there before they are added.
         Block.Barrier();
-        int parts = Grid.DimY, tileWords = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows * SplitGemm.Columns;
+        int parts = Grid.DimY, columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, octetsShift = OctetsShift<TTeams>(), tileWords = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows * columns;
         long partial = ((long)(Grid.IdxY * Grid.DimX) + Grid.IdxX) * tileWords;
-        for (int octet = Group.IdxX; octet < a.Product.M << OctetsShift; octet += Group.DimX)
+        for (int octet = Group.IdxX; octet < a.Product.M << octetsShift; octet += Group.DimX)
         {
-            int m = octet >> OctetsShift, first = (octet & ((1 << OctetsShift) - 1)) * 8;
-            F4 low = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * SplitGemm.Pitch) + first), high = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * SplitGemm.Pitch) + first + 4);
+            int m = octet >> octetsShift, first = (octet & ((1 << octetsShift) - 1)) * 8;
+            F4 low = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * pitch) + first), high = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * pitch) + first + 4);
             if (parts == 1)
             {
-                Finish<TFormat>(a.Product, m, first, low, high);
+                Finish<TFormat>(a.Product, m, (Grid.IdxX * columns) + first, low, high);
                 continue;
             }
             Mem.StoreGlobal(ref a.Partials[partial + (octet * 8)], Float32Output.Bits(low));
@@ -45,17 +44,22 @@ internal static class SplitSums
         Block.Barrier();
         if (arrived[0] != parts - 1)
             return;
-        AddParts<TFormat>(a, tileWords);
+        AddParts<TFormat, TTeams>(a, tileWords);
         if (Group.IdxX == 0)
             a.Arrived[Grid.IdxX] = 0;
     }
 
-    private static void AddParts<TFormat>(SplitGemmArgs a, int tileWords)
+    // Octets of a row of the tile.
+    private static int OctetsShift<TTeams>()
+        where TTeams : struct, ISplitTeams => TTeams.WarpsShift + 2;
+
+    private static void AddParts<TFormat, TTeams>(SplitGemmArgs a, int tileWords)
         where TFormat : struct, ITiledFormat
+        where TTeams : struct, ISplitTeams
     {
-        int parts = Grid.DimY;
+        int parts = Grid.DimY, octetsShift = OctetsShift<TTeams>();
         long step = (long)Grid.DimX * tileWords, start = (long)Grid.IdxX * tileWords;
-        for (int octet = Group.IdxX; octet < a.Product.M << OctetsShift; octet += Group.DimX)
+        for (int octet = Group.IdxX; octet < a.Product.M << octetsShift; octet += Group.DimX)
         {
             F4 low = default, high = default;
             for (int part = 0; part < parts; part += 4)
@@ -76,7 +80,7 @@ internal static class SplitSums
                 low = Plus(low, low3, part + 3 < parts);
                 high = Plus(high, high3, part + 3 < parts);
             }
-            Finish<TFormat>(a.Product, octet >> OctetsShift, (octet & ((1 << OctetsShift) - 1)) * 8, low, high);
+            Finish<TFormat>(a.Product, octet >> octetsShift, ((Grid.IdxX << octetsShift) + (octet & ((1 << octetsShift) - 1))) * 8, low, high);
         }
     }
 
@@ -93,10 +97,9 @@ internal static class SplitSums
         return sum;
     }
 
-    private static void Finish<TFormat>(LinearArgs a, int m, int first, F4 low, F4 high)
+    private static void Finish<TFormat>(LinearArgs a, int m, int n, F4 low, F4 high)
         where TFormat : struct, ITiledFormat
     {
-        int n = (Grid.IdxX * SplitGemm.Columns) + first;
         if (n >= a.N)
             return;
         if (TFormat.HasMatrixScale)

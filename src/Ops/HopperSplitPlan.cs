@@ -16,8 +16,11 @@ internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Part
     // With fewer the product streams; with more there are tiles enough.
     private const int LeastRows = 17, MostRows = 128;
 
-    // Nanoseconds that a turn of SplitPlan's costs takes here on an H200.
+    // Nanoseconds that a unit of these costs takes on an H200.
     private const int TurnTime = 280;
+
+    // Of a step of 128 columns of half a tile; a whole one takes two.
+    private static readonly SplitCosts Costs = new(1, 10, 8, 0);
 
     /// <summary>Columns of y of a tile.</summary>
     public int TileColumns => TileColumnsOf(Teams);
@@ -49,9 +52,8 @@ internal readonly record struct HopperSplitPlan(int Teams, int Columns, int Part
 
     private static long Cost(int teams, in LinearShape shape, in LinearDevice device) => Split(teams, shape, device).Cost;
 
-    // A step of 128 columns counts as two turns of SplitGemm, of half a tile as one.
     private static (int Parts, long Cost) Split(int teams, in LinearShape shape, in LinearDevice device) =>
-        SplitPlan.ChooseParts(Count(shape.N, TileColumnsOf(teams)) * Count(shape.M, SplitPlan.MostRows), Count(shape.K, HopperMixedGemm.StepColumns) * TileColumnsOf(teams) / HopperMixedGemm.WarpgroupColumns, device);
+        SplitPlan.ChooseParts(Count(shape.N, TileColumnsOf(teams)) * Count(shape.M, SplitPlan.MostRows), Count(shape.K, HopperMixedGemm.StepColumns) * TileColumnsOf(teams) / HopperMixedGemm.WarpgroupColumns, Costs, device);
 
     private static int TileColumnsOf(int teams) => teams == FourHopperTeams.Count ? FourHopperTeams.Columns : TwoHopperTeams.Columns;
 

@@ -9,16 +9,17 @@ namespace GpuKit.Ilgpu;
 /// <summary>What the plan must know of a kernel of <see cref="SplitGemm"/>.</summary>
 /// <param name="Format">Weight format.</param>
 /// <param name="Rows">Rows of x of a tile, 32 or 64.</param>
+/// <param name="Columns">Rows of W of a tile, columns of y: 64 or 128.</param>
 /// <param name="Threads">Threads of a block.</param>
 /// <param name="SharedBytes">Dynamic shared memory of a block.</param>
-internal readonly record struct SplitTile(WeightFormat Format, int Rows, int Threads, int SharedBytes)
+internal readonly record struct SplitTile(WeightFormat Format, int Rows, int Columns, int Threads, int SharedBytes)
 {
     /// <summary>Whether a device has the threads and the shared memory.</summary>
     public bool Fits(in LinearDevice device) => Threads <= device.MaxThreads && SharedBytes <= device.SharedBytes;
 }
 
 /// <summary>The one place where run-time choices become type arguments of <see cref="SplitGemm"/>.</summary>
-/// <remarks>Of each format and height one tile has the teams that registers and 227 KB of shared memory allow, and one fits into 99 KB.</remarks>
+/// <remarks>Of each format and height a wide and a narrow tile have the teams that registers and 227 KB of shared memory allow, and a wide one fits into 99 KB.</remarks>
 internal static class SplitKernels
 {
     private static readonly Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> ByTile = Create();
@@ -35,11 +36,11 @@ internal static class SplitKernels
     /// <summary>The tiles of a format, those of most teams first: they hide each other's waits.</summary>
     public static IEnumerable<SplitTile> Tiles(WeightFormat format) => Ordered.Where(t => t.Format == format);
 
-    /// <summary>The tile of so many rows with the most teams that the device has room for, or null.</summary>
-    public static SplitTile? Find(WeightFormat format, int rows, in LinearDevice device)
+    /// <summary>The tile of so many rows and columns with the most teams that the device has room for, or null.</summary>
+    public static SplitTile? Find(WeightFormat format, int rows, int columns, in LinearDevice device)
     {
         foreach (SplitTile tile in Ordered)
-            if (tile.Format == format && tile.Rows == rows && tile.Fits(device))
+            if (tile.Format == format && tile.Rows == rows && tile.Columns == columns && tile.Fits(device))
                 return tile;
         return null;
     }
@@ -55,6 +56,8 @@ internal static class SplitKernels
         Add<TiledBf16, Rows32, FourStages, OneTeam>(kernels, WeightFormat.Bf16);
         Add<TiledBf16, Rows64, ThreeStages, ThreeTeams>(kernels, WeightFormat.Bf16);
         Add<TiledBf16, Rows64, FourStages, OneTeam>(kernels, WeightFormat.Bf16);
+        Add<TiledBf16, Rows32, ThreeStages, SixPairs>(kernels, WeightFormat.Bf16);
+        Add<TiledBf16, Rows64, ThreeStages, FourPairs>(kernels, WeightFormat.Bf16);
         return kernels;
     }
 
@@ -65,6 +68,8 @@ internal static class SplitKernels
         Add<TFormat, Rows32, ThreeStages, TwoTeams>(kernels, format);
         Add<TFormat, Rows64, FourStages, ThreeTeams>(kernels, format);
         Add<TFormat, Rows64, ThreeStages, TwoTeams>(kernels, format);
+        Add<TFormat, Rows32, ThreeStages, EightPairs>(kernels, format);
+        Add<TFormat, Rows64, ThreeStages, SixPairs>(kernels, format);
     }
 
     private static void Add<TFormat, TWarp, TStages, TTeams>(Dictionary<SplitTile, KernelDefinition<SplitGemmArgs>> kernels, WeightFormat format)
@@ -74,7 +79,7 @@ internal static class SplitKernels
         where TTeams : struct, ISplitTeams
     {
         int threads = SplitSizes<TFormat, TWarp, TStages, TTeams>.Threads;
-        var tile = new SplitTile(format, SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, threads, SplitSizes<TFormat, TWarp, TStages, TTeams>.SharedBytes);
+        var tile = new SplitTile(format, SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, threads, SplitSizes<TFormat, TWarp, TStages, TTeams>.SharedBytes);
         kernels.Add(tile, new(SplitGemm.Run<TFormat, TWarp, TStages, TTeams>, new KernelTraits(threads, NeedsWarp32: true, Overlaps: true)));
     }
 }

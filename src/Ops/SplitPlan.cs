@@ -18,25 +18,39 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
 
     private const int MostParts = 8;
 
-    // Hopper's own BF16 tiles lose to a split K where so few of them are so long (docs/kernels/gemm.md).
+    // From so many columns on, or with K split, 33 to 64 rows of BF16 are faster here than in Hopper's own tiles (docs/kernels/gemm.md).
     private const int LongColumns = 4096;
 
+    private const int WideColumns = 128, NarrowColumns = 64;
+
+    // In turns of a narrow tile, of which a wide one takes two: a multiprocessor's warps have as much to do in both.
+    private static readonly SplitCosts Wide = new(2, 22, 8, 4), Narrow = new(1, 22, 16, 0);
+
     /// <summary>Whether a device has a kernel for it.</summary>
-    public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.CanSplit && SplitKernels.Find(shape.Format, Rows(shape), device) is not null;
+    public static bool Exists(in LinearShape shape, in LinearDevice device) => shape.CanSplit && SplitKernels.Find(shape.Format, Rows(shape), WideColumns, device) is not null;
 
-    /// <summary>Whether a product that Hopper has BF16 tiles for is faster here: a tile for every fourth multiprocessor at most, and long sums.</summary>
-    public static bool IsFasterThanHoppersTiles(in LinearShape shape, in LinearDevice device) =>
-        shape.K >= LongColumns && 4 * Count(shape.N, SplitGemm.Columns) <= device.Multiprocessors && Exists(shape, device);
+    /// <summary>Whether a product that Hopper has BF16 tiles for is faster here: where tiles are so few that narrow ones are taken, with more than 32 rows only if sums are long or split.</summary>
+    public static bool IsFasterThanHoppersTiles(in LinearShape shape, in LinearDevice device)
+    {
+        if (!Exists(shape, device))
+            return false;
+        SplitPlan plan = Choose(shape, device);
+        return plan.Tile.Columns == NarrowColumns && (plan.Tile.Rows < MostRows || shape.K >= LongColumns || plan.Parts > 1);
+    }
 
-    /// <summary>The plan of a product for which <see cref="Exists"/> holds.</summary>
-    public static SplitPlan Choose(in LinearShape shape, in LinearDevice device) => Of(SplitKernels.Find(shape.Format, Rows(shape), device)!.Value, shape, device);
+    /// <summary>The plan of a product for which <see cref="Exists"/> holds: the narrow tile unless the wide one leaves the busiest multiprocessor less to do.</summary>
+    public static SplitPlan Choose(in LinearShape shape, in LinearDevice device)
+    {
+        SplitTile wide = SplitKernels.Find(shape.Format, Rows(shape), WideColumns, device)!.Value;
+        return Of(SplitKernels.Find(shape.Format, Rows(shape), NarrowColumns, device) is { } narrow && Split(narrow, shape, device).Cost <= Split(wide, shape, device).Cost ? narrow : wide, shape, device);
+    }
 
     /// <summary>The plan with a given kernel and, for tests and benchmarks, number of parts, as far as there is room for their sums.</summary>
     public static SplitPlan Of(SplitTile tile, in LinearShape shape, in LinearDevice device, int? parts = null)
     {
-        int columns = Count(shape.N, SplitGemm.Columns), turns = Count(shape.K, SplitGemm.TurnColumns);
+        int columns = Count(shape.N, tile.Columns), turns = Count(shape.K, SplitGemm.TurnColumns);
         int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / columns);
-        int best = Math.Min(parts ?? ChooseParts(columns, turns, device).Parts, most);
+        int best = Math.Min(parts ?? Split(tile, shape, device).Parts, most);
         int partTurns = Math.Max(1, Count(turns, best));
         return new SplitPlan(tile, columns, Math.Max(1, Count(turns, partTurns)), partTurns);
     }
@@ -44,15 +58,16 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
     /// <summary>The launch.</summary>
     public LinearPlan Launch() => new(LinearPath.SplitGemm, LinearPlan.TileDecoding(Tile.Format), true, Columns, Parts, Tile.Threads, SharedBytes: Tile.SharedBytes, Split: this);
 
-    /// <summary>Parts of <paramref name="turns"/> turns, of 64 columns, for so many tiles along N, and what they cost in turns.</summary>
-    public static (int Parts, long Cost) ChooseParts(int columns, int turns, in LinearDevice device)
+    private static (int Parts, long Cost) Split(SplitTile tile, in LinearShape shape, in LinearDevice device) =>
+        ChooseParts(Count(shape.N, tile.Columns), Count(shape.K, SplitGemm.TurnColumns), tile.Columns == WideColumns ? Wide : Narrow, device);
+
+    /// <summary>Parts of <paramref name="turns"/> turns for so many tiles, and what the busiest multiprocessor then has to do.</summary>
+    public static (int Parts, long Cost) ChooseParts(int tiles, int turns, SplitCosts costs, in LinearDevice device)
     {
-        // What beginning and ending a block takes, and what adding parts takes, in turns.
-        const int Block = 10, Adding = 8;
         (int best, long least) = (1, long.MaxValue);
-        for (int parts = 1; parts <= MostParts && (parts == 1 || parts * columns <= LaunchScratch.BlocksOf(device.Multiprocessors)); parts++)
+        for (int parts = 1; parts <= MostParts && (parts == 1 || parts * tiles <= LaunchScratch.BlocksOf(device.Multiprocessors)); parts++)
         {
-            long cost = (long)Count(columns * parts, device.Multiprocessors) * (Count(turns, parts) + Block) + (parts == 1 ? 0 : Adding);
+            long cost = (long)Count(tiles * parts, device.Multiprocessors) * ((costs.Turn * Count(turns, parts)) + costs.Block) + (parts == 1 ? 0 : costs.Adding + (parts * costs.AddingPart));
             if (cost < least)
                 (best, least) = (parts, cost);
         }
@@ -63,3 +78,10 @@ internal readonly record struct SplitPlan(SplitTile Tile, int Columns, int Parts
 
     private static int Count(int size, int per) => (int)(((long)size + per - 1) / per);
 }
+
+/// <summary>What a block costs, in units of the caller's (docs/kernels/gemm.md has what they follow from).</summary>
+/// <param name="Turn">A turn.</param>
+/// <param name="Block">Beginning and ending.</param>
+/// <param name="Adding">Adding parts, where there are several.</param>
+/// <param name="AddingPart">And for each of them.</param>
+internal readonly record struct SplitCosts(int Turn, int Block, int Adding, int AddingPart);

@@ -22,12 +22,15 @@ public sealed class LinearPlanTests
     [InlineData("H200", 16, 100, 77, WeightFormat.Bf16, false, 0, "Gemv Table 200×1 of 256 by elements")]
     [InlineData("H200", 17, 100, 77, WeightFormat.Bf16, false, 0, "GemmUnaligned Table 2×1 of 128 by elements")]
     // Up to 64 rows K is split until the multiprocessors have work, except in two terms: tiles as high as the rows need. Above 64, what leaves the busiest multiprocessor least work.
-    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "SplitGemm Table 40×3 of 384")]
+    [InlineData("H200", 17, 5120, 2048, WeightFormat.Bf16, true, 0, "SplitGemm Table 80×1 of 384")]
     [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 112×1 of 384")]
-    [InlineData("H200", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 32×4 of 384")]
-    [InlineData("H200", 32, 8192, 8192, WeightFormat.Int4, true, 0, "SplitGemm Table 64×2 of 512")]
+    [InlineData("H200", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 64×2 of 384")]
+    [InlineData("H200", 32, 8192, 8192, WeightFormat.Int4, true, 0, "SplitGemm Table 128×1 of 512")]
+    [InlineData("H200", 32, 5120, 2048, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 80×1 of 512")]
+    [InlineData("H200", 64, 2048, 2048, WeightFormat.Nvfp4, true, 0, "SplitGemm Table 32×4 of 384")]
+    [InlineData("H200", 64, 8192, 29568, WeightFormat.Int4, true, 0, "SplitGemm Table 128×1 of 384")]
     [InlineData("H200", 33, 151936, 2048, WeightFormat.Nvfp4, true, 0, "SplitGemm Table 1187×1 of 384")]
-    [InlineData("A100", 32, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SplitGemm Table 32×3 of 512")]
+    [InlineData("A100", 32, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SplitGemm Table 64×1 of 512")]
     [InlineData("RTX 4090", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 32×4 of 256")]
     [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
     [InlineData("H200", 65, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
@@ -385,11 +388,18 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
-    // BF16 on a Hopper card: where few of its own tiles have long sums.
+    // BF16 on a Hopper card: where tiles are so few that narrow ones are taken, with more than 32 rows if sums are long or split.
     [InlineData(32, 4096, 14336, true)]
     [InlineData(64, 4096, 14336, true)]
     [InlineData(65, 4096, 14336, false)]
     [InlineData(64, 4096, 2048, false)]
+    [InlineData(64, 2048, 2048, true)]
+    [InlineData(64, 8192, 8192, true)]
+    [InlineData(32, 5120, 2048, true)]
+    [InlineData(33, 5120, 2048, false)]
+    [InlineData(32, 2048, 768, true)]
+    [InlineData(64, 2048, 768, false)]
+    [InlineData(17, 14336, 4096, false)]
     [InlineData(64, 5120, 8192, false)]
     [InlineData(16, 4096, 14336, false)]
     public void SplitsKOfFewLongSumsInBf16(int m, int n, int k, bool expected) =>

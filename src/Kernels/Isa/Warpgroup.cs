@@ -16,18 +16,11 @@ internal static class Warpgroup
 
     /// <summary>Waits for the warpgroup's threads at meeting point <paramref name="number"/> (1 to 15): writes to shared memory before are seen after.</summary>
     [IntrinsicImplementation, Ptx("bar.sync %0, 128;")]
-    public static void Meet(uint number)
-    {
-        (object? launch, Index3D group) = CpuContext.Block;
-        System.Threading.Barrier? point;
-        lock (Points)
-        {
-            Dictionary<(Index3D, uint), System.Threading.Barrier> points = Points.GetOrCreateValue(launch!);
-            if (!points.TryGetValue((group, number), out point))
-                points.Add((group, number), point = new System.Threading.Barrier(Threads));
-        }
-        point.SignalAndWait();
-    }
+    public static void Meet(uint number) => MeetAll(number, Threads);
+
+    /// <summary>The same for two warps alone.</summary>
+    [IntrinsicImplementation, Ptx("bar.sync %0, 64;")]
+    public static void MeetPair(uint number) => MeetAll(number, Threads / 2);
 
     /// <summary>Waits until another warpgroup has signalled <paramref name="number"/> (1 to 15, used by the two alone) once for each wait of this one.</summary>
     [IntrinsicImplementation, Ptx("bar.sync %0, 256;", ExactArch = "90a")]
@@ -47,6 +40,19 @@ internal static class Warpgroup
     [IntrinsicImplementation, Ptx("setmaxnreg.dec.sync.aligned.u32 %c0;", ExactArch = "90a")]
     public static void GiveRegisters(int registers)
     {
+    }
+
+    private static void MeetAll(uint number, int threads)
+    {
+        (object? launch, Index3D group) = CpuContext.Block;
+        System.Threading.Barrier? point;
+        lock (Points)
+        {
+            Dictionary<(Index3D, uint), System.Threading.Barrier> points = Points.GetOrCreateValue(launch!);
+            if (!points.TryGetValue((group, number), out point))
+                points.Add((group, number), point = new System.Threading.Barrier(threads));
+        }
+        point.SignalAndWait();
     }
 
     private static Turn TurnOf(uint number)

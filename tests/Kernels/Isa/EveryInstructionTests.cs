@@ -204,6 +204,7 @@ public sealed partial class EveryInstructionTests
         CpAsync.Copy8From(ref bytes.Cast<uint>()[4], a.Source, 4);
         CpAsync.Copy4From(ref bytes.Cast<uint>()[6], a.Source + 4);
         Warpgroup.Meet(1);
+        Warpgroup.MeetPair(2);
         a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source)) + Mem.LoadL2From(a.Source).Y + Fence.CountAround(a.Source + 32, 7);
         Mem.StoreGlobalTo(a.Source + 16, SharedWindow.Load(shared));
         Mem.StoreHalfTo(a.Source + 60, Mem.LoadHalfFrom(a.Source + 62) + Mem.LoadReadOnlyByte(a.Source + 63) + SharedWindow.Load2(shared + 8).Y);
