@@ -111,7 +111,7 @@ internal sealed class GemmBench
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
-        if ((way.Path is not null && !shape.CanSplit) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
+        if ((way.Path is not null && !SplitPlan.Exists(shape, LinearDevice.Of(stream.Device))) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
             return;
         string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
         if (way.Portable)
@@ -185,7 +185,7 @@ internal sealed class GemmBench
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? way.Path : LinearPath.Gemm, tile: way.Tile);
         if (plan.Split is { } portable)
-            return ($"{plan.Path} in {portable.Parts}", kernels.Resources(SplitKernels.Get(portable.Tile)));
+            return ($"{plan.Path}{(portable.Tile.IsNarrow ? " narrow" : "")} in {portable.Parts}", kernels.Resources(SplitKernels.Get(portable.Tile)));
         if (plan.ArrangesInputs)
             return (nameof(SkinnyArranging), kernels.Resources(SkinnyKernels.GetArranging(shape.Format, shape.M, false)));
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));

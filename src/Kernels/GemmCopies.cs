@@ -59,7 +59,7 @@ internal static class GemmCopies
         copy.InputColumn = unit * 8;
         copy.InputTarget = ((unit >> 3) * TTile.M * RowBytes) + (row * RowBytes) + (((unit & 7) ^ (row & 7)) * UnitBytes);
         ArrayView<int> sources = shared.SubView(GemmSizes<TFormat, TTile, TStages, TWarp>.RowsStart + (TTile.M * sizeof(int)), TTile.M * sizeof(int)).Cast<int>();
-        copy.Inputs = InputRows<TRows>(sources, row, 1 << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - unitsShift), InputPasses<TFormat, TTile, TStages, TWarp>(), a.K >> 3);
+        copy.Inputs = InputRows<TRows>(a, sources, row, 1 << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - unitsShift), InputPasses<TFormat, TTile, TStages, TWarp>());
 
         int codesShift = TFormat.CodesPerWordShift + 2;
         unitsShift = WeightUnitsShift<TFormat, TTile>();
@@ -136,31 +136,38 @@ internal static class GemmCopies
         where TStages : struct, IGemmStages
         where TWarp : struct, IGemmWarp<TWarp> => (TTile.N << WeightUnitsShift<TFormat, TTile>()) >> GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift;
 
-    private static GemmCopyRows InputRows<TRows>(ArrayView<int> sources, int first, int step, int passes, int units)
+    private static GemmCopyRows InputRows<TRows>(LinearArgs a, ArrayView<int> sources, int first, int step, int passes)
         where TRows : struct, IRowMap
     {
         GemmCopyRows rows = default;
-        rows.Row0 = InputRow<TRows>(sources[first], units);
+        rows.Row0 = InputRow<TRows>(a, sources, first);
         if (passes > 1)
-            rows.Row1 = InputRow<TRows>(sources[first + step], units);
+            rows.Row1 = InputRow<TRows>(a, sources, first + step);
         if (passes > 2)
         {
-            rows.Row2 = InputRow<TRows>(sources[first + (2 * step)], units);
-            rows.Row3 = InputRow<TRows>(sources[first + (3 * step)], units);
+            rows.Row2 = InputRow<TRows>(a, sources, first + (2 * step));
+            rows.Row3 = InputRow<TRows>(a, sources, first + (3 * step));
         }
         if (passes > 4)
         {
-            rows.Row4 = InputRow<TRows>(sources[first + (4 * step)], units);
-            rows.Row5 = InputRow<TRows>(sources[first + (5 * step)], units);
-            rows.Row6 = InputRow<TRows>(sources[first + (6 * step)], units);
-            rows.Row7 = InputRow<TRows>(sources[first + (7 * step)], units);
+            rows.Row4 = InputRow<TRows>(a, sources, first + (4 * step));
+            rows.Row5 = InputRow<TRows>(a, sources, first + (5 * step));
+            rows.Row6 = InputRow<TRows>(a, sources, first + (6 * step));
+            rows.Row7 = InputRow<TRows>(a, sources, first + (7 * step));
         }
         return rows;
     }
 
-    // Past the last row of one matrix the first once more: it is not stored. Experts have many such rows, which are not read.
-    private static int InputRow<TRows>(int source, int units)
-        where TRows : struct, IRowMap => TRows.IsGrouped && source < 0 ? -1 : IntrinsicMath.Max(source, 0) * units;
+    // Past the last row of one matrix its first ones once more: they are not stored. One row for all of them takes up to twice as long (docs/kernels/gemm.md). Experts have many such rows, which are not read.
+    private static int InputRow<TRows>(LinearArgs a, ArrayView<int> sources, int row)
+        where TRows : struct, IRowMap
+    {
+        int source = sources[row];
+        if (TRows.IsGrouped && source < 0)
+            return -1;
+        int other = row < a.M ? row : IntrinsicMath.Min(row - a.M, a.M - 1);
+        return (source < 0 ? other : source) * (a.K >> 3);
+    }
 
     private static GemmCopyRows Rows<TTile, TEpilogue>(WeightRows<TTile, TEpilogue> w, int passes)
         where TTile : struct, IGemmTile

@@ -23,7 +23,7 @@ internal struct SkinnyWords
 /// </summary>
 /// <remarks>
 /// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
-/// The number of the lane is asked for wherever it is needed: from the thread's the compiler works it out once, and with two tiles of x keeps it in local memory.
+/// The number of the lane is asked for anew where it is needed again: from the thread's the compiler works it out once, and with two tiles of x and zero points keeps it in local memory.
 /// </remarks>
 internal static class SkinnyArranging
 {
@@ -32,15 +32,14 @@ internal static class SkinnyArranging
         where TOutput : struct, IOutput
         where TTiles : struct, ITiles
     {
-        int chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
+        int lane = Lane(), chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
-        SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, Lane());
+        SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, lane);
         SkinnyAccumulators sums = default;
         int next = Stream<TFormat, TTiles>(a, aside, shared, (Group.IdxX >> 5, chunks, Group.DimX >> 5), ref sums);
         // The warp whose turn it would be.
         if (next == chunks && chunks * SkinnyGemm.ChunkCodes<TFormat>() < a.Product.K)
         {
-            int lane = Lane();
             SkinnyPlace place = SkinnyLoads.Locate<TFormat, StreamedBf16Inputs>(a.Product, lane);
             place.Aside = aside;
             SkinnyGemm.MultiplyRest<TFormat, StreamedBf16Inputs, TTiles>(a.Product, place, (chunks, 0), lane, ref sums);

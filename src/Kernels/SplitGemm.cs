@@ -9,10 +9,10 @@ internal struct SplitGemmArgs
 {
     public LinearArgs Product;
 
-    /// <summary>[parts, tiles, rows of a tile, columns of a tile] float32: sums of parts of K, where there are several parts.</summary>
+    /// <summary>[parts, tiles along N, along M, rows of a tile, columns of a tile] float32: sums of parts of K, where there are several parts.</summary>
     public ArrayView<uint> Partials;
 
-    /// <summary>[tiles] parts that are done, zero before and afterwards.</summary>
+    /// <summary>[tiles along N, along M] parts that are done, zero before and afterwards.</summary>
     public ArrayView<int> Arrived;
 
     /// <summary>Turns of 64 columns of a part.</summary>
@@ -20,15 +20,15 @@ internal struct SplitGemmArgs
 }
 
 /// <summary>
-/// Products of 17 to 64 rows of x: y[m, n] = Σ_k x[m, k] · W[n, k] on tensor cores, K spread over teams of warps and over blocks.
+/// Products of 17 to 256 rows of x: y[m, n] = Σ_k x[m, k] · W[n, k] on tensor cores, K spread over teams of warps and over blocks.
 /// </summary>
 /// <remarks>
-/// Such a product is bound by reading W as long as decoding, multiplying and copies overlap. A tile is all rows of x and 64 or 128 of W, since every tile reads all of x; few tiles are
+/// Such a product is bound by reading W as long as decoding, multiplying and copies overlap. A tile is up to 64 rows of x, all of them if there are no more, and 64 or 128 of W, since every tile reads its rows of x; few tiles are
 /// few warps, so K is what is shared. A block has a tile and a part of K. Its teams of two or four warps take 64 columns of it in turn, each with a ring of stages and
 /// a meeting point of its own: while one waits another multiplies. A warp has 32 rows of W and all of x, so every code is decoded once. Copies, decoding
 /// (but of E4M3) and sums of 64 columns are those of <see cref="Gemm"/>.
 /// Sums of teams are added in shared memory in their order, and sums of parts in theirs by the last block of a tile to be done, by an integer counter; which one that is changes nothing. Teams and
-/// parts follow from N, K, format, device and whether there are more than 32 rows: within 17 to 32 rows, and 33 to 64, a row's bits do not depend on their number.
+/// parts follow from N, K, format, device, whether there are more than 32 rows and how many tiles of 64: within 17 to 32 rows, 33 to 64, 65 to 128 and so on a row's bits do not depend on their number.
 /// </remarks>
 internal static class SplitGemm
 {
@@ -59,9 +59,9 @@ internal static class SplitGemm
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams
     {
-        int k = ((Grid.IdxY * a.PartTurns) + team) * TurnColumns;
+        int k = ((Grid.IdxZ * a.PartTurns) + team) * TurnColumns;
         // Columns beyond the part, which the next one has, are as those beyond K.
-        int end = IntrinsicMath.Min(a.Product.K, (Grid.IdxY + 1) * a.PartTurns * TurnColumns);
+        int end = IntrinsicMath.Min(a.Product.K, (Grid.IdxZ + 1) * a.PartTurns * TurnColumns);
         const int Step = TurnColumns;
         SplitCopies copies = SplitCopies.Locate<TFormat, TWarp, TStages, TTeams>(a.Product, own, end);
         SplitPlace place = SplitProducts.Locate<TFormat, TWarp, TStages, TTeams>(a.Product);

@@ -30,7 +30,7 @@ internal static class SplitProducts
         where TTeams : struct, ISplitTeams
     {
         int lane = Group.IdxX & 31, firstWeight = ((Group.IdxX >> 5) & ((1 << TTeams.WarpsShift) - 1)) * SplitGemm.WarpColumns, last = a.N - 1;
-        int row = (Grid.IdxX * SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns) + firstWeight + (lane >> 2);
+        int row = (Grid.IdxY * SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns) + firstWeight + (lane >> 2);
         SplitPlace place = default;
         place.Operands = GemmProducts.Locate<TFormat>(lane, 0, firstWeight, SplitSizes<TFormat, TWarp, TStages, TTeams>.InputBytes);
         place.Row0 = IntrinsicMath.Min(row, last);

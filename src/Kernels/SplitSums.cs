@@ -20,15 +20,17 @@ internal static class SplitSums
         TWarp.Publish(sums, ownWords.SubView((MmaFragment.CColumn(lane, 0) * pitch) + column, 1), 0, pitch * sizeof(float));
         // All teams' sums are there before they are added.
         Block.Barrier();
-        int parts = Grid.DimY, columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, octetsShift = OctetsShift<TTeams>(), tileWords = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows * columns;
-        long partial = ((long)(Grid.IdxY * Grid.DimX) + Grid.IdxX) * tileWords;
-        for (int octet = Group.IdxX; octet < a.Product.M << octetsShift; octet += Group.DimX)
+        int parts = Grid.DimZ, columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, octetsShift = OctetsShift<TTeams>(), tileWords = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows * columns;
+        int firstInput = Grid.IdxX * SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, octets = IntrinsicMath.Min(SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, a.Product.M - firstInput) << octetsShift;
+        int tile = (Grid.IdxY * Grid.DimX) + Grid.IdxX, tiles = Grid.DimY * Grid.DimX;
+        long partial = (((long)Grid.IdxZ * tiles) + tile) * tileWords;
+        for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
         {
             int m = octet >> octetsShift, first = (octet & ((1 << octetsShift) - 1)) * 8;
             F4 low = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * pitch) + first), high = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * pitch) + first + 4);
             if (parts == 1)
             {
-                Finish<TFormat>(a.Product, m, (Grid.IdxX * columns) + first, low, high);
+                Finish<TFormat>(a.Product, firstInput + m, (Grid.IdxY * columns) + first, low, high);
                 continue;
             }
             Mem.StoreGlobal(ref a.Partials[partial + (octet * 8)], Float32Output.Bits(low));
@@ -39,27 +41,27 @@ internal static class SplitSums
         // The block's sums are written before it counts.
         Block.Barrier();
         if (Group.IdxX == 0)
-            arrived[0] = Fence.Count(ref a.Arrived[Grid.IdxX]);
+            arrived[0] = Fence.Count(ref a.Arrived[tile]);
         // The whole block knows its number, and sees what the others wrote before they counted.
         Block.Barrier();
         if (arrived[0] != parts - 1)
             return;
-        AddParts<TFormat, TTeams>(a, tileWords);
+        AddParts<TFormat, TTeams>(a, tileWords, (tile, tiles), firstInput, octets);
         if (Group.IdxX == 0)
-            a.Arrived[Grid.IdxX] = 0;
+            a.Arrived[tile] = 0;
     }
 
     // Octets of a row of the tile.
     private static int OctetsShift<TTeams>()
         where TTeams : struct, ISplitTeams => TTeams.WarpsShift + 2;
 
-    private static void AddParts<TFormat, TTeams>(SplitGemmArgs a, int tileWords)
+    private static void AddParts<TFormat, TTeams>(SplitGemmArgs a, int tileWords, (int Number, int Count) tile, int firstInput, int octets)
         where TFormat : struct, ITiledFormat
         where TTeams : struct, ISplitTeams
     {
-        int parts = Grid.DimY, octetsShift = OctetsShift<TTeams>();
-        long step = (long)Grid.DimX * tileWords, start = (long)Grid.IdxX * tileWords;
-        for (int octet = Group.IdxX; octet < a.Product.M << octetsShift; octet += Group.DimX)
+        int parts = Grid.DimZ, octetsShift = OctetsShift<TTeams>();
+        long step = (long)tile.Count * tileWords, start = (long)tile.Number * tileWords;
+        for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
         {
             F4 low = default, high = default;
             for (int part = 0; part < parts; part += 4)
@@ -80,7 +82,7 @@ internal static class SplitSums
                 low = Plus(low, low3, part + 3 < parts);
                 high = Plus(high, high3, part + 3 < parts);
             }
-            Finish<TFormat>(a.Product, octet >> octetsShift, ((Grid.IdxX << octetsShift) + (octet & ((1 << octetsShift) - 1))) * 8, low, high);
+            Finish<TFormat>(a.Product, firstInput + (octet >> octetsShift), ((Grid.IdxY << octetsShift) + (octet & ((1 << octetsShift) - 1))) * 8, low, high);
         }
     }
 

@@ -14,6 +14,11 @@ namespace GpuKit.Ilgpu;
 /// <param name="SharedBytes">Dynamic shared memory of a block.</param>
 internal readonly record struct SplitTile(WeightFormat Format, int Rows, int Columns, int Threads, int SharedBytes)
 {
+    public const int WideColumns = 128, NarrowColumns = 64;
+
+    /// <summary>Whether teams are of two warps.</summary>
+    public bool IsNarrow => Columns == NarrowColumns;
+
     /// <summary>Whether a device has the threads and the shared memory.</summary>
     public bool Fits(in LinearDevice device) => Threads <= device.MaxThreads && SharedBytes <= device.SharedBytes;
 }

@@ -18,6 +18,6 @@ internal static class SplitLinear
             Arrived = scratch.Counters,
             PartTurns = plan.PartTurns,
         };
-        stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.Columns, plan.Parts, 1), plan.Tile.Threads, plan.Tile.SharedBytes, args);
+        stream.Device.Launch(SplitKernels.Get(plan.Tile), stream, (plan.RowTiles, plan.Columns, plan.Parts), plan.Tile.Threads, plan.Tile.SharedBytes, args);
     }
 }

@@ -59,7 +59,7 @@ internal static class KernelCases
         }
     }
 
-    // Two parts of K, whose sums meet in global memory, and one.
+    // Two parts of K, whose sums meet in global memory, and one, of two tiles of 64 rows.
     private static IEnumerable<SmallCase> Split(GpuDevice device) =>
         from format in Streamed
         from tile in SplitKernels.Tiles(format)
@@ -67,9 +67,10 @@ internal static class KernelCases
         from parts in new[] { 1, 2 }
         select new SmallCase($"SplitGemm {format} {tile} {parts}", t =>
         {
-            SplitPlan plan = SplitPlan.Of(tile, new LinearShape(M, N, K, format, true, 0), LinearDevice.Of(device), parts);
-            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(M * K), Bytes(t, M * N, float32: false));
-            return stream => SplitLinear.Launch(stream, w, x, y, false, (M, 0), plan);
+            int m = parts == 1 && tile.Rows == SplitPlan.MostRows ? tile.Rows + 1 : M;
+            SplitPlan plan = SplitPlan.Of(tile, new LinearShape(m, N, K, format, true, 0), LinearDevice.Of(device), parts);
+            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(m * K), Bytes(t, m * N, float32: false));
+            return stream => SplitLinear.Launch(stream, w, x, y, false, (m, 0), plan);
         });
 
     private static IEnumerable<SmallCase> Tiles(GpuDevice device)

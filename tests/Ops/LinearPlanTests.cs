@@ -33,7 +33,18 @@ public sealed class LinearPlanTests
     [InlineData("A100", 32, 4096, 4096, WeightFormat.Int4Zero, true, 0, "SplitGemm Table 64×1 of 512")]
     [InlineData("RTX 4090", 64, 4096, 14336, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 32×4 of 256")]
     [InlineData("H200", 64, 14336, 4096, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 112×1 of 128 in M64N128K64")]
-    [InlineData("H200", 65, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
+    // Up to 256 rows, 64 a tile: where there are few tiles of 128 × 128, or a quarter of them would be empty.
+    [InlineData("H200", 65, 14336, 4096, WeightFormat.Int4, true, 0, "SplitGemm Table 224×1 of 384")]
+    [InlineData("H200", 128, 4096, 14336, WeightFormat.Nvfp4, true, 0, "SplitGemm Table 128×1 of 384")]
+    [InlineData("H200", 128, 5120, 2048, WeightFormat.Int4Zero, true, 0, "SplitGemm Table 80×1 of 384")]
+    [InlineData("H200", 128, 2048, 768, WeightFormat.Int4, true, 0, "SplitGemm Table 64×1 of 384")]
+    [InlineData("H200", 129, 8192, 8192, WeightFormat.Int4, true, 0, "SplitGemm Table 384×1 of 384")]
+    [InlineData("H200", 257, 8192, 8192, WeightFormat.Int4, true, 0, "Gemm Table 192×1 of 128 in M128N128K64")]
+    [InlineData("H200", 128, 8192, 8192, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 128×1 of 384")]
+    [InlineData("H200", 192, 14336, 4096, WeightFormat.Int4, true, 0, "SplitGemm Table 336×1 of 384")]
+    [InlineData("H200", 256, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 224×1 of 128 in M128N128K64")]
+    [InlineData("H200", 256, 8192, 8192, WeightFormat.Nvfp4, true, 0, "SplitGemm Table 256×1 of 384")]
+    [InlineData("H200", 128, 4096, 14336, WeightFormat.Bf16, true, 0, "SplitGemm Table 128×1 of 256")]
     [InlineData("H200", 128, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 128 in M128N128K64")]
     [InlineData("H200", 256, 14336, 4096, WeightFormat.Bf16, true, 0, "Gemm Table 112×1 of 256 in M256N128K64")]
     // The last tiles, 52 of 448 and 56 of 320, in halves; 28 of 160 would be no faster so.
@@ -55,7 +66,7 @@ public sealed class LinearPlanTests
     // Experts: dot products until each has 17 rows on average, then tiles and a partial one an expert.
     [InlineData("H200", 8, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemv Hardware 1536×1 of 256")]
     [InlineData("H200", 4096, 1536, 2048, WeightFormat.Fp8Block, true, 128, "Gemm BitMove 2304×1 of 128 in M64N128K64")]
-    [InlineData("A100", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Gemm BitMove 2×1 of 128 in M64N64K64")]
+    [InlineData("A100", 100, 64, 64, WeightFormat.Fp8TwoTerm, true, 0, "Gemm BitMove 2×1 of 128 in M64N64K64")]
     [InlineData("Cpu", 100, 64, 64, WeightFormat.Fp8Block, true, 0, "Scalar Table 8×1 of 2")]
     [InlineData("Cpu", 1, 3, 64, WeightFormat.Bf16, true, 0, "Scalar Table 2×1 of 2")]
     public void Chooses(string device, int m, int n, int k, WeightFormat format, bool aligned, int experts, string expected)
@@ -414,6 +425,8 @@ public sealed class LinearPlanTests
                 {
                     LinearPlan[] plans = [.. Enumerable.Range(17, 48).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), device))];
                     Assert.Equal([(32, 16), (64, 32)], plans.GroupBy(p => p.Split!.Value).Select(g => (g.Key.Tile.Rows, g.Count())));
+                    if (format != WeightFormat.Bf16 && 2 * ((n + 127) / 128) <= device.Multiprocessors)
+                        Assert.Equal([(2, 64), (3, 64), (4, 64)], Enumerable.Range(65, 192).Select(m => LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), device).Split!.Value).GroupBy(s => s).Select(g => (g.Key.RowTiles, g.Count())));
                     Assert.All(plans, p => Assert.True(p.SharedBytes <= device.SharedBytes && p.GridX * p.GridY <= Math.Max(p.GridX, LaunchScratch.BlocksOf(device.Multiprocessors))));
                 }
     }

@@ -4,7 +4,7 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Tests.Ops;
 
-/// <summary>Products of 17 to 64 rows whose K is split, in every kernel and number of parts, against the double oracle, with guard bands and NaN around all tensors.</summary>
+/// <summary>Products of 17 to 256 rows whose K is split, in every kernel and number of parts, against the double oracle, with guard bands and NaN around all tensors.</summary>
 public sealed class SplitLinearTests
 {
     private const double Tolerance = 1e-5;
@@ -14,10 +14,11 @@ public sealed class SplitLinearTests
     // Up to 16 warps a block.
     private static readonly Lazy<GpuDevice> Cpu = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 16));
 
-    // Around tiles of 128 rows of W, turns of 64 columns, and parts that have more turns than others or none for a team.
+    // Around tiles of 64 and 128 rows of W and of 64 rows of x, turns of 64 columns, and parts that have more turns than others or none for a team.
     private static readonly (int M, int N, int K)[] CardShapes =
     [
         (17, 8, 32), (31, 127, 64), (32, 128, 96), (33, 129, 672), (48, 136, 1056), (63, 255, 2080), (64, 257, 4128), (64, 1000, 1312),
+        (65, 191, 672), (127, 129, 1056), (128, 264, 2080), (193, 65, 160), (256, 256, 1312),
     ];
 
     public static TheoryData<TestDevice, WeightFormat> Cases()
@@ -36,8 +37,8 @@ public sealed class SplitLinearTests
         GpuDevice device = Device(which);
         foreach (SplitTile tile in Tiles(device, format))
         {
-            (int M, int N, int K)[] shapes = device.IsCuda ? CardShapes : tile.Rows == 32 ? [(19, 135, 864)] : [(45, 9, 992)];
-            foreach ((int m, int n, int k) in shapes.Where(s => s.M <= tile.Rows))
+            (int M, int N, int K)[] shapes = device.IsCuda ? CardShapes : tile.Rows == 32 ? [(19, 135, 864)] : tile.Columns == 128 ? [(45, 9, 992)] : [(67, 9, 352)];
+            foreach ((int m, int n, int k) in shapes.Where(s => s.M <= tile.Rows || tile.Rows == SplitPlan.MostRows))
             {
                 HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(n * k, n + k, 0.1f), n, k, format, new ScaleBlock(32, 64));
                 BFloat16[] x = RandomData.GaussianBf16(m * k, m + k);
