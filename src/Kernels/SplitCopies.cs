@@ -30,9 +30,8 @@ internal struct SplitCopies
         int threads = SplitSizes<TFormat, TWarp, TStages, TTeams>.TeamThreads, thread = Group.IdxX & (threads - 1), codesShift = TFormat.CodesPerWordShift + 2;
         int columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, rowUnits = a.K >> codesShift, first = Grid.IdxY * columns;
         SplitCopies c = default;
-        ArrayView<U4> inputs = a.X.Cast<U4>();
-        long firstInput = (long)SplitSizes<TFormat, TWarp, TStages, TTeams>.FirstInput(a.M) * (a.K >> 3);
-        c.x = inputs.SubView(firstInput, inputs.Length - firstInput);
+        int firstInput = Grid.IdxX * SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows;
+        c.x = a.X.Cast<U4>();
         ArrayView<U4> units = a.Codes.Cast<U4>();
         c.codes = units.SubView((long)first * rowUnits, units.Length - ((long)first * rowUnits));
         c.target = own;
@@ -42,14 +41,14 @@ internal struct SplitCopies
         c.inputColumn = unit * 8;
         c.inputStart = (row * GemmCopies.RowBytes) + ((unit ^ (row & 7)) * UnitBytes);
         int inputStep = threads >> 3;
-        c.input0 = Input(a, row);
-        c.input1 = Input(a, row + inputStep);
-        c.input2 = Input(a, row + (2 * inputStep));
-        c.input3 = Input(a, row + (3 * inputStep));
-        c.input4 = Input(a, row + (4 * inputStep));
-        c.input5 = Input(a, row + (5 * inputStep));
-        c.input6 = Input(a, row + (6 * inputStep));
-        c.input7 = Input(a, row + (7 * inputStep));
+        c.input0 = Input(a, firstInput + row);
+        c.input1 = Input(a, firstInput + row + inputStep);
+        c.input2 = Input(a, firstInput + row + (2 * inputStep));
+        c.input3 = Input(a, firstInput + row + (3 * inputStep));
+        c.input4 = Input(a, firstInput + row + (4 * inputStep));
+        c.input5 = Input(a, firstInput + row + (5 * inputStep));
+        c.input6 = Input(a, firstInput + row + (6 * inputStep));
+        c.input7 = Input(a, firstInput + row + (7 * inputStep));
         int rowShift = SplitSizes<TFormat, TWarp, TStages, TTeams>.WeightRowShift, unitsShift = rowShift - 4, step = threads >> unitsShift;
         unit = thread & ((1 << unitsShift) - 1);
         row = thread >> unitsShift;
@@ -128,6 +127,6 @@ internal struct SplitCopies
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams => target.SubView(start + (stage * SplitSizes<TFormat, TWarp, TStages, TTeams>.StageBytes), UnitBytes).Cast<uint>();
 
-    // Rows beyond x, of which a tile of more has few, are its first ones: the last one for all is slower, as is not to copy them (docs/kernels/gemm.md). Their sums are not stored.
+    // Rows beyond x are its first ones: the last one for all is slower, as is not to copy them (docs/kernels/gemm.md). Their sums are not stored.
     private static int Input(LinearArgs a, int row) => (row < a.M ? row : IntrinsicMath.Min(row - a.M, a.M - 1)) * (a.K >> 3);
 }

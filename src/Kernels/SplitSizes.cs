@@ -90,9 +90,6 @@ internal static class SplitSizes<TFormat, TWarp, TStages, TTeams>
     /// <summary>log2 of the bytes of a row of W and 64 columns.</summary>
     public static int WeightRowShift => 8 - TFormat.CodesPerWordShift;
 
-    /// <summary>The first row of x of the block's tile. The last tile, too, has as many rows as a tile has, if there are so many: some of the one before.</summary>
-    public static int FirstInput(int m) => IntrinsicMath.Max(IntrinsicMath.Min(Grid.IdxX * Rows, m - Rows), 0);
-
     /// <summary>Bytes of x a stage.</summary>
     public static int InputBytes => Rows * GemmCopies.RowBytes;
 

@@ -20,13 +20,11 @@ internal static class SplitSums
         TWarp.Publish(sums, ownWords.SubView((MmaFragment.CColumn(lane, 0) * pitch) + column, 1), 0, pitch * sizeof(float));
         // All teams' sums are there before they are added.
         Block.Barrier();
-        int parts = Grid.DimZ, columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, octetsShift = OctetsShift<TTeams>(), rows = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, tileWords = rows * columns;
-        int firstInput = SplitSizes<TFormat, TWarp, TStages, TTeams>.FirstInput(a.Product.M);
-        // Rows that the tile before has, too, are its own.
-        int firstOctet = ((Grid.IdxX * rows) - firstInput) << octetsShift, octets = IntrinsicMath.Min(rows, a.Product.M) << octetsShift;
+        int parts = Grid.DimZ, columns = SplitSizes<TFormat, TWarp, TStages, TTeams>.Columns, octetsShift = OctetsShift<TTeams>(), tileWords = SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows * columns;
+        int firstInput = Grid.IdxX * SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, octets = IntrinsicMath.Min(SplitSizes<TFormat, TWarp, TStages, TTeams>.Rows, a.Product.M - firstInput) << octetsShift;
         int tile = (Grid.IdxY * Grid.DimX) + Grid.IdxX, tiles = Grid.DimY * Grid.DimX;
         long partial = (((long)Grid.IdxZ * tiles) + tile) * tileWords;
-        for (int octet = firstOctet + Group.IdxX; octet < octets; octet += Group.DimX)
+        for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
         {
             int m = octet >> octetsShift, first = (octet & ((1 << octetsShift) - 1)) * 8;
             F4 low = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * pitch) + first), high = Teams<TFormat, TWarp, TStages, TTeams>(words, (m * pitch) + first + 4);
@@ -48,7 +46,7 @@ internal static class SplitSums
         Block.Barrier();
         if (arrived[0] != parts - 1)
             return;
-        AddParts<TFormat, TTeams>(a, tileWords, (tile, tiles), firstInput, (firstOctet, octets));
+        AddParts<TFormat, TTeams>(a, tileWords, (tile, tiles), firstInput, octets);
         if (Group.IdxX == 0)
             a.Arrived[tile] = 0;
     }
@@ -57,13 +55,13 @@ internal static class SplitSums
     private static int OctetsShift<TTeams>()
         where TTeams : struct, ISplitTeams => TTeams.WarpsShift + 2;
 
-    private static void AddParts<TFormat, TTeams>(SplitGemmArgs a, int tileWords, (int Number, int Count) tile, int firstInput, (int First, int End) octets)
+    private static void AddParts<TFormat, TTeams>(SplitGemmArgs a, int tileWords, (int Number, int Count) tile, int firstInput, int octets)
         where TFormat : struct, ITiledFormat
         where TTeams : struct, ISplitTeams
     {
         int parts = Grid.DimZ, octetsShift = OctetsShift<TTeams>();
         long step = (long)tile.Count * tileWords, start = (long)tile.Number * tileWords;
-        for (int octet = octets.First + Group.IdxX; octet < octets.End; octet += Group.DimX)
+        for (int octet = Group.IdxX; octet < octets; octet += Group.DimX)
         {
             F4 low = default, high = default;
             for (int part = 0; part < parts; part += 4)
