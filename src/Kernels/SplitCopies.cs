@@ -127,6 +127,6 @@ internal struct SplitCopies
         where TStages : struct, IGemmStages
         where TTeams : struct, ISplitTeams => target.SubView(start + (stage * SplitSizes<TFormat, TWarp, TStages, TTeams>.StageBytes), UnitBytes).Cast<uint>();
 
-    // Rows beyond x are its first ones: the last one for all is slower, as is not to copy them (docs/kernels/gemm.md). Their sums are not stored.
-    private static int Input(LinearArgs a, int row) => (row < a.M ? row : IntrinsicMath.Min(row - a.M, a.M - 1)) * (a.K >> 3);
+    // Rows beyond x are its first sixteen: the last one for all is slower, as is not to copy them (docs/kernels/gemm.md). Their sums are not stored.
+    private static int Input(LinearArgs a, int row) => (row < a.M ? row : row & 15) * (a.K >> 3);
 }
