@@ -70,11 +70,11 @@ internal static class ArrangeInputs
     /// <summary>The number of the part of x that a warp of the block arranges, or one beyond the last.</summary>
     public static int Part(ArrangedInputs to, int warp) => warp < to.Warps ? (warp * Grid.DimX) + Grid.IdxX : to.Parts;
 
-    /// <summary>Arranges a part of x. One warp.</summary>
-    public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, int part)
+    /// <summary>Arranges a part of x. One warp, each lane with its number.</summary>
+    public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, (int Number, int Lane) part)
     {
-        int lane = (int)WarpOps.LaneId(), chunks = Chunks(a.K);
-        for (int item = part; item < chunks * tiles; item += to.Parts)
+        int lane = part.Lane, chunks = Chunks(a.K);
+        for (int item = part.Number; item < chunks * tiles; item += to.Parts)
         {
             int tile = item / chunks, chunk = item - (tile * chunks), row = IntrinsicMath.Min((tile * SkinnyGemm.Columns) + (lane >> 2), a.M - 1);
             long from = (((long)row * a.K) + (chunk * ChunkColumns) + ((lane & 3) * LaneColumns)) >> 1, at = ((long)item * (ChunkBytes / 4)) + (lane * 4);
@@ -87,12 +87,12 @@ internal static class ArrangeInputs
         }
     }
 
-    /// <summary>Says that a warp's part is there.</summary>
-    public static void Announce(ArrangedInputs to)
+    /// <summary>Says that a warp's part is there. The warp, each lane with its number.</summary>
+    public static void Announce(ArrangedInputs to, int lane)
     {
         // All lanes have stored before one of them counts.
         WarpOps.Barrier();
-        if (WarpOps.LaneId() != 0)
+        if (lane != 0)
             return;
         uint counted = (uint)Fence.CountReleased(ref to.Progress.Cast<int>()[0]);
         if ((counted & MostParts) == to.Parts - 1)

@@ -23,7 +23,7 @@ internal struct SkinnyWords
 /// </summary>
 /// <remarks>
 /// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
-/// The number of the lane is asked for anew where it is needed again: from the thread's the compiler works it out once, and with two tiles of x and zero points keeps it in local memory.
+/// With zero points the lane's number is asked for anew where it is needed again: worked out from the thread's, once, the compiler keeps it in local memory. The others are faster so (docs/kernels/gemv.md).
 /// </remarks>
 internal static class SkinnyArranging
 {
@@ -32,13 +32,12 @@ internal static class SkinnyArranging
         where TOutput : struct, IOutput
         where TTiles : struct, ITiles
     {
-        int lane = Lane(), chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
+        int lane = Lane<TFormat>(), turn = Group.IdxX >> 5, warps = Group.DimX >> 5, chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, lane);
         SkinnyAccumulators sums = default;
-        int next = Stream<TFormat, TTiles>(a, aside, shared, (Group.IdxX >> 5, chunks, Group.DimX >> 5), ref sums);
-        // The warp whose turn it would be.
-        if (next == chunks && chunks * SkinnyGemm.ChunkCodes<TFormat>() < a.Product.K)
+        Stream<TFormat, TTiles>(a, aside, shared, (turn, chunks, warps), ref sums);
+        if (chunks * SkinnyGemm.ChunkCodes<TFormat>() < a.Product.K && chunks % warps == turn)
         {
             SkinnyPlace place = SkinnyLoads.Locate<TFormat, StreamedBf16Inputs>(a.Product, lane);
             place.Aside = aside;
@@ -47,15 +46,15 @@ internal static class SkinnyArranging
         SkinnySums.Add<TFormat, StreamedBf16Inputs, TOutput, TTiles>(a.Product, sums);
     }
 
-    private static int Lane() => (int)WarpOps.LaneId();
+    private static int Lane<TFormat>()
+        where TFormat : struct, IStreamedFormat => TFormat.HasZeroPoints ? (int)WarpOps.LaneId() : Group.IdxX & 31;
 
-    // The warp's chunks; the first beyond the last that would be its own.
-    private static int Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+    private static void Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         (int c, int count, int step) = chunks;
-        SkinnyWords codes = Codes<TTiles>(a.Product, Lane());
+        SkinnyWords codes = Codes<TTiles>(a.Product, Lane<TFormat>());
         // A warp without a chunk loads the last one.
         SkinnyChunk first = Chunk(a.Product, codes, c, count), second = Chunk(a.Product, codes, c + step, count);
         SkinnyAside.Request<TFormat, StreamedBf16Inputs, TTiles>(a.Product, shared);
@@ -65,12 +64,12 @@ internal static class SkinnyArranging
         // The last warps never have more chunks than others.
         int part = ArrangeInputs.Part(a.Inputs, step - 1 - c);
         if (part < a.Inputs.Parts)
-            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, part);
+            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, (part, Lane<TFormat>()));
         AsideCopies.Await();
         if (part < a.Inputs.Parts)
-            ArrangeInputs.Announce(a.Inputs);
+            ArrangeInputs.Announce(a.Inputs, Lane<TFormat>());
         uint goal = ArrangeInputs.Goal(a.Inputs, word);
-        int lane = Lane();
+        int lane = Lane<TFormat>();
         int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
         SkinnyWords x = AsItLies<TTiles>(a.Product, row0, lane);
         int tile1 = (row1 - row0) * (a.Product.K >> 1);
@@ -81,27 +80,31 @@ internal static class SkinnyArranging
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
             first = Chunk(a.Product, codes, c + (2 * step), count);
             if (ArrangeInputs.IsThere(now, goal))
-                return Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
+            {
+                Arranged<TFormat, TTiles>(a, aside, codes, (second, first), (c + step, count, step), ref sums);
+                return;
+            }
             now = ArrangeInputs.Word(a.Inputs);
             Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
             if (ArrangeInputs.IsThere(now, goal))
-                return Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
+            {
+                Arranged<TFormat, TTiles>(a, aside, codes, (first, second), (c + (2 * step), count, step), ref sums);
+                return;
+            }
         }
-        if (c >= count)
-            return c;
-        Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
-        return c + step;
+        if (c < count)
+            Multiply<TFormat, StreamedBf16Inputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
     }
 
-    private static int Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyWords codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
+    private static void Arranged<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, SkinnyWords codes, (SkinnyChunk First, SkinnyChunk Second) loaded, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         (int c, int count, int step) = chunks;
         ArrangeInputs.See(a.Inputs);
         SkinnyChunk first = loaded.First, second = loaded.Second;
-        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, Lane());
+        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, Lane<TFormat>());
         int tile1 = ArrangeInputs.TileWords(a.Product.K);
         for (; c + step < count; c += 2 * step)
         {
@@ -110,10 +113,8 @@ internal static class SkinnyArranging
             Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, second, (x, tile1), c + step, ref sums);
             second = Chunk(a.Product, codes, c + (3 * step), count);
         }
-        if (c >= count)
-            return c;
-        Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
-        return c + step;
+        if (c < count)
+            Multiply<TFormat, StreamedArrangedInputs, TTiles>(a.Product, aside, first, (x, tile1), c, ref sums);
     }
 
     // Words of a row of codes of four bits.
