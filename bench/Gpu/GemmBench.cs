@@ -89,7 +89,7 @@ internal sealed class GemmBench
         var ways = new List<Way>();
         int?[] parts = options.Parts.Count == 0 ? [null] : [.. options.Parts];
         var fewRows = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
-        if (SplitPlan.Exists(fewRows, device))
+        if (SplitPlan.CanRun(fewRows, device))
             ways.Add(new Way(Path: LinearPath.SplitGemm));
         if (HopperSplitPlan.Exists(fewRows, device))
             ways.AddRange(from teams in HopperSplitKernels.TeamCounts from rows in HopperSplitKernels.RowCounts from count in parts select new Way(Split: new SplitWay(teams, rows, count)));
@@ -111,7 +111,7 @@ internal sealed class GemmBench
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
-        if ((way.Path is not null && !SplitPlan.Exists(shape, LinearDevice.Of(stream.Device))) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
+        if ((way.Path is not null && !SplitPlan.CanRun(shape, LinearDevice.Of(stream.Device))) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
             return;
         string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
         if (way.Portable)

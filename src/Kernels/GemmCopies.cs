@@ -158,7 +158,7 @@ internal static class GemmCopies
         return rows;
     }
 
-    // Past the last row of one matrix its first ones once more: they are not stored. One row for all of them takes up to twice as long (docs/kernels/gemm.md). Experts have many such rows, which are not read.
+    // Past the last row of one matrix its first ones once more, where half of the tile or more exists: they are not stored. One row for all of them takes up to twice as long (docs/kernels/gemm.md). Experts have many such rows, which are not read.
     private static int InputRow<TRows>(LinearArgs a, ArrayView<int> sources, int row)
         where TRows : struct, IRowMap
     {

@@ -23,7 +23,7 @@ internal struct SkinnyWords
 /// </summary>
 /// <remarks>
 /// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
-/// With zero points the lane's number is asked for anew where it is needed again: worked out from the thread's, once, the compiler keeps it in local memory. The others are faster so (docs/kernels/gemv.md).
+/// With zero points the lane's number is asked for anew where it is needed again; worked out from the thread's once, as the others have it, the compiler keeps it in local memory (docs/kernels/gemv.md).
 /// </remarks>
 internal static class SkinnyArranging
 {

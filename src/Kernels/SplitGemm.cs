@@ -25,7 +25,7 @@ internal struct SplitGemmArgs
 /// <remarks>
 /// Such a product is bound by reading W as long as decoding, multiplying and copies overlap. A tile is up to 64 rows of x, all of them if there are no more, and 64 or 128 of W, since every tile reads its rows of x; few tiles are
 /// few warps, so K is what is shared. A block has a tile and a part of K. Its teams of two or four warps take 64 columns of it in turn, each with a ring of stages and
-/// a meeting point of its own: while one waits another multiplies. A warp has 32 rows of W and all of x, so every code is decoded once. Copies, decoding
+/// a meeting point of its own: while one waits another multiplies. A warp has 32 rows of W and the tile's of x, so a tile decodes every code once. Copies, decoding
 /// (but of E4M3) and sums of 64 columns are those of <see cref="Gemm"/>.
 /// Sums of teams are added in shared memory in their order, and sums of parts in theirs by the last block of a tile to be done, by an integer counter; which one that is changes nothing. Teams and
 /// parts follow from N, K, format, device, whether there are more than 32 rows and how many tiles of 64: within 17 to 32 rows, 33 to 64, 65 to 128 and so on a row's bits do not depend on their number.

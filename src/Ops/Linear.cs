@@ -26,7 +26,7 @@ public static partial class Linear
     /// <param name="accumulator">How products are added; other than float32 takes dot products by warps for any m.</param>
     /// <exception cref="ArgumentException">A view is too short or on another device, or the matrix is a stack.</exception>
     /// <exception cref="GpuException">
-    /// The stream's first product of 4 to 64 rows found no memory for what its launches exchange (<see cref="AllocationLedger.ScratchBytes"/>): the next tries again. Or a kernel could not be compiled or launched.
+    /// The stream's first product of 4 to 256 rows whose blocks exchange anything found no memory for that (<see cref="AllocationLedger.ScratchBytes"/>): the next tries again. Or a kernel could not be compiled or launched.
     /// </exception>
     public static void Multiply(GpuStream stream, QuantizedMatrix weights, ArrayView<BFloat16> x, ArrayView<BFloat16> y, int m, int yStride = 0, Accumulator accumulator = Accumulator.Float32)
     {
@@ -65,7 +65,7 @@ public static partial class Linear
         bool aligned = IsAligned(weights, x);
         var shape = new LinearShape(size.M, weights.N, weights.K, weights.Format, aligned, 0, weights.Block);
         LinearDevice device = LinearDevice.Of(stream.Device);
-        if (path is null && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, device) && HopperPlan.Choose(shape, device) is { } hopper && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
+        if (path is null && !shape.CanStream && HopperPlan.Choose(shape, device) is { } hopper && !SplitPlan.IsFasterThanHoppersTiles(shape, device) && HopperLinear.CanStore(y, weights.N, float32, size.YStride))
         {
             HopperLinear.Launch(stream, weights, x, y, float32, size, hopper);
             return;

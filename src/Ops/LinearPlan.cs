@@ -15,7 +15,7 @@ internal enum LinearPath
     /// <summary>Tensor cores with the weights as the wide operand, for at most 16 rows.</summary>
     SkinnyGemm,
 
-    /// <summary>Tensor cores in tiles of all of up to 64 rows, K spread over warps and blocks.</summary>
+    /// <summary>Tensor cores in tiles of up to 64 rows, K spread over warps and blocks.</summary>
     SplitGemm,
 
     /// <summary>Tensor cores in tiles of many sizes, through a pipeline in shared memory.</summary>
@@ -46,8 +46,8 @@ internal enum Fp8Decoding
 /// <param name="Path">Kernel family.</param>
 /// <param name="Decoding">How E4M3 codes are decoded; the skinny kernel has its own way.</param>
 /// <param name="Vectorised">Whether rows are read in 16-byte words.</param>
-/// <param name="GridX">Blocks along N; the skinny kernel has as many for each <see cref="SkinnyGemm.RowParts"/>.</param>
-/// <param name="GridY">Blocks along M.</param>
+/// <param name="GridX">Blocks along N; the skinny kernel has as many for each <see cref="SkinnyGemm.RowParts"/>, that which splits K for each tile of rows.</param>
+/// <param name="GridY">Blocks along M, or parts of K.</param>
 /// <param name="Threads">Threads a block.</param>
 /// <param name="Tile">What a block of the pipelined kernel computes.</param>
 /// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K.</param>
@@ -75,7 +75,7 @@ internal readonly record struct LinearPlan(
     public static LinearPlan Choose(in LinearShape shape, in LinearDevice device, LinearPath? force = null, Fp8Decoding? decoding = null, GemmTile? tile = null)
     {
         LinearPath path = force ?? ChoosePath(shape, device);
-        if (path == LinearPath.SplitGemm && SplitPlan.Exists(shape, device))
+        if (path == LinearPath.SplitGemm && SplitPlan.CanRun(shape, device))
             return SplitPlan.Choose(shape, device).Launch();
         if ((path is LinearPath.Gemm or LinearPath.SplitGemm) && shape.CanPipeline)
             return GemmPlan.Choose(shape, device, gated: false, tile);
@@ -123,7 +123,7 @@ internal readonly record struct LinearPlan(
             return LinearPath.Scalar;
         if (shape.CanStream && SkinnyLinear.Fits(shape, device))
             return LinearPath.SkinnyGemm;
-        if (SplitPlan.Exists(shape, device))
+        if (SplitPlan.IsChosen(shape, device))
             return LinearPath.SplitGemm;
         // Among experts the rows spread: one expert must get enough of them on average.
         long rows = shape.Experts == 0 ? shape.M : shape.M / shape.Experts;

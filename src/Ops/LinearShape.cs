@@ -31,7 +31,7 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
     };
 
     /// <summary>Whether the kernel that splits K can run it: 17 to 64 rows of BF16 and one matrix, whole 16-byte words, wide enough scale blocks, of FP8 with 32 rows or more.</summary>
-    public bool CanSplit => M is >= LinearPlan.GemmFromRows and <= SplitPlan.MostRows && Experts == 0 && Activations is null && N > 0 && K is > 0 and <= SplitPlan.MostColumns && CanPipeline && SplitKernels.Exist(Format)
+    public bool CanSplit => M is >= LinearPlan.GemmFromRows and <= SplitPlan.MostRows && Experts == 0 && Activations is null && N is > 0 and <= SplitPlan.MostOutputs && K is > 0 and <= SplitPlan.MostColumns && CanPipeline && SplitKernels.Exist(Format)
         && (Format != WeightFormat.Fp8Block || Block.Rows >= SplitGemm.WarpColumns);
 
     /// <summary>Whether the pipelined kernel can run it: whole 16-byte words, as many as it counts, wide enough scale blocks.</summary>

@@ -17,6 +17,9 @@ internal readonly record struct SplitPlan(SplitTile Tile, int RowTiles, int Colu
     /// <summary>Most rows of x.</summary>
     public const int MostTiledRows = 256;
 
+    /// <summary>Most columns of y: tiles along N are the second number of a grid, which has 16 bits.</summary>
+    public const int MostOutputs = ushort.MaxValue * SplitTile.NarrowColumns;
+
     /// <summary>Most columns: places within a tile are counted in 32 bits.</summary>
     public const int MostColumns = 1 << 23;
 
@@ -25,30 +28,33 @@ internal readonly record struct SplitPlan(SplitTile Tile, int RowTiles, int Colu
     // From so many columns on, or with K split, 33 to 64 rows of BF16 are faster here than in Hopper's own tiles (docs/kernels/gemm.md).
     private const int LongColumns = 4096;
 
-    // In turns of a narrow tile, of which a wide one takes two: a multiprocessor's warps have as much to do in both.
+    // In turns of a narrow tile, of which a wide one takes two: a multiprocessor's warps have as much to do in both (measured with FP8 and INT4: docs/kernels/gemm.md).
     private static readonly SplitCosts Wide = new(2, 22, 8, 4), Narrow = new(1, 22, 16, 0);
 
-    /// <summary>Whether a device has a kernel for it and, with more than 64 rows, is faster so than with <see cref="Gemm"/>.</summary>
-    public static bool Exists(in LinearShape shape, in LinearDevice device) =>
-        (shape.M <= MostRows || (shape.M <= MostTiledRows && IsFasterThanTiles(shape, device))) && (shape with { M = Math.Min(shape.M, MostRows) }).CanSplit && SplitKernels.Find(shape.Format, Rows(shape), SplitTile.WideColumns, device) is not null;
+    /// <summary>Whether a device has a kernel for it.</summary>
+    public static bool CanRun(in LinearShape shape, in LinearDevice device) =>
+        shape.M <= MostTiledRows && (shape with { M = Math.Min(shape.M, MostRows) }).CanSplit && SplitKernels.Find(shape.Format, Rows(shape), SplitTile.WideColumns, device) is not null;
 
-    // Where Gemm's tiles of 128 × 128 would not be enough for two a multiprocessor, or a quarter of them empty; of BF16, which it need not decode, with few of them (docs/kernels/gemm.md).
+    /// <summary>Whether the plan takes it: up to 64 rows wherever it can run, more where that is faster than <see cref="Gemm"/>.</summary>
+    public static bool IsChosen(in LinearShape shape, in LinearDevice device) => CanRun(shape, device) && (shape.M <= MostRows || IsFasterThanTiles(shape, device));
+
+    // Where Gemm's tiles of 128 × 128 would be one a multiprocessor at most, or a quarter of them empty; of BF16, which it need not decode, with fewer of them (docs/kernels/gemm.md).
     private static bool IsFasterThanTiles(in LinearShape shape, in LinearDevice device)
     {
         int rowTiles = Count(shape.M, MostRows), columns = Count(shape.N, SplitTile.WideColumns);
-        return shape.Format == WeightFormat.Bf16 ? rowTiles <= 3 && 2 * columns <= device.Multiprocessors : rowTiles == 3 || Count(rowTiles, 2) * columns <= device.Multiprocessors;
+        return shape.Format == WeightFormat.Bf16 ? rowTiles <= 3 && 2 * columns <= device.Multiprocessors : (rowTiles == 3 ? 1 : Count(rowTiles, 2)) * columns <= device.Multiprocessors;
     }
 
-    /// <summary>Whether a product that Hopper has BF16 tiles for is faster here: where tiles are so few that narrow ones are taken, with more than 32 rows only if sums are long or split.</summary>
+    /// <summary>Whether a product that Hopper has BF16 tiles for is faster here: where narrow tiles are taken and are one a multiprocessor at most, with more than 32 rows only if sums are long or split.</summary>
     public static bool IsFasterThanHoppersTiles(in LinearShape shape, in LinearDevice device)
     {
-        if (shape.M > MostRows || !Exists(shape, device))
+        if (shape.M > MostRows || !CanRun(shape, device))
             return false;
         SplitPlan plan = Choose(shape, device);
-        return plan.Tile.IsNarrow && (plan.Tile.Rows < MostRows || shape.K >= LongColumns || plan.Parts > 1);
+        return plan.Tile.IsNarrow && plan.Columns <= device.Multiprocessors && (plan.Tile.Rows < MostRows || shape.K >= LongColumns || plan.Parts > 1);
     }
 
-    /// <summary>The plan of a product for which <see cref="Exists"/> holds: the narrow tile unless the wide one leaves the busiest multiprocessor less to do.</summary>
+    /// <summary>The plan of a product for which <see cref="CanRun"/> holds: the narrow tile unless the wide one leaves the busiest multiprocessor less to do.</summary>
     public static SplitPlan Choose(in LinearShape shape, in LinearDevice device)
     {
         SplitTile wide = SplitKernels.Find(shape.Format, Rows(shape), SplitTile.WideColumns, device)!.Value;
@@ -58,18 +64,18 @@ internal readonly record struct SplitPlan(SplitTile Tile, int RowTiles, int Colu
     /// <summary>The plan with a given kernel and, for tests and benchmarks, number of parts, as far as there is room for their sums.</summary>
     public static SplitPlan Of(SplitTile tile, in LinearShape shape, in LinearDevice device, int? parts = null)
     {
-        int columns = Count(shape.N, tile.Columns), turns = Count(shape.K, SplitGemm.TurnColumns);
-        int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / (columns * RowTilesOf(shape)));
+        int columns = Count(shape.N, tile.Columns), rowTiles = Count(shape.M, tile.Rows), turns = Count(shape.K, SplitGemm.TurnColumns);
+        int most = Math.Max(1, LaunchScratch.BlocksOf(device.Multiprocessors) / (columns * rowTiles));
         int best = Math.Min(parts ?? Split(tile, shape, device).Parts, most);
         int partTurns = Math.Max(1, Count(turns, best));
-        return new SplitPlan(tile, Count(shape.M, tile.Rows), columns, Math.Max(1, Count(turns, partTurns)), partTurns);
+        return new SplitPlan(tile, rowTiles, columns, Math.Max(1, Count(turns, partTurns)), partTurns);
     }
 
     /// <summary>The launch.</summary>
     public LinearPlan Launch() => new(LinearPath.SplitGemm, LinearPlan.TileDecoding(Tile.Format), true, RowTiles * Columns, Parts, Tile.Threads, SharedBytes: Tile.SharedBytes, Split: this);
 
     private static (int Parts, long Cost) Split(SplitTile tile, in LinearShape shape, in LinearDevice device) =>
-        ChooseParts(Count(shape.N, tile.Columns) * RowTilesOf(shape), Count(shape.K, SplitGemm.TurnColumns), tile.IsNarrow ? Narrow : Wide, device);
+        ChooseParts(Count(shape.N, tile.Columns) * Count(shape.M, tile.Rows), Count(shape.K, SplitGemm.TurnColumns), tile.IsNarrow ? Narrow : Wide, device);
 
     /// <summary>Parts of <paramref name="turns"/> turns for so many tiles, and what the busiest multiprocessor then has to do.</summary>
     public static (int Parts, long Cost) ChooseParts(int tiles, int turns, SplitCosts costs, in LinearDevice device)
@@ -85,8 +91,6 @@ internal readonly record struct SplitPlan(SplitTile Tile, int RowTiles, int Colu
     }
 
     private static int Rows(in LinearShape shape) => shape.M <= 32 ? 32 : MostRows;
-
-    private static int RowTilesOf(in LinearShape shape) => Count(shape.M, Rows(shape));
 
     private static int Count(int size, int per) => (int)(((long)size + per - 1) / per);
 }

@@ -59,7 +59,7 @@ internal static class KernelCases
         }
     }
 
-    // Two parts of K, whose sums meet in global memory, and one, of two tiles of 64 rows.
+    // Two parts of K, whose sums meet in global memory, and one; two tiles of 64 rows.
     private static IEnumerable<SmallCase> Split(GpuDevice device) =>
         from format in Streamed
         from tile in SplitKernels.Tiles(format)
@@ -67,7 +67,7 @@ internal static class KernelCases
         from parts in new[] { 1, 2 }
         select new SmallCase($"SplitGemm {format} {tile} {parts}", t =>
         {
-            int m = parts == 1 && tile.Rows == SplitPlan.MostRows ? tile.Rows + 1 : M;
+            int m = tile.Rows == SplitPlan.MostRows ? tile.Rows + 1 : M;
             SplitPlan plan = SplitPlan.Of(tile, new LinearShape(m, N, K, format, true, 0), LinearDevice.Of(device), parts);
             (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, N, K), t.Halves(m * K), Bytes(t, m * N, float32: false));
             return stream => SplitLinear.Launch(stream, w, x, y, false, (m, 0), plan);

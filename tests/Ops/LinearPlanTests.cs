@@ -42,6 +42,7 @@ public sealed class LinearPlanTests
     [InlineData("H200", 257, 8192, 8192, WeightFormat.Int4, true, 0, "Gemm Table 192×1 of 128 in M128N128K64")]
     [InlineData("H200", 128, 8192, 8192, WeightFormat.Fp8Block, true, 0, "SplitGemm BitMove 128×1 of 384")]
     [InlineData("H200", 192, 14336, 4096, WeightFormat.Int4, true, 0, "SplitGemm Table 336×1 of 384")]
+    [InlineData("H200", 192, 151936, 2048, WeightFormat.Int4, true, 0, "Gemm Table 2374×1 of 128 in M128N128K64")]
     [InlineData("H200", 256, 14336, 4096, WeightFormat.Int4, true, 0, "Gemm Table 224×1 of 128 in M128N128K64")]
     [InlineData("H200", 256, 8192, 8192, WeightFormat.Nvfp4, true, 0, "SplitGemm Table 256×1 of 384")]
     [InlineData("H200", 128, 4096, 14336, WeightFormat.Bf16, true, 0, "SplitGemm Table 128×1 of 256")]
@@ -236,6 +237,17 @@ public sealed class LinearPlanTests
         }
     }
 
+    [Theory]
+    // 65,535 tiles of 64 along N are as many as a grid has.
+    [InlineData(4_194_240, true)]
+    [InlineData(4_194_241, false)]
+    public void KIsSplitOfAsManyOutputsAsAGridHas(int n, bool isSplit)
+    {
+        foreach (int m in new[] { 17, 64 })
+            foreach (LinearDevice device in new[] { H200, A100, Rtx4090 })
+                Assert.Equal(isSplit ? LinearPath.SplitGemm : LinearPath.Gemm, LinearPlan.Choose(new LinearShape(m, n, 64, WeightFormat.Int4, true, 0), device).Path);
+    }
+
     // A warp of SplitGemm has 32 rows of W and one multiplier for them.
     [Theory]
     [InlineData(32, true)]
@@ -399,7 +411,7 @@ public sealed class LinearPlanTests
     }
 
     [Theory]
-    // BF16 on a Hopper card: where tiles are so few that narrow ones are taken, with more than 32 rows if sums are long or split.
+    // BF16 on a Hopper card: where narrow tiles are taken and are one a multiprocessor at most, with more than 32 rows if sums are long or split.
     [InlineData(32, 4096, 14336, true)]
     [InlineData(64, 4096, 14336, true)]
     [InlineData(65, 4096, 14336, false)]
@@ -411,6 +423,7 @@ public sealed class LinearPlanTests
     [InlineData(32, 2048, 768, true)]
     [InlineData(64, 2048, 768, false)]
     [InlineData(17, 14336, 4096, false)]
+    [InlineData(17, 22016, 4096, false)]
     [InlineData(64, 5120, 8192, false)]
     [InlineData(16, 4096, 14336, false)]
     public void SplitsKOfFewLongSumsInBf16(int m, int n, int k, bool expected) =>

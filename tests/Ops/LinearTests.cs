@@ -207,7 +207,7 @@ public sealed class LinearTests
         LinearPath.Gemm or LinearPath.GemmUnaligned or LinearPath.SkinnyGemm => device.WarpSize == 32 && device.MaxThreadsPerBlock >= 128,
         // Reached through an accumulator or quantised activations: AccurateLinearTests.
         LinearPath.Accurate or LinearPath.AccurateScalar => false,
-        // Of 17 to 64 rows only: SplitLinearTests.
+        // Of 17 to 256 rows only: SplitLinearTests.
         LinearPath.SplitGemm => false,
         _ => true,
     };

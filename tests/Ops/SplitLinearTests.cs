@@ -18,7 +18,7 @@ public sealed class SplitLinearTests
     private static readonly (int M, int N, int K)[] CardShapes =
     [
         (17, 8, 32), (31, 127, 64), (32, 128, 96), (33, 129, 672), (48, 136, 1056), (63, 255, 2080), (64, 257, 4128), (64, 1000, 1312),
-        (65, 191, 672), (127, 129, 1056), (128, 264, 2080), (193, 65, 160), (256, 256, 1312),
+        (65, 191, 672), (127, 129, 1056), (128, 264, 2080), (150, 72, 288), (193, 65, 160), (256, 256, 1312),
     ];
 
     public static TheoryData<TestDevice, WeightFormat> Cases()
@@ -91,6 +91,27 @@ public sealed class SplitLinearTests
                         Assert.Equal((float)values[(n * k) + first + row], y[(row * N) + n]);
             }
         }
+    }
+
+    // Sums that meet no others need no memory to meet in.
+    [Theory]
+    [InlineData(1, false)]
+    [InlineData(2, true)]
+    public void OnlyPartsTakeTheStreamsScratch(int parts, bool takes)
+    {
+        GpuDevice device = Cpu.Value;
+        HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(16 * 192, 1), 16, 192, WeightFormat.Int4);
+        SplitTile tile = Tiles(device, WeightFormat.Int4).First(t => t is { Rows: 32, IsNarrow: true });
+        SplitPlan plan = SplitPlan.Of(tile, new LinearShape(17, w.N, w.K, w.Format, true, 0, w.Block), LinearDevice.Of(device), parts);
+        Assert.Equal(parts, plan.Parts);
+        using QuantizedMatrix weights = QuantizedMatrix.Upload(device, w);
+        using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(17 * w.K, 2));
+        using DeviceBuffer<float> y = device.Allocate<float>(17 * w.N);
+        using GpuStream stream = device.CreateStream();
+        long before = device.Ledger.ScratchBytes;
+        SplitLinear.Launch(stream, weights, x, y.View.Cast<byte>(), true, (17, 0), plan);
+        stream.Synchronize();
+        Assert.Equal(takes, device.Ledger.ScratchBytes > before);
     }
 
     private static GpuDevice Device(TestDevice which) => which == TestDevice.Cuda ? TestDevices.Get(which) : Cpu.Value;
