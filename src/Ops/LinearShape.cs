@@ -30,7 +30,7 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
         _ => false,
     };
 
-    /// <summary>Whether the kernel that splits K can run it: 17 to 64 rows of BF16 and one matrix, whole 16-byte words, wide enough scale blocks, of FP8 with 32 rows or more.</summary>
+    /// <summary>Whether the kernels that split K can run it in one tile of rows: 17 to 64 rows of BF16 and one matrix, whole 16-byte words, wide enough scale blocks, of FP8 with 32 rows or more.</summary>
     public bool CanSplit => M is >= LinearPlan.GemmFromRows and <= SplitPlan.MostRows && Experts == 0 && Activations is null && N is > 0 and <= SplitPlan.MostOutputs && K is > 0 and <= SplitPlan.MostColumns && CanPipeline && SplitKernels.Exist(Format)
         && (Format != WeightFormat.Fp8Block || Block.Rows >= SplitGemm.WarpColumns);
 
