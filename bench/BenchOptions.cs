@@ -14,7 +14,7 @@ internal enum TimedTiles
     /// <summary>Every one that there is.</summary>
     All,
 
-    /// <summary>Every way to split K of 17 to 64 rows.</summary>
+    /// <summary>Every way to split K of 17 to 256 rows.</summary>
     Split,
 }
 

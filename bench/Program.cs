@@ -32,7 +32,7 @@ const string Usage = """
     --shapes KxN[,KxN…]      gemv, gemm: columns and rows of the weights, default twelve (gemm: four) of language models
     --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192); moe: tokens, default 1,8,64,2048
     --tiles plan|portable|all|split  gemm: what the plan chooses, would choose on a card without kernels of its own, every one, or every way to split K of
-                             17 to 64 rows; default plan
+                             17 to 256 rows; default plan
     --parts P[,P…]           gemm: with --tiles all or split, parts of K; default the plan's
     --runs N                 decode, prefill: runs after a warm-up, default 5; load: runs after the first
     --minutes N              soak: how long, default 9

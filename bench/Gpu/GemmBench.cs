@@ -32,10 +32,13 @@ internal sealed class GemmBench
     }
 
     // One way to run a product: what the plan chooses where nothing is named. A new path is a new entry in Ways.
-    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, bool Portable = false, LinearPath? Path = null, SplitWay? Split = null);
+    private readonly record struct Way(GemmTile? Tile = null, Fp8Decoding? Decoding = null, HopperTileKind? Hopper = null, bool Clusters = false, int? MixedRows = null, bool Quantises = false, bool Portable = false, LinearPath? Path = null, SplitWay? Split = null, PortableSplit? PortableSplit = null);
 
     // A kernel of HopperSplitGemm; without a number of parts the plan's.
     private readonly record struct SplitWay(int Teams, int Rows, int? Parts);
+
+    // The same of SplitGemm.
+    private readonly record struct PortableSplit(SplitTile Tile, int? Parts);
 
     /// <summary>Times all that the options name.</summary>
     /// <param name="options">Formats, shapes, rows and tiles.</param>
@@ -90,7 +93,7 @@ internal sealed class GemmBench
         int?[] parts = options.Parts.Count == 0 ? [null] : [.. options.Parts];
         var fewRows = new LinearShape(64, 128, 128, product.Format, true, 0, product.Format.BlockOr(null), product.Activation);
         if (SplitPlan.CanRun(fewRows, device))
-            ways.Add(new Way(Path: LinearPath.SplitGemm));
+            ways.AddRange(from tile in SplitKernels.Tiles(product.Format) where tile.Fits(device) from count in parts select new Way(PortableSplit: new PortableSplit(tile, count)));
         if (HopperSplitPlan.Exists(fewRows, device))
             ways.AddRange(from teams in HopperSplitKernels.TeamCounts from rows in HopperSplitKernels.RowCounts from count in parts select new Way(Split: new SplitWay(teams, rows, count)));
         if (options.Tiles == TimedTiles.Split)
@@ -111,7 +114,7 @@ internal sealed class GemmBench
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
-        if ((way.Path is not null && !SplitPlan.CanRun(shape, LinearDevice.Of(stream.Device))) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
+        if ((way.PortableSplit is { } every && (!SplitPlan.CanRun(shape, LinearDevice.Of(stream.Device)) || every.Tile.Rows == SplitPlan.MostRows != m > 32)) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
             return;
         string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
         if (way.Portable)
@@ -119,6 +122,9 @@ internal sealed class GemmBench
             LinearPlan everyCards = LinearPlan.Choose(shape, LinearDevice.Of(stream.Device));
             way = way with { Path = everyCards.Path, Tile = everyCards.Tile };
         }
+        SplitPlan? portableSplit = way.PortableSplit is { } of ? SplitPlan.Of(of.Tile, shape, LinearDevice.Of(stream.Device), of.Parts) : null;
+        if (portableSplit is not null)
+            way = way with { Path = LinearPath.SplitGemm };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
@@ -129,10 +135,10 @@ internal sealed class GemmBench
         {
             if (way.Quantises)
                 ActivationQuantizer.Quantize(stream, operands.X, operands.Quantized!, m);
-            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, way.Split is null ? null : split, way.Path, (way.Tile, way.Decoding));
+            operands.Multiply(w, way.Hopper is null ? null : hopper, way.MixedRows is null ? null : mixed, way.Split is null ? null : split, portableSplit, way.Path, (way.Tile, way.Decoding));
         }
         GpuTime time = GpuTimer.Measure(stream, Rotations(weights, m), i => Multiply(weights[i]));
-        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, split, way);
+        (string path, KernelResources? resources) = Kernel(shape, hopper, mixed, split, portableSplit, way);
         double bytes = last.Bytes + (2.0 * m * (k + n));
         Add(new ResultRecord
         {
@@ -160,9 +166,11 @@ internal sealed class GemmBench
         });
     }
 
-    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, HopperSplitPlan? split, Way way)
+    private (string Path, KernelResources? Resources) Kernel(in LinearShape shape, HopperPlan? hopper, HopperMixedPlan? mixed, HopperSplitPlan? split, SplitPlan? portableSplit, Way way)
     {
         KernelCache kernels = stream.Device.Kernels;
+        if (portableSplit is { } every)
+            return ($"SplitGemm{(every.Tile.IsNarrow ? " narrow" : "")}, {every.Tile.Threads / 32} warps, in {every.Parts}", kernels.Resources(SplitKernels.Get(every.Tile)));
         if (mixed is { } decoding)
             return ($"Hopper mixed N{decoding.TileRows}", kernels.Resources(HopperMixedLinear.Bf16));
         if (split is { } parts)

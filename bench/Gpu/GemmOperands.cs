@@ -37,7 +37,7 @@ internal sealed class GemmOperands : IDisposable
     public DeviceBuffer<BFloat16> Y { get; }
 
     /// <summary>The launch that is timed: what the library chooses, or a plan, path or tile, with codes on both sides and a way to decode them, that the caller names.</summary>
-    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, HopperSplitPlan? split, LinearPath? path, (GemmTile? Tile, Fp8Decoding? Decoding) tiles)
+    public void Multiply(QuantizedMatrix w, HopperPlan? hopper, HopperMixedPlan? mixed, HopperSplitPlan? split, SplitPlan? portableSplit, LinearPath? path, (GemmTile? Tile, Fp8Decoding? Decoding) tiles)
     {
         path ??= tiles.Tile is null ? null : LinearPath.Gemm;
         if (hopper is { } plan && Quantized is not null)
@@ -48,6 +48,8 @@ internal sealed class GemmOperands : IDisposable
             HopperMixedLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), decoding);
         else if (split is { } parts)
             HopperSplitLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), parts);
+        else if (portableSplit is { } every)
+            SplitLinear.Launch(stream, w, X, Y.View.Cast<byte>(), false, (m, 0), every);
         else if (Quantized is not null)
             Linear.Launch(stream, w, Quantized, Y.View.Cast<byte>(), false, (m, 0), Accumulator.Float32, path, tiles.Decoding, tiles.Tile);
         else
