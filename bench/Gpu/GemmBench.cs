@@ -114,7 +114,7 @@ internal sealed class GemmBench
         QuantizedMatrix last = weights.Last;
         (int k, int n) = (last.K, last.N);
         var shape = new LinearShape(m, n, k, last.Format, Linear.IsAligned(last, operands.X), 0, last.Block, operands.Quantized?.Format);
-        if ((way.PortableSplit is { } every && (!SplitPlan.CanRun(shape, LinearDevice.Of(stream.Device)) || every.Tile.Rows == SplitPlan.MostRows != m > 32)) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
+        if ((way.PortableSplit is { } every && (!SplitPlan.CanRun(shape, LinearDevice.Of(stream.Device)) || (every.Tile.Rows == SplitPlan.MostRows) != (m > 32))) || (way.Split is { } kernel && (!shape.CanSplit || m > kernel.Rows)))
             return;
         string name = way == default ? ReportGemm.Planned : way.Quantises ? ReportGemm.Quantising : way.Portable ? ReportGemm.Portable : ReportGemm.Swept;
         if (way.Portable)
