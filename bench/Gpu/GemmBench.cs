@@ -123,12 +123,17 @@ internal sealed class GemmBench
             way = way with { Path = everyCards.Path, Tile = everyCards.Tile };
         }
         SplitPlan? portableSplit = way.PortableSplit is { } of ? SplitPlan.Of(of.Tile, shape, LinearDevice.Of(stream.Device), of.Parts) : null;
+        // The plan takes fewer parts where K or the scratch memory has no room for so many: those are timed already.
+        if (portableSplit is { } possible && way.PortableSplit?.Parts is { } asked && possible.Parts != asked)
+            return;
         if (portableSplit is not null)
             way = way with { Path = LinearPath.SplitGemm };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
             : way is { Tile: null, Path: null, MixedRows: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
+        if (way.Split?.Parts is { } wanted && split?.Parts != wanted)
+            return;
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null } && !shape.CanStream && !shape.CanSplit && split is null && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         void Multiply(QuantizedMatrix w)

@@ -23,7 +23,7 @@ internal struct SkinnyWords
 /// </summary>
 /// <remarks>
 /// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
-/// With zero points the lane's number is asked for anew where it is needed again; worked out from the thread's once, as the others have it, the compiler keeps it in local memory (docs/kernels/gemv.md).
+/// The second loop asks for the lane's number anew: worked out from the thread's once, with zero points the compiler keeps it in local memory (docs/kernels/gemv.md).
 /// </remarks>
 internal static class SkinnyArranging
 {
@@ -32,7 +32,7 @@ internal static class SkinnyArranging
         where TOutput : struct, IOutput
         where TTiles : struct, ITiles
     {
-        int lane = Lane<TFormat>(), turn = Group.IdxX >> 5, warps = Group.DimX >> 5, chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
+        int lane = Lane(), turn = Group.IdxX >> 5, warps = Group.DimX >> 5, chunks = a.Product.K / SkinnyGemm.ChunkCodes<TFormat>();
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         SkinnyAsidePlace aside = SkinnyAside.Locate<TFormat, TTiles>(a.Product, shared, lane);
         SkinnyAccumulators sums = default;
@@ -46,15 +46,14 @@ internal static class SkinnyArranging
         SkinnySums.Add<TFormat, StreamedBf16Inputs, TOutput, TTiles>(a.Product, sums);
     }
 
-    private static int Lane<TFormat>()
-        where TFormat : struct, IStreamedFormat => TFormat.HasZeroPoints ? (int)WarpOps.LaneId() : Group.IdxX & 31;
+    private static int Lane() => Group.IdxX & 31;
 
     private static void Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)
         where TFormat : struct, IStreamedFormat
         where TTiles : struct, ITiles
     {
         (int c, int count, int step) = chunks;
-        SkinnyWords codes = Codes<TTiles>(a.Product, Lane<TFormat>());
+        SkinnyWords codes = Codes<TTiles>(a.Product, Lane());
         // A warp without a chunk loads the last one.
         SkinnyChunk first = Chunk(a.Product, codes, c, count), second = Chunk(a.Product, codes, c + step, count);
         SkinnyAside.Request<TFormat, StreamedBf16Inputs, TTiles>(a.Product, shared);
@@ -64,12 +63,12 @@ internal static class SkinnyArranging
         // The last warps never have more chunks than others.
         int part = ArrangeInputs.Part(a.Inputs, step - 1 - c);
         if (part < a.Inputs.Parts)
-            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, (part, Lane<TFormat>()));
+            ArrangeInputs.Arrange(a.Product, a.Inputs, TTiles.Count, (part, Lane()));
         AsideCopies.Await();
         if (part < a.Inputs.Parts)
-            ArrangeInputs.Announce(a.Inputs, Lane<TFormat>());
+            ArrangeInputs.Announce(a.Inputs, Lane());
         uint goal = ArrangeInputs.Goal(a.Inputs, word);
-        int lane = Lane<TFormat>();
+        int lane = Lane();
         int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
         SkinnyWords x = AsItLies<TTiles>(a.Product, row0, lane);
         int tile1 = (row1 - row0) * (a.Product.K >> 1);
@@ -104,7 +103,7 @@ internal static class SkinnyArranging
         (int c, int count, int step) = chunks;
         ArrangeInputs.See(a.Inputs);
         SkinnyChunk first = loaded.First, second = loaded.Second;
-        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, Lane<TFormat>());
+        SkinnyWords x = ArrangedWords<TTiles>(a.Inputs, (int)WarpOps.LaneId());
         int tile1 = ArrangeInputs.TileWords(a.Product.K);
         for (; c + step < count; c += 2 * step)
         {

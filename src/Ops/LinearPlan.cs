@@ -50,7 +50,7 @@ internal enum Fp8Decoding
 /// <param name="GridY">Blocks along M, or parts of K.</param>
 /// <param name="Threads">Threads a block.</param>
 /// <param name="Tile">What a block of the pipelined kernel computes.</param>
-/// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K.</param>
+/// <param name="SharedBytes">Dynamic shared memory of a block of the pipelined kernel, or of that which splits K; of the skinny kernel at least so much.</param>
 /// <param name="Split">How K is split, by the kernel that does.</param>
 /// <param name="WholeTiles">Blocks of the pipelined kernel that have a whole tile, where the others have a part of one.</param>
 /// <param name="ArrangesInputs">Whether the blocks of the skinny kernel arrange x.</param>
@@ -89,7 +89,8 @@ internal readonly record struct LinearPlan(
         if (path == LinearPath.SkinnyGemm)
         {
             int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = Math.Min(SkinnyWarps(shape, tiles), device.MaxThreads / 32);
-            return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, ArrangesInputs: SkinnyLinear.Arranges(shape, device, tiles, warps));
+            bool arranges = SkinnyLinear.Arranges(shape, device, tiles, warps);
+            return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, SharedBytes: arranges ? 0 : SkinnyRoom.Bytes(shape, device, tiles, warps), ArrangesInputs: arranges);
         }
         int threads = Math.Min(GemvThreads, device.MaxThreads);
         int perBlock = path is LinearPath.Gemv or LinearPath.Accurate ? threads / device.WarpSize : threads;

@@ -59,7 +59,7 @@ internal static class SkinnyLinear
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)
     {
         KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0);
-        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SharedBytes(format, activations, args, plan), args);
+        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, Math.Max(plan.SharedBytes, SharedBytes(format, activations, args, plan)), args);
     }
 
     private static int SharedBytes(WeightFormat format, ActivationFormat? activations, in LinearArgs args, in LinearPlan plan) =>

@@ -18,6 +18,8 @@ internal sealed class KernelLoader(GpuDevice device)
     /// <exception cref="GpuException">ILGPU or the driver cannot compile it.</exception>
     public Kernel Load(KernelDefinition definition)
     {
+        if (definition.Traits.CompiledAlone && holdsIntermediateCode && device.IsCuda)
+            device.ClearCompilerCache();
         Volatile.Write(ref holdsIntermediateCode, true);
         Accelerator accelerator = device.Accelerator;
         device.Bind();

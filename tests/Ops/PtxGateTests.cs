@@ -11,7 +11,7 @@ public sealed class PtxGateTests
     [Fact]
     public void NoKernelUsesLocalMemoryOrUndeclaredFloat64()
     {
-        // Reading a kernel's IL is most of the work, and a context does that once for all architectures and for neighbours of one family.
+        // Optimising what a kernel's IL says is most of the work, and a context does that once for all architectures and for neighbours of one family.
         KernelDefinition[][] parts = [.. KernelCatalog.All.Chunk(KernelsOfAContext)];
         var texts = new (int Count, List<string> Faults)[parts.Length];
         Parallel.For(0, parts.Length, new ParallelOptions { MaxDegreeOfParallelism = Math.Clamp(Environment.ProcessorCount, 2, 8) }, part => texts[part] = Compile(parts[part]));
@@ -26,7 +26,7 @@ public sealed class PtxGateTests
     {
         var faults = new List<string>();
         int count = 0;
-        foreach ((KernelDefinition kernel, PtxTarget target, string text) in PtxCompiler.CompileAll(kernels, PtxTarget.All))
+        foreach ((KernelDefinition kernel, PtxTarget target, string text) in PtxCompiler.CompileTogether(kernels, PtxTarget.All))
         {
             count++;
             if (PtxText.UsesLocalMemory(text))
@@ -46,5 +46,18 @@ public sealed class PtxGateTests
         KernelDefinition[] kernels = [.. KernelCatalog.All.Where((k, i) => i % 97 == 0 || k.Name.StartsWith("Quantize.", StringComparison.Ordinal)).Take(8)];
         foreach ((KernelDefinition kernel, PtxTarget target, string text) in PtxCompiler.CompileAll(kernels, PtxTarget.All))
             Assert.Equal(PtxCompiler.Compile(kernel, target), text);
+    }
+
+    [Fact]
+    public void TheTextOfAKernelDoesNotDependOnItsFamily()
+    {
+        // One target: what its siblings have left is what would be taken over.
+        PtxTarget target = PtxTarget.Parse("90a");
+        KernelDefinition[] family = [.. KernelCatalog.For(target).Where(k => k.Name.StartsWith("HopperSkinnyGemm.Run<StreamedInt4,", StringComparison.Ordinal))];
+        Assert.Equal(4, family.Length);
+        (KernelDefinition, PtxTarget, string)[] texts = [.. PtxCompiler.CompileAll(family, [target])];
+        Assert.All(texts, text => Assert.Equal(PtxCompiler.Compile(text.Item1, target), text.Item3));
+        // Together they would.
+        Assert.NotEqual(texts, PtxCompiler.CompileTogether(family, [target]));
     }
 }

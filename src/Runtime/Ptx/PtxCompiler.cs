@@ -57,14 +57,21 @@ internal static unsafe class PtxCompiler
     }
 
     /// <summary>
-    /// The texts of several kernels, each for all of the architectures that it runs on, in one context: the first architecture
-    /// of a kernel pays for reading its IL, the others cost a tenth of that, and so do neighbours of one family. After a few kernels the context is emptied: it would hold
-    /// gigabytes of intermediate code for hundreds of them.
+    /// The texts of several kernels, each for all of the architectures that it runs on: those that a device loads. The first architecture of a kernel pays for reading and optimising its IL, the others cost a tenth of that.
     /// </summary>
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
-        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets)
+        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets) => Compile(definitions, targets, neighbours: 1);
+
+    /// <summary>
+    /// The same in half of the time: kernels share what is optimised of methods that several of one family call. Instructions may then be in another order than in what a device loads. After a few kernels
+    /// the context is emptied: it would hold gigabytes of intermediate code for hundreds of them.
+    /// </summary>
+    public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileTogether(
+        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets) => Compile(definitions, targets, neighbours: 8);
+
+    private static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> Compile(
+        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets, int neighbours)
     {
-        const int Neighbours = 8;
         Context context = CreateContext(static _ => { });
         int kept = 0;
         try
@@ -87,7 +94,7 @@ internal static unsafe class PtxCompiler
                     }
                     yield return (definition, target, text);
                 }
-                if (++kept % Neighbours == 0)
+                if (++kept % neighbours == 0)
                     context.ClearCache(ClearCacheMode.Everything);
             }
         }
