@@ -33,7 +33,7 @@ const string Usage = """
     --rows M[,M…]            gemv, gemm: rows of x, default 1,8,16 (gemm: nine from 16 to 8192); moe: tokens, default 1,8,64,2048
     --tiles plan|portable|all|split  gemm: what the plan chooses, would choose on a card without kernels of its own, every one, or every way to split K of
                              17 to 256 rows; default plan
-    --parts P[,P…]           gemm: with --tiles all or split, parts of K; default the plan's
+    --parts P[,P…]           gemm: with --tiles all or split, parts of K; default the plan's. A tile that cannot have so many is left out, and said
     --runs N                 decode, prefill: runs after a warm-up, default 5; load: runs after the first
     --minutes N              soak: how long, default 9
     --check                  report: write nothing, exit 1 when a document is not up to date

@@ -123,9 +123,12 @@ internal sealed class GemmBench
             way = way with { Path = everyCards.Path, Tile = everyCards.Tile };
         }
         SplitPlan? portableSplit = way.PortableSplit is { } of ? SplitPlan.Of(of.Tile, shape, LinearDevice.Of(stream.Device), of.Parts) : null;
-        // The plan takes fewer parts where K or the scratch memory has no room for so many: those are timed already.
+        // The plan takes fewer parts where K or the scratch memory has no room for so many: they would be recorded twice, or under a number that nobody has asked for.
         if (portableSplit is { } possible && way.PortableSplit?.Parts is { } asked && possible.Parts != asked)
+        {
+            Console.Error.WriteLine($"{last.Format} M={m} {k}×{n}: no {asked} parts for SplitGemm of {possible.Tile}; {possible.Parts} would be.");
             return;
+        }
         if (portableSplit is not null)
             way = way with { Path = LinearPath.SplitGemm };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
@@ -133,7 +136,10 @@ internal sealed class GemmBench
         HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
             : way is { Tile: null, Path: null, MixedRows: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         if (way.Split?.Parts is { } wanted && split?.Parts != wanted)
+        {
+            Console.Error.WriteLine($"{last.Format} M={m} {k}×{n}: no {wanted} parts for HopperSplitGemm of {way.Split.Value.Teams} teams; {split?.Parts} would be.");
             return;
+        }
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null } && !shape.CanStream && !shape.CanSplit && split is null && HopperMixedPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperMixedPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         void Multiply(QuantizedMatrix w)

@@ -13,7 +13,7 @@ internal static class SkinnyKernels
     // The bound of 512 threads holds the compiler to 128 registers a thread (docs/kernels/gemv.md).
     private static readonly KernelTraits Traits = new(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
 
-    // Two tiles of x need all of them.
+    // With two tiles of x the order of instructions decides whether they are enough.
     private static readonly KernelTraits TwoTileTraits = Traits with { CompiledAlone = true };
 
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();

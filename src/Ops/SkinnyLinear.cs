@@ -59,11 +59,16 @@ internal static class SkinnyLinear
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)
     {
         KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0);
-        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, Math.Max(plan.SharedBytes, SharedBytes(format, activations, args, plan)), args);
+        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SharedBytes(format, activations, args, plan), args);
     }
 
     private static int SharedBytes(WeightFormat format, ActivationFormat? activations, in LinearArgs args, in LinearPlan plan) =>
-        SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, args.M)) + (int)AsideBytes(format, activations, args.K, args.ScaleTable.Columns);
+        Math.Max(plan.SharedBytes, UsedBytes(activations, args.M, plan.Threads / 32, AsideBytes(format, activations, args.K, args.ScaleTable.Columns)));
+
+    /// <summary>Shared memory of a block of a product; what <see cref="SkinnyRoom"/> adds is its plan's.</summary>
+    public static int SharedBytes(in LinearShape shape, in LinearPlan plan) => Math.Max(plan.SharedBytes, UsedBytes(shape.Activations, shape.M, plan.Threads / 32, AsideBytes(shape)));
+
+    private static int UsedBytes(ActivationFormat? activations, int m, int warps, long aside) => SkinnyGemm.SharedBytes(warps, SkinnyKernels.Tiles(activations, m)) + (int)aside;
 
     private static long AsideBytes(in LinearShape shape) => AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K));
 

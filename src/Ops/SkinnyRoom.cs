@@ -8,38 +8,42 @@ namespace GpuKit.Ilgpu;
 /// </summary>
 internal static class SkinnyRoom
 {
-    // Of a multiprocessor's 256 KB; the rest is cache, through which weights come and which, when it is large, has more of them on their way than x can overtake.
+    // KB of a multiprocessor's 256; the rest is cache. Less cache is faster, up to a point; why is not proven.
     private const int Most = 196, Usual = 164, Less = 132;
 
-    // What the driver has of each block.
+    // Shared memory that the driver adds to each block's.
     private const int Reserved = 1024;
 
     /// <summary>Bytes of dynamic shared memory, at least; 0 where what the kernel uses is best.</summary>
     /// <param name="shape">The product.</param>
     /// <param name="device">Where it runs.</param>
-    /// <param name="blocks">Blocks along N.</param>
+    /// <param name="tiles">Tiles of rows of W.</param>
     /// <param name="warps">Warps of a block.</param>
-    public static int Bytes(in LinearShape shape, in LinearDevice device, int blocks, int warps)
+    public static int Bytes(in LinearShape shape, in LinearDevice device, int tiles, int warps)
     {
         if (device is not { IsCuda: true, Arch: 90 })
             return 0;
-        blocks *= SkinnyKernels.RowParts(shape.Activations, shape.M);
+        int blocks = tiles * SkinnyKernels.RowParts(shape.Activations, shape.M);
         bool hasOneTile = SkinnyKernels.Tiles(shape.Activations, shape.M) == 1;
-        if (blocks <= device.Multiprocessors)
-            return Of(OneBlock(shape, device, blocks, hasOneTile), 1, device);
-        // Twice as many blocks, two of which a multiprocessor has at once.
-        bool areTwo = blocks <= 2 * device.Multiprocessors && 2 * warps <= SkinnyGemm.MostWarps;
+        // The next launch's blocks find a multiprocessor that has none.
+        if (2 * blocks <= device.Multiprocessors)
+            return Of(Usual, 1, device);
+        // A block that fills its multiprocessor's registers.
+        if (blocks <= device.Multiprocessors && 2 * warps > SkinnyGemm.MostWarps)
+            return Of(OneBlock(shape, hasOneTile), 1, device);
+        // Two that do.
+        bool areTwo = blocks > device.Multiprocessors && blocks <= 2 * device.Multiprocessors && 2 * warps == SkinnyGemm.MostWarps;
         return areTwo && hasOneTile && shape.Format.Info().BitsPerCode == 4 ? Of(Less, 2, device) : 0;
     }
 
-    // Of a multiprocessor that has one block.
-    private static int OneBlock(in LinearShape shape, in LinearDevice device, int blocks, bool hasOneTile)
+    private static int OneBlock(in LinearShape shape, bool hasOneTile)
     {
-        if (shape.Activations is ActivationFormat.Fp8Group128 && !hasOneTile)
+        if (hasOneTile)
+            return shape.Format == WeightFormat.Bf16 ? Less : Usual;
+        if (shape.Activations == ActivationFormat.Fp8Group128)
             return Most;
-        // More cache is faster where BF16 keeps the memory busy.
-        return shape.Format == WeightFormat.Bf16 && 2 * blocks > device.Multiprocessors ? Less : Usual;
+        return shape.Format switch { WeightFormat.Bf16 => Less, WeightFormat.Fp8TwoTerm => 0, _ => Usual };
     }
 
-    private static int Of(int kilobytes, int blocks, in LinearDevice device) => Math.Min((kilobytes * 1024 / blocks) - Reserved, device.SharedBytes);
+    private static int Of(int kilobytes, int blocks, in LinearDevice device) => kilobytes == 0 ? 0 : Math.Min((kilobytes * 1024 / blocks) - Reserved, device.SharedBytes);
 }

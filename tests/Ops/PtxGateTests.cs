@@ -49,7 +49,7 @@ public sealed class PtxGateTests
     }
 
     [Fact]
-    public void TheTextOfAKernelDoesNotDependOnItsFamily()
+    public void EachKernelOfAListIsCompiledAlone()
     {
         // One target: what its siblings have left is what would be taken over.
         PtxTarget target = PtxTarget.Parse("90a");

@@ -57,13 +57,14 @@ internal static unsafe class PtxCompiler
     }
 
     /// <summary>
-    /// The texts of several kernels, each for all of the architectures that it runs on: those that a device loads. The first architecture of a kernel pays for reading and optimising its IL, the others cost a tenth of that.
+    /// The texts of several kernels, each for all of the architectures that it runs on, and each as it is when nothing has been compiled before it: what a device loads of those that are <see cref="KernelTraits.CompiledAlone"/>, and of
+    /// the first one after it has been waited for. The first architecture of a kernel pays for reading and optimising its IL, the others cost a tenth of that.
     /// </summary>
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
         IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets) => Compile(definitions, targets, neighbours: 1);
 
     /// <summary>
-    /// The same in half of the time: kernels share what is optimised of methods that several of one family call. Instructions may then be in another order than in what a device loads. After a few kernels
+    /// The same in half of the time: kernels share what is optimised of methods that several of one family call, and their instructions may be in another order. After a few kernels
     /// the context is emptied: it would hold gigabytes of intermediate code for hundreds of them.
     /// </summary>
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileTogether(
