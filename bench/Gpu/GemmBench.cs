@@ -123,21 +123,16 @@ internal sealed class GemmBench
             way = way with { Path = everyCards.Path, Tile = everyCards.Tile };
         }
         SplitPlan? portableSplit = way.PortableSplit is { } of ? SplitPlan.Of(of.Tile, shape, LinearDevice.Of(stream.Device), of.Parts) : null;
-        // The plan takes fewer parts where K or the scratch memory has no room for so many: they would be recorded twice, or under a number that nobody has asked for.
-        if (portableSplit is { } possible && way.PortableSplit?.Parts is { } asked && possible.Parts != asked)
-        {
-            Console.Error.WriteLine($"{last.Format} M={m} {k}×{n}: no {asked} parts for SplitGemm of {possible.Tile}; {possible.Parts} would be.");
-            return;
-        }
         if (portableSplit is not null)
             way = way with { Path = LinearPath.SplitGemm };
         HopperPlan? hopper = way.Hopper is { } kind ? HopperPlan.Of(kind, way.Clusters, m, n, stream.Device.MultiprocessorCount)
             : way is { Tile: null, Path: null, Split: null } && !shape.CanStream && !SplitPlan.IsFasterThanHoppersTiles(shape, LinearDevice.Of(stream.Device)) ? HopperPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
         HopperSplitPlan? split = way.Split is { } s ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device), s.Parts, s.Rows, s.Teams)
             : way is { Tile: null, Path: null, MixedRows: null } && HopperSplitPlan.Exists(shape, LinearDevice.Of(stream.Device)) ? HopperSplitPlan.Choose(shape, LinearDevice.Of(stream.Device)) : null;
-        if (way.Split?.Parts is { } wanted && split?.Parts != wanted)
+        // A plan takes fewer parts where K or the scratch memory has no room for so many: they would be recorded twice, or under a number that nobody has asked for.
+        if ((way.PortableSplit?.Parts ?? way.Split?.Parts) is { } wanted && (portableSplit?.Parts ?? split?.Parts) is { } possible && possible != wanted)
         {
-            Console.Error.WriteLine($"{last.Format} M={m} {k}×{n}: no {wanted} parts for HopperSplitGemm of {way.Split.Value.Teams} teams; {split?.Parts} would be.");
+            Console.Error.WriteLine($"{last.Format} M={m} {k}×{n}: {wanted} parts would be {possible}, left out ({portableSplit?.Tile.ToString() ?? way.Split.ToString()}).");
             return;
         }
         HopperMixedPlan? mixed = way.MixedRows is { } tileRows ? HopperMixedPlan.Of(tileRows, shape, stream.Device.MultiprocessorCount)

@@ -46,6 +46,7 @@ internal static class SkinnyArranging
         SkinnySums.Add<TFormat, StreamedBf16Inputs, TOutput, TTiles>(a.Product, sums);
     }
 
+    // A method, not written out: else ILGPU orders the variables of the loops otherwise, and INT4 with two tiles of x has 8 bytes in local memory.
     private static int Lane() => Group.IdxX & 31;
 
     private static void Stream<TFormat, TTiles>(SkinnyArrangingArgs a, SkinnyAsidePlace aside, ArrayView<byte> shared, (int First, int Count, int Step) chunks, ref SkinnyAccumulators sums)

@@ -46,7 +46,7 @@ internal static class SkinnyLinear
             return;
         }
         var arranging = new SkinnyArrangingArgs { Product = args, Inputs = Arrange(scratch, args, plan) };
-        stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, args, plan), arranging);
+        stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, (args.M, args.K, args.ScaleTable.Columns), plan), arranging);
     }
 
     // A part is an item, or several where there are fewer warps. As many warps of a block have one as must.
@@ -59,16 +59,12 @@ internal static class SkinnyLinear
     private static void Multiply(GpuStream stream, WeightFormat format, in LinearArgs args, in LinearPlan plan, ActivationFormat? activations)
     {
         KernelDefinition<LinearArgs> kernel = SkinnyKernels.Get(format, activations, args.M, args.IsFloat32 != 0);
-        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SharedBytes(format, activations, args, plan), args);
+        stream.Device.Launch(kernel, stream, (plan.GridX * SkinnyKernels.RowParts(activations, args.M), plan.GridY, 1), plan.Threads, SharedBytes(format, activations, (args.M, args.K, args.ScaleTable.Columns), plan), args);
     }
 
-    private static int SharedBytes(WeightFormat format, ActivationFormat? activations, in LinearArgs args, in LinearPlan plan) =>
-        Math.Max(plan.SharedBytes, UsedBytes(activations, args.M, plan.Threads / 32, AsideBytes(format, activations, args.K, args.ScaleTable.Columns)));
-
-    /// <summary>Shared memory of a block of a product; what <see cref="SkinnyRoom"/> adds is its plan's.</summary>
-    public static int SharedBytes(in LinearShape shape, in LinearPlan plan) => Math.Max(plan.SharedBytes, UsedBytes(shape.Activations, shape.M, plan.Threads / 32, AsideBytes(shape)));
-
-    private static int UsedBytes(ActivationFormat? activations, int m, int warps, long aside) => SkinnyGemm.SharedBytes(warps, SkinnyKernels.Tiles(activations, m)) + (int)aside;
+    /// <summary>Dynamic shared memory that a block of a launch asks for: what it uses, or what its plan has from <see cref="SkinnyRoom"/> if that is more.</summary>
+    public static int SharedBytes(WeightFormat format, ActivationFormat? activations, (int M, int K, int ScaleColumns) size, in LinearPlan plan) =>
+        Math.Max(plan.SharedBytes, SkinnyGemm.SharedBytes(plan.Threads / 32, SkinnyKernels.Tiles(activations, size.M)) + (int)AsideBytes(format, activations, size.K, size.ScaleColumns));
 
     private static long AsideBytes(in LinearShape shape) => AsideBytes(shape.Format, shape.Activations, shape.K, shape.Block.ColumnBlocks(shape.K));
 

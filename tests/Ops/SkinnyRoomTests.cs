@@ -78,7 +78,9 @@ public sealed class SkinnyRoomTests
                         if (plan.Path != LinearPath.SkinnyGemm || plan.SharedBytes == 0)
                             continue;
                         withRoom++;
-                        int used = SkinnyLinear.SharedBytes(shape, plan with { SharedBytes = 0 }), asked = SkinnyLinear.SharedBytes(shape, plan);
+                        (int, int, int) size = (m, k, shape.Block.ColumnBlocks(k));
+                        int used = SkinnyLinear.SharedBytes(format, activations, size, plan with { SharedBytes = 0 }), asked = SkinnyLinear.SharedBytes(format, activations, size, plan);
+                        Assert.Equal(Math.Max(used, plan.SharedBytes), asked);
                         int blocks = plan.GridX * SkinnyKernels.RowParts(activations, m), wanted = (blocks + H200.Multiprocessors - 1) / H200.Multiprocessors;
                         int fitted = Math.Min(32 * SkinnyGemm.MostWarps / plan.Threads, MultiprocessorBytes / (used + Reserved));
                         Assert.InRange(asked, used, H200.SharedBytes);
