@@ -53,13 +53,14 @@ internal static class ExpertKernels
         return [.. RoutedGateUpByKey.Values, .. RoutedDownByFormat.Values, .. GateUpByFormat.Values, .. DownByFormat.Values];
     }
 
-    // The bound of threads is one of registers: of 384 threads they have 168 each, so that three blocks of four warps find room, and nothing is spilt. A chunk of four-bit codes has twice the inputs.
+    // The bound of threads is one of registers: of 384 threads they have 168 each, so that three blocks of four warps find room, and nothing is spilt. A chunk of four-bit codes has twice the inputs,
+    // and registers are enough only when methods are joined first.
     private static void Add<TFormat>(WeightFormat format)
         where TFormat : struct, IStreamedFormat
     {
-        KernelTraits three = RoutedTraits with { MaxThreads = 32 * 12 }, listed = Traits with { MaxThreads = 32 * (TFormat.CodesPerWordShift > 2 ? 8 : 12) };
-        RoutedGateUpByKey.Add((format, true), new(ExpertGateUp.Run<TFormat, RowNormed>, three));
-        RoutedGateUpByKey.Add((format, false), new(ExpertGateUp.Run<TFormat, RowCopied>, three));
+        KernelTraits gateUp = RoutedTraits with { MaxThreads = 32 * 12, JoinedFirst = TFormat.CodesPerWordShift > 2 }, listed = Traits with { MaxThreads = 32 * (TFormat.CodesPerWordShift > 2 ? 8 : 12) };
+        RoutedGateUpByKey.Add((format, true), new(ExpertGateUp.Run<TFormat, RowNormed>, gateUp));
+        RoutedGateUpByKey.Add((format, false), new(ExpertGateUp.Run<TFormat, RowCopied>, gateUp));
         RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, RoutedTraits));
         GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, listed));
         DownByFormat.Add(format, new(ListedDown.Run<TFormat>, listed));

@@ -13,8 +13,8 @@ internal static class SkinnyKernels
     // The bound of 512 threads holds the compiler to 128 registers a thread (docs/kernels/gemv.md).
     private static readonly KernelTraits Traits = new(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true);
 
-    // With two tiles of x the order of instructions decides whether they are enough.
-    private static readonly KernelTraits TwoTileTraits = Traits with { CompiledAlone = true };
+    // With two tiles of x and zero points the order of instructions decides whether they are enough.
+    private static KernelTraits TwoTileTraits<TFormat>() => typeof(TFormat) == typeof(StreamedInt4ZeroByShifts) ? Traits with { JoinedFirst = true } : Traits;
 
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 
@@ -89,9 +89,9 @@ internal static class SkinnyKernels
     {
         var key = new Key(format, null);
         kernels.Add(key, new(SkinnyArranging.Run<TFormat, Bf16Output, OneTile>, Traits));
-        kernels.Add(key with { Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Bf16Output, TwoTiles>, TwoTileTraits));
+        kernels.Add(key with { Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Bf16Output, TwoTiles>, Traits));
         kernels.Add(key with { Float32 = true }, new(SkinnyArranging.Run<TFormat, Float32Output, OneTile>, Traits));
-        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Float32Output, TwoTiles>, TwoTileTraits));
+        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Float32Output, TwoTiles>, Traits));
     }
 
     private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)
@@ -105,8 +105,8 @@ internal static class SkinnyKernels
         where TInput : struct, IStreamedInputs
     {
         kernels.Add(key, new(SkinnyGemm.Run<TFormat, TInput, Bf16Output, OneTile>, Traits));
-        kernels.Add(key with { Tiles = 2 }, new(SkinnyGemm.Run<TTwoTiles, TInput, Bf16Output, TwoTiles>, TwoTileTraits));
+        kernels.Add(key with { Tiles = 2 }, new(SkinnyGemm.Run<TTwoTiles, TInput, Bf16Output, TwoTiles>, TwoTileTraits<TTwoTiles>()));
         kernels.Add(key with { Float32 = true }, new(SkinnyGemm.Run<TFormat, TInput, Float32Output, OneTile>, Traits));
-        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyGemm.Run<TTwoTiles, TInput, Float32Output, TwoTiles>, TwoTileTraits));
+        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyGemm.Run<TTwoTiles, TInput, Float32Output, TwoTiles>, TwoTileTraits<TTwoTiles>()));
     }
 }

@@ -65,7 +65,6 @@ public sealed class GpuStream : IDisposable
     public void Synchronize()
     {
         nint handle = Handle;
-        Device.Kernels.ForgetIntermediateCode();
         if (!Device.IsCuda)
             return;
         Device.Bind();

@@ -90,9 +90,6 @@ internal sealed class KernelCache(GpuDevice device)
         }
     }
 
-    /// <summary>Whether a kernel has been compiled since <see cref="ForgetIntermediateCode"/>.</summary>
-    public bool HoldsIntermediateCode => loader.HoldsIntermediateCode;
-
     /// <summary>The driver's handle of a kernel that <see cref="Get"/> has loaded.</summary>
     public nint Function(KernelDefinition definition) => Volatile.Read(ref functions)[definition.Id];
 
@@ -140,24 +137,6 @@ internal sealed class KernelCache(GpuDevice device)
         Volatile.Write(ref limits[definition.Id], bytes);
     }
 
-    /// <summary>
-    /// Lets ILGPU's context forget the intermediate code of kernels. Called wherever a stream is waited for: kernels are compiled in bursts of launches, and one shares methods with
-    /// the next. Does nothing while another thread compiles.
-    /// </summary>
-    public void ForgetIntermediateCode()
-    {
-        if (!loader.HoldsIntermediateCode || !compilation.TryEnter())
-            return;
-        try
-        {
-            loader.ForgetIntermediateCode();
-        }
-        finally
-        {
-            compilation.Exit();
-        }
-    }
-
     /// <summary>Unloads everything. No launch may be in flight.</summary>
     public void Clear()
     {
@@ -168,7 +147,6 @@ internal sealed class KernelCache(GpuDevice device)
             loaded.Clear();
             byId.Clear();
             overlapping.Clear();
-            loader.ForgetIntermediateCode();
             Array.Clear(launchers);
             Array.Clear(functions);
         }

@@ -91,14 +91,13 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// <param name="HopperSharedPercent">
 /// How much of a multiprocessor's memory should be shared on Hopper, in percent; the rest is cache. Launches run beside each other on a multiprocessor only where they agree about it. −1 leaves it to the driver.
 /// </param>
-/// <param name="CompiledAlone">
-/// Whether ILGPU must have seen no other kernel before it. What kernels share ILGPU optimises once, and the next kernel's instructions are in another order, which decides whether registers are enough where all are needed
-/// (docs/decisions/0003). It takes up to twice as long.
+/// <param name="JoinedFirst">
+/// Whether its methods are joined before constants decide branches: three times the compilation, and instructions in another order, which decides whether registers are enough where all are needed (docs/decisions/0003).
 /// </param>
 /// <param name="UsesFloat64">Whether it computes in float64, which is slow on most cards and a mistake where it is not meant.</param>
 internal readonly record struct KernelTraits(
     int MaxThreads, int MinArch = 80, string? ExactArch = null, bool NeedsWarp32 = false, bool Overlaps = false, bool UsesFloat64 = false, int BlocksPerMultiprocessor = 0, int ClusterBlocks = 1, bool HasPlainArguments = false,
-    int HopperSharedPercent = -1, bool CompiledAlone = false)
+    int HopperSharedPercent = -1, bool JoinedFirst = false)
 {
     /// <summary>Whether a device of this architecture may load the kernel.</summary>
     internal bool RunsOn(Ptx.PtxTarget target) => ExactArch is null ? MinArch <= target.Number : ExactArch == target.Name;

@@ -93,14 +93,6 @@ public sealed class SkinnyRoomTests
         Assert.True(withRoom > 10_000, $"{withRoom} shapes have room.");
     }
 
-    [Fact]
-    public void TwoTilesOfXAreCompiledAlone()
-    {
-        KernelDefinition[] kernels = [.. SkinnyKernels.All, .. SkinnyKernels.AllArranging];
-        Assert.All(kernels, kernel => Assert.Equal(kernel.Name.EndsWith("TwoTiles>", StringComparison.Ordinal), kernel.Traits.CompiledAlone));
-        Assert.Equal(26, kernels.Count(kernel => kernel.Traits.CompiledAlone));
-    }
-
     private static ScaleBlock BlockOf(WeightFormat format, ActivationFormat? activations) => activations == ActivationFormat.Fp8Group32 ? new ScaleBlock(32, 32) : format == WeightFormat.Fp8Block ? ScaleBlock.Square128 : default;
 
     private static LinearPlan Plan(in LinearShape shape, in LinearDevice device) => shape.Activations is null ? LinearPlan.Choose(shape, device) : LinearPlan.ChooseAccurate(shape, device);

@@ -37,23 +37,6 @@ public sealed class LaunchTests
     private static readonly KernelDefinition<Args> ReverseKernel = new(Reverse, new KernelTraits(256));
     private static readonly KernelDefinition<Args> IncrementKernel = new(Increment, new KernelTraits(256));
 
-    [Fact]
-    public void AKernelThatWasCompiledInAContextOfItsOwnRunsOnADevice()
-    {
-        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
-        PTXCompiledKernel compiled = PtxCompiler.CompileAlone(DeviceCounter.Add, device.Target!.Value);
-        PtxCompiler.ReplaceText(compiled, device.Target!.Value, DeviceCounter.Add.Traits.ClusterBlocks);
-        using DeviceBuffer<int> counter = device.Upload<int>([40]);
-        device.Synchronize();
-        using (Kernel kernel = device.Accelerator.LoadKernel(compiled))
-        {
-            var args = new GpuKit.Ilgpu.Kernels.DeviceCounter.Args { Counter = counter, Step = 2 };
-            KernelDefinition<GpuKit.Ilgpu.Kernels.DeviceCounter.Args>.CreateLauncher(kernel)(device.DefaultStream.Accelerator, new KernelConfig(new Index3D(1, 1, 1), new Index3D(1, 1, 1)), args);
-            device.DefaultStream.Synchronize();
-        }
-        Assert.Equal(42, counter.ToArray(device.DefaultStream)[0]);
-    }
-
     [Theory]
     [CombinatorialDevices(1_000)]
     [CombinatorialDevices(40_000)]
@@ -80,30 +63,6 @@ public sealed class LaunchTests
         Parallel.For(0, 16, new ParallelOptions { MaxDegreeOfParallelism = 16 }, _ => device.Launch(IncrementKernel, device.DefaultStream, (2, 1, 1), 2, 0, args));
         Assert.Equal(1, device.Kernels.CompiledCount);
         Assert.All(values.ToArray(device.DefaultStream), v => Assert.Equal(16, v));
-    }
-
-    [Theory]
-    [MemberData(nameof(TestDevices.All), MemberType = typeof(TestDevices))]
-    public void IntermediateCodeIsForgottenWhereAStreamIsWaitedFor(TestDevice which)
-    {
-        using GpuDevice device = DeviceTests.OpenAnother(which);
-        using DeviceBuffer<int> values = device.Upload<int>([1, 2]);
-        var args = new Args { Values = values, Count = 2 };
-        device.Launch(ReverseKernel, device.DefaultStream, (1, 1, 1), 2, 8, args);
-        Assert.True(device.Kernels.HoldsIntermediateCode);
-        device.DefaultStream.Synchronize();
-        Assert.False(device.Kernels.HoldsIntermediateCode);
-
-        // What is loaded runs on, and what is compiled next is right; neither by chance of a second thread that waits meanwhile.
-        device.Launch(ReverseKernel, device.DefaultStream, (1, 1, 1), 2, 8, args);
-        Assert.False(device.Kernels.HoldsIntermediateCode);
-        Parallel.For(0, 8, new ParallelOptions { MaxDegreeOfParallelism = 8 }, i =>
-        {
-            device.Launch(IncrementKernel, device.DefaultStream, (1, 1, 1), 2, 0, args);
-            device.DefaultStream.Synchronize();
-        });
-        Assert.Equal([9, 10], values.ToArray(device.DefaultStream));
-        Assert.False(device.Kernels.HoldsIntermediateCode);
     }
 
     [Theory]

@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
@@ -8,7 +7,6 @@ using ILGPU.Algorithms;
 using ILGPU.Backends;
 using ILGPU.Backends.EntryPoints;
 using ILGPU.Backends.PTX;
-using ILGPU.IR.Transformations;
 using ILGPU.Runtime;
 using ILGPU.Runtime.Cuda;
 
@@ -29,106 +27,53 @@ internal static unsafe class PtxCompiler
             devices(builder);
         });
         PtxIntrinsics.Register(context);
-        // The context of a CPU device is not optimised: its steps do not lower structures.
-        if (context.Properties.OptimizationLevel >= OptimizationLevel.O1)
-            EmptyDeadBranches(context);
         return context;
     }
-
-    private static void EmptyDeadBranches(Context context)
-    {
-        ref Transformer transformer = ref ContextTransformer(context);
-        ImmutableArray<Transformation> steps = transformer.Transformations;
-        int lowering = steps.IndexOf(steps.Single(step => step is LowerStructures));
-        transformer = Transformer.Create(transformer.Configuration, steps.InsertRange(lowering, new DeadBranches(), new DeadCodeElimination()));
-    }
-
-    // ILGPU lets nobody choose the steps; what its property returns is read when a kernel is compiled.
-    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "<ContextTransformer>k__BackingField")]
-    private static extern ref Transformer ContextTransformer(Context context);
 
     /// <summary>The text of a kernel for an architecture; needs no GPU.</summary>
     /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction.</exception>
     public static string Compile(KernelDefinition definition, PtxTarget target)
     {
-        // A context of its own: one failed compilation leaves ILGPU's caches inconsistent.
         using Context context = CreateContext(static _ => { });
         return Compile(context, definition, target);
     }
 
     /// <summary>
-    /// The texts of several kernels, each for all of the architectures that it runs on, and each as it is when nothing has been compiled before it: what a device loads of those that are <see cref="KernelTraits.CompiledAlone"/>, and of
-    /// the first one after it has been waited for. The first architecture of a kernel pays for reading and optimising its IL, the others cost a tenth of that.
+    /// The texts of several kernels, each for all of the architectures that it runs on, as a device loads them. The first architecture of a kernel pays for reading and optimising its IL, the others cost a tenth of that.
     /// </summary>
+    /// <exception cref="PtxInstructionNotSupportedException">An architecture lacks an instruction.</exception>
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
-        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets) => Compile(definitions, targets, neighbours: 1);
-
-    /// <summary>
-    /// The same in half of the time: kernels share what is optimised of methods that several of one family call, and their instructions may be in another order. After a few kernels
-    /// the context is emptied: it would hold gigabytes of intermediate code for hundreds of them.
-    /// </summary>
-    public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileTogether(
-        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets) => Compile(definitions, targets, neighbours: 8);
-
-    private static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> Compile(
-        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets, int neighbours)
-    {
-        Context context = CreateContext(static _ => { });
-        int kept = 0;
-        try
-        {
-            foreach (KernelDefinition definition in definitions)
-            {
-                foreach (PtxTarget target in targets.Where(definition.Traits.RunsOn))
-                {
-                    string text;
-                    try
-                    {
-                        text = Compile(context, definition, target);
-                    }
-                    catch (GpuException e) when (e.Fault == GpuFault.Compilation)
-                    {
-                        // As in CompileAlone.
-                        context.Dispose();
-                        context = CreateContext(static _ => { });
-                        text = Compile(context, definition, target);
-                    }
-                    yield return (definition, target, text);
-                }
-                if (++kept % neighbours == 0)
-                    context.ClearCache(ClearCacheMode.Everything);
-            }
-        }
-        finally
-        {
-            context.Dispose();
-        }
-    }
-
-    /// <summary>
-    /// A kernel in a context of its own. ILGPU may take one composed type for another that it has seen in the same context before, depending on the order of the kernels, and
-    /// then calls the second kernel's code invalid; a context that has seen nothing compiles it.
-    /// </summary>
-    public static PTXCompiledKernel CompileAlone(KernelDefinition definition, PtxTarget target)
+        IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets)
     {
         using Context context = CreateContext(static _ => { });
-        using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
-        var compiled = (PTXCompiledKernel)Compile(backend, definition);
-        // A kernel refers to its context.
-        context.ClearCache(ClearCacheMode.Everything);
-        return compiled;
+        foreach (KernelDefinition definition in definitions)
+        {
+            foreach (PtxTarget target in targets.Where(definition.Traits.RunsOn))
+                yield return (definition, target, Compile(context, definition, target));
+            // As KernelLoader does: a kernel's text must not depend on the others.
+            context.ClearCache(ClearCacheMode.Everything);
+        }
     }
 
-    private static string Compile(Context context, KernelDefinition definition, PtxTarget target)
+    /// <summary>The text of the next kernel of a context.</summary>
+    /// <param name="context">A context that has seen no other kernel since it was emptied.</param>
+    /// <param name="definition">The kernel.</param>
+    /// <param name="target">The architecture.</param>
+    /// <param name="joinedFirst">The order of steps; null: the kernel's own.</param>
+    /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction; the context must be emptied.</exception>
+    public static string Compile(Context context, KernelDefinition definition, PtxTarget target, bool? joinedFirst = null)
     {
         using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
-        var compiled = (PTXCompiledKernel)Compile(backend, definition);
+        var compiled = (PTXCompiledKernel)Compile(backend, definition, joinedFirst);
         return PtxText.Prepare(compiled.PTXAssembly, target, definition.Traits.ClusterBlocks);
     }
 
     /// <summary>Compiles for a backend, unwrapping ILGPU's compiler exceptions to what they are about.</summary>
-    public static CompiledKernel Compile(Backend backend, KernelDefinition definition)
+    public static CompiledKernel Compile(Backend backend, KernelDefinition definition, bool? joinedFirst = null)
     {
+        // The context of a CPU device is not optimised: its steps are others.
+        if (backend.Context.Properties.OptimizationLevel >= OptimizationLevel.O1)
+            Optimisation.Choose(backend.Context, joinedFirst ?? definition.Traits.JoinedFirst);
         try
         {
             return backend.Compile(

@@ -252,7 +252,7 @@ public sealed partial class EveryInstructionTests
     public void Compiles(string name)
     {
         PtxTarget target = PtxTarget.Parse(name);
-        string text = string.Concat(PtxCompiler.CompileTogether([.. Kernels, .. CompiledOnly], [target]).Select(k => k.Text));
+        string text = string.Concat(PtxCompiler.CompileAll([.. Kernels, .. CompiledOnly], [target]).Select(k => k.Text));
         Assert.False(PtxText.UsesLocalMemory(text));
         foreach (MethodInfo method in PtxIntrinsics.All)
         {
