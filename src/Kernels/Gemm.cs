@@ -90,7 +90,8 @@ internal static class Gemm
         {
             int row = range.Row<TRows>(a, i);
             rows[i] = row;
-            rows[TTile.M + i] = TRows.IsGrouped && row >= 0 ? row / a.RowsPerInput : row;
+            // Rows of an expert where they begin in x, in units of 16 bytes; one matrix's are in order.
+            rows[TTile.M + i] = TRows.IsGrouped && row >= 0 ? row / a.RowsPerInput * (a.K >> 3) : row;
         }
         // The row lists are complete before anyone copies by them.
         Block.Barrier();

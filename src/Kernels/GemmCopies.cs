@@ -58,8 +58,7 @@ internal static class GemmCopies
         int unitsShift = InputUnitsShift<TTile>(), unit = Group.IdxX & ((1 << unitsShift) - 1), row = Group.IdxX >> unitsShift;
         copy.InputColumn = unit * 8;
         copy.InputTarget = ((unit >> 3) * TTile.M * RowBytes) + (row * RowBytes) + (((unit & 7) ^ (row & 7)) * UnitBytes);
-        ArrayView<int> sources = shared.SubView(GemmSizes<TFormat, TTile, TStages, TWarp>.RowsStart + (TTile.M * sizeof(int)), TTile.M * sizeof(int)).Cast<int>();
-        copy.Inputs = InputRows<TRows>(a, sources, row, 1 << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - unitsShift), InputPasses<TFormat, TTile, TStages, TWarp>());
+        copy.Inputs = InputRows<TRows>(a, Sources<TFormat, TTile, TStages, TWarp>(shared), row, 1 << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - unitsShift), InputPasses<TFormat, TTile, TStages, TWarp>());
 
         int codesShift = TFormat.CodesPerWordShift + 2;
         unitsShift = WeightUnitsShift<TFormat, TTile>();
@@ -94,6 +93,13 @@ internal static class GemmCopies
         ArrayView<uint> to = shared.SubView((stage * GemmSizes<TFormat, TTile, TStages, TWarp>.StageBytes) + copy.InputTarget).Cast<uint>();
         // Rows that a thread copies are a multiple of eight apart: the exchange is the same for all.
         int step = RowBytes << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - InputUnitsShift<TTile>());
+        if (LooksUp<TFormat, TTile, TStages, TWarp, TRows>())
+        {
+            ArrayView<int> sources = Sources<TFormat, TTile, TStages, TWarp>(shared);
+            int row = Group.IdxX >> InputUnitsShift<TTile>(), rows = 1 << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - InputUnitsShift<TTile>());
+            copy.Inputs.Row6 = sources[row + (6 * rows)];
+            copy.Inputs.Row7 = sources[row + (7 * rows)];
+        }
         Copy<TRows>(from, to, copy.Inputs, column < a.K ? 1 : 0, (InputPasses<TFormat, TTile, TStages, TWarp>(), step));
     }
 
@@ -111,6 +117,21 @@ internal static class GemmCopies
         int step = 1 << (GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift - WeightUnitsShift<TFormat, TTile>() + GemmSizes<TFormat, TTile, TStages, TWarp>.CodeRowShift);
         Copy<OneMatrix>(from, to, copy.Weights, column < a.K ? 1 : 0, (WeightPasses<TFormat, TTile, TStages, TWarp>(), step));
     }
+
+    // Rows of an expert are in no order, a register each. Where sums of 128 × 128 and what decodes groups leave too few, two of eight are looked up in shared memory every turn (docs/kernels/gemm.md).
+    private static bool LooksUp<TFormat, TTile, TStages, TWarp, TRows>()
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp>
+        where TRows : struct, IRowMap => TRows.IsGrouped && TFormat.HasMatrixScale && InputPasses<TFormat, TTile, TStages, TWarp>() == 8;
+
+    private static ArrayView<int> Sources<TFormat, TTile, TStages, TWarp>(ArrayView<byte> shared)
+        where TFormat : struct, ITiledFormat
+        where TTile : struct, IGemmTile
+        where TStages : struct, IGemmStages
+        where TWarp : struct, IGemmWarp<TWarp> =>
+        shared.SubView(GemmSizes<TFormat, TTile, TStages, TWarp>.RowsStart + (TTile.M * sizeof(int)), TTile.M * sizeof(int)).Cast<int>();
 
     private struct WeightRows<TTile, TEpilogue>
     {
@@ -163,8 +184,8 @@ internal static class GemmCopies
         where TRows : struct, IRowMap
     {
         int source = sources[row];
-        if (TRows.IsGrouped && source < 0)
-            return -1;
+        if (TRows.IsGrouped)
+            return source;
         int other = row < a.M ? row : IntrinsicMath.Min(row - a.M, a.M - 1);
         return (source < 0 ? other : source) * (a.K >> 3);
     }

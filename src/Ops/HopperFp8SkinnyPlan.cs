@@ -20,7 +20,7 @@ internal static class HopperFp8SkinnyPlan
     public static int Blocks(int n) => (int)(((long)n + HopperFp8Skinny.Rows - 1) / HopperFp8Skinny.Rows);
 
     /// <summary>Warps of a block.</summary>
-    public static int Warps(in LinearShape shape, in LinearDevice device) => Math.Min(LinearPlan.SkinnyWarps(shape, Blocks(shape.N)), device.MaxThreads / device.WarpSize);
+    public static int Warps(in LinearShape shape, in LinearDevice device) => SkinnyWarps.Of(shape, device, Blocks(shape.N));
 
     /// <summary>
     /// Chunks of a warp, 1 or 2, whose weights are asked for before the launch before is waited for. No bit depends on it. One, so that x of the first chunk comes sooner, where blocks fill the card once: beside another such launch there is no room for them,

@@ -60,9 +60,6 @@ internal readonly record struct LinearPlan(
     /// <summary>Rows from which tiles take what does not stream: about where they win (16 of a tile's 64 rows pay for it), and beyond the 1 to 16 rows among which a row keeps its bits.</summary>
     public const int GemmFromRows = 17;
 
-    // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM.
-    private const int WarpsWanted = 2048;
-
     // A grid's y extent is 16 bits; the kernel strides over the rest.
     private const int MostRowTiles = 65_535;
 
@@ -88,7 +85,7 @@ internal readonly record struct LinearPlan(
             decode = Fp8Decoding.Table;
         if (path == LinearPath.SkinnyGemm)
         {
-            int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = Math.Min(SkinnyWarps(shape, tiles), device.MaxThreads / 32);
+            int tiles = Tiles(shape.N, SkinnyGemm.Rows), warps = SkinnyWarps.Of(shape, device, tiles);
             bool arranges = SkinnyLinear.Arranges(shape, device, tiles, warps);
             return new LinearPlan(path, decode, true, tiles, 1, 32 * warps, SharedBytes: arranges ? 0 : SkinnyRoom.Bytes(shape, device, tiles, warps), ArrangesInputs: arranges);
         }
@@ -135,24 +132,14 @@ internal readonly record struct LinearPlan(
     {
         if (!device.IsCuda)
             return LinearPath.AccurateScalar;
-        if (shape.Activations is not null && shape.CanStream && SkinnyLinear.Fits(shape, device) && SumsFit(shape))
+        if (shape.Activations is not null && shape.CanStream && SkinnyLinear.Fits(shape, device) && SumsFit(shape, device))
             return LinearPath.SkinnyGemm;
         return shape.CanPipelineCodes(device) && shape.M >= GemmFromRows ? LinearPath.Gemm : LinearPath.Accurate;
     }
 
     // A warp's chunks, of 128 columns, and what is left of K are within the columns that it can add as integers.
-    private static bool SumsFit(in LinearShape shape) =>
-        shape.Activations != ActivationFormat.Int4 || (shape.K / SkinnyWarps(shape, Tiles(shape.N, SkinnyGemm.Rows))) + (4 * SkinnyGemm.ChunkBytes) <= SkinnyGemm.MostIntegerColumns;
-
-    /// <summary>Warps of a block of rows of W. Depends on N, K and format only, never on M: a row's sums have one order for every M.</summary>
-    internal static int SkinnyWarps(in LinearShape shape, int tiles)
-    {
-        int warps = shape.Format.Info().BitsPerCode == 4 ? 2 : 4;
-        while (2 * warps * tiles <= WarpsWanted && 2 * warps <= SkinnyGemm.MostWarps)
-            warps *= 2;
-        // Warps that share what lies beside codes wait for it at one place in the stream: none is without a chunk.
-        return SkinnyLinear.HasAside(shape) ? Math.Clamp(shape.K / (2 * SkinnyGemm.ChunkBytes), 1, warps) : warps;
-    }
+    private static bool SumsFit(in LinearShape shape, in LinearDevice device) =>
+        shape.Activations != ActivationFormat.Int4 || (shape.K / SkinnyWarps.Of(shape, device, Tiles(shape.N, SkinnyGemm.Rows))) + (4 * SkinnyGemm.ChunkBytes) <= SkinnyGemm.MostIntegerColumns;
 
     // Each expert's rows start a tile of their own: at most one partial tile an expert beyond the full ones.
     private static int RowTiles(in LinearShape shape) =>

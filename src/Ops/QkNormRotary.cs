@@ -26,8 +26,11 @@ public static class QkNormRotary
 {
     private const int Threads = 256;
 
-    internal static readonly KernelDefinition<Kernel.Args> Fused = new(Kernel.Run<Bf16Cells>, new KernelTraits(Threads));
-    internal static readonly KernelDefinition<Kernel.Args> FusedToFp8 = new(Kernel.Run<Fp8Cells>, new KernelTraits(Threads));
+    // 48 registers a thread: for six blocks, which the compiler aims at, it spills; four take longer.
+    private static readonly KernelTraits Traits = new(Threads, BlocksPerMultiprocessor: 5);
+
+    internal static readonly KernelDefinition<Kernel.Args> Fused = new(Kernel.Run<Bf16Cells>, Traits);
+    internal static readonly KernelDefinition<Kernel.Args> FusedToFp8 = new(Kernel.Run<Fp8Cells>, Traits);
 
     /// <summary>
     /// Normalises (optional) and rotates the queries into <paramref name="q"/> and the keys into the cache, and copies the

@@ -18,8 +18,11 @@ public static class RmsNorm
 {
     private const int MostThreads = 1024;
 
-    internal static readonly KernelDefinition<Kernel.Args> Normalize = new(Kernel.Run, new KernelTraits(MostThreads, Overlaps: true));
-    internal static readonly KernelDefinition<Kernel.Args> AddNormalize = new(Kernel.RunAdd, new KernelTraits(MostThreads, Overlaps: true));
+    // One block of all threads has 64 registers each; for two, which the compiler aims at, it spills.
+    private static readonly KernelTraits Traits = new(MostThreads, Overlaps: true, BlocksPerMultiprocessor: 1);
+
+    internal static readonly KernelDefinition<Kernel.Args> Normalize = new(Kernel.Run, Traits);
+    internal static readonly KernelDefinition<Kernel.Args> AddNormalize = new(Kernel.RunAdd, Traits);
 
     /// <summary><c>y[r, i] = bf16(x[r, i] · rsqrt(mean(x[r]²) + eps) · gain[i])</c>, float32 inside.</summary>
     /// <param name="stream">Stream to launch on.</param>

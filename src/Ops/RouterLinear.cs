@@ -11,7 +11,8 @@ namespace GpuKit.Ilgpu;
 /// </summary>
 internal static class RouterLinear
 {
-    internal static readonly KernelDefinition<RouterLinearArgs> Product = new(Kernel.Run, new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true));
+    // For two blocks a multiprocessor, which the compiler aims at, it spills.
+    internal static readonly KernelDefinition<RouterLinearArgs> Product = new(Kernel.Run, new KernelTraits(32 * SkinnyGemm.MostWarps, NeedsWarp32: true, Overlaps: true, BlocksPerMultiprocessor: 1));
 
     /// <summary>Most tokens of a call.</summary>
     public const int MostTokens = Kernel.MostTokens;

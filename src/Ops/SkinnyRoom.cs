@@ -31,7 +31,10 @@ internal static class SkinnyRoom
         // A block that fills its multiprocessor's registers.
         if (blocks <= device.Multiprocessors && 2 * warps > SkinnyGemm.MostWarps)
             return Of(OneBlock(shape, hasOneTile), 1, device);
-        // Two that do.
+        // One that leaves half of them free, and nothing beside it.
+        if (SkinnyWarps.LeavesHalf(shape, device, tiles))
+            return Of(Usual, 1, device);
+        // Two blocks that fill them.
         bool areTwo = blocks > device.Multiprocessors && blocks <= 2 * device.Multiprocessors && 2 * warps == SkinnyGemm.MostWarps;
         return areTwo && hasOneTile && shape.Format.Info().BitsPerCode == 4 ? Of(Less, 2, device) : 0;
     }

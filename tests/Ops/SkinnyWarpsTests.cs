@@ -1,0 +1,51 @@
+using GpuKit.Ilgpu.Kernels;
+using Xunit;
+
+namespace GpuKit.Ilgpu.Tests.Ops;
+
+/// <summary>Warps of blocks of few rows, and the memory of those that have a multiprocessor to themselves.</summary>
+public sealed class SkinnyWarpsTests
+{
+    private static readonly LinearDevice H200 = new(true, 90, 32, 1024, 132, 232_448), A100 = new(true, 80, 32, 1024, 108, 166_912), Small = new(true, 90, 32, 128, 132, 232_448);
+
+    [Theory]
+    // 2,048 warps in all, as near as doubling comes; at least two of four bits, else four; at most sixteen a block.
+    [InlineData(4096, 4096, WeightFormat.Fp8Block, null, 16)]
+    [InlineData(8192, 2048, WeightFormat.Fp8Block, null, 8)]
+    [InlineData(151_936, 2048, WeightFormat.Fp8Block, null, 4)]
+    [InlineData(151_936, 2048, WeightFormat.Int4, null, 2)]
+    // A chunk each where multipliers lie beside codes.
+    [InlineData(2048, 768, WeightFormat.Int4, null, 6)]
+    [InlineData(2048, 768, WeightFormat.Int4, ActivationFormat.Int4, 16)]
+    // Eight, and the multiprocessor, where sixteen have little to do.
+    [InlineData(4096, 2048, WeightFormat.Int4, null, 8)]
+    [InlineData(4096, 3072, WeightFormat.Nvfp4, null, 8)]
+    [InlineData(3072, 2048, WeightFormat.Int4Zero, null, 8)]
+    [InlineData(4096, 3200, WeightFormat.Int4, null, 16)]
+    [InlineData(4096, 2048, WeightFormat.Bf16, null, 8)]
+    [InlineData(3072, 2048, WeightFormat.Bf16, null, 16)]
+    [InlineData(4096, 4096, WeightFormat.Bf16, null, 16)]
+    [InlineData(4096, 4096, WeightFormat.Nvfp4, ActivationFormat.Nvfp4, 8)]
+    [InlineData(4096, 2048, WeightFormat.Nvfp4, ActivationFormat.Nvfp4, 16)]
+    [InlineData(4096, 2048, WeightFormat.Int4, ActivationFormat.Int4, 8)]
+    [InlineData(4096, 2048, WeightFormat.Fp8Block, null, 16)]
+    // Half of the multiprocessors, and one block more than there are.
+    [InlineData(2112, 2048, WeightFormat.Int4, null, 16)]
+    [InlineData(2144, 2048, WeightFormat.Int4, null, 8)]
+    [InlineData(4224, 2048, WeightFormat.Int4, null, 8)]
+    internal void AreThoseOfTheShape(int n, int k, WeightFormat format, ActivationFormat? activations, int expected)
+    {
+        int tiles = (n + SkinnyGemm.Rows - 1) / SkinnyGemm.Rows;
+        foreach (int m in new[] { 1, 8, 9, 16 })
+        {
+            var shape = new LinearShape(m, n, k, format, true, 0, default, activations);
+            Assert.Equal(expected, SkinnyWarps.Of(shape, H200, tiles));
+            Assert.Equal(Math.Min(expected, 4), SkinnyWarps.Of(shape, Small, tiles));
+            // Only where no other block fits beside it.
+            LinearPlan plan = activations is null ? LinearPlan.Choose(shape, H200) : LinearPlan.ChooseAccurate(shape, H200);
+            if (SkinnyWarps.LeavesHalf(shape, H200, tiles))
+                Assert.Equal((LinearPath.SkinnyGemm, 256, 166_912), (plan.Path, plan.Threads, plan.SharedBytes));
+            Assert.False(SkinnyWarps.LeavesHalf(shape, A100, tiles));
+        }
+    }
+}
