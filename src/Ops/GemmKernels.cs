@@ -89,7 +89,7 @@ internal static class GemmKernels
         Add<TFormat, TTile, TStages, TWarp>(kernels, format, tile);
         var key = new Key(format, tile);
         KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
-        kernels.Add(key with { Grouped = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, ExpertMatrices, PlainEpilogue>, traits));
+        kernels.Add(key with { Grouped = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, ExpertMatrices, PlainEpilogue>, traits with { JoinedFirst = JoinedFirst<TFormat, TTile>() }));
         kernels.Add(key with { Gated = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, GatedEpilogue>, traits with { JoinedFirst = JoinedFirst<TFormat, TTile>() }));
     }
 
