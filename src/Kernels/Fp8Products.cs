@@ -44,7 +44,7 @@ internal static class Fp8Products
         if (i < TTile.M)
         {
             ArrayView<int> rows = shared.SubView(GemmSizes<TFormat, TTile, TStages, TWarp>.RowsStart + (TTile.M * sizeof(int)), TTile.M * sizeof(int)).Cast<int>();
-            // All ones for a row that is none.
+            // A row's number, since there are no experts here; all ones for a row that is none.
             int row = rows[i], none = row >> 31;
             long index = ((long)(row & ~none) * a.InputScales.Columns) + IntrinsicMath.Min(k >> PairsShift, a.InputScales.Columns - 1);
             CpAsync.Copy4ZeroFill(ref target[i], ref a.InputScales.Blocks.Cast<uint>()[index], sizeof(float) & ~none);

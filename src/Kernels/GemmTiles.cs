@@ -160,7 +160,7 @@ internal static class GemmSizes<TFormat, TTile, TStages, TWarp>
     /// <summary>Where the row lists begin.</summary>
     public static int RowsStart => IntrinsicMath.Max(TStages.Count * StageBytes, TTile.M * Pitch * sizeof(float));
 
-    /// <summary>Dynamic shared memory of a block: stages or y's tile, then a row's place in y and in x.</summary>
+    /// <summary>Dynamic shared memory of a block: stages or y's tile, then a row's number in y, and in x; an expert's rows where they begin in x, in units of 16 bytes.</summary>
     public static int SharedBytes => RowsStart + (TTile.M * 2 * sizeof(int));
 
     /// <inheritdoc cref="GemmSizes.Log2"/>

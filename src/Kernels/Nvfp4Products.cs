@@ -56,7 +56,7 @@ internal static class Nvfp4Products
         column = IntrinsicMath.Min(column, wordsInRow - 1);
         for (int i = Group.IdxX >> WordsShift; i < TTile.M; i += Group.DimX >> WordsShift)
         {
-            // All ones for a row that is none.
+            // A row's number, since there are no experts here; all ones for a row that is none.
             int row = rows[i], none = row >> 31;
             CpAsync.Copy4ZeroFill(ref target[(i << WordsShift) + word], ref inputs[((long)(row & ~none) * wordsInRow) + column], bytes & ~none);
         }

@@ -21,7 +21,7 @@ internal struct SkinnyInputTiles
 /// shuffles. Two or three chunks are in registers, each refilled right after it is multiplied, without a branch or a copied
 /// register: either would make the warp wait for a load that it does not need yet. x comes through L1, which the weights pass by. In a graph
 /// the first chunks are requested while the launch before this one still runs: weights are not its output. A column of an mma does
-/// not see the other columns and the number of warps depends on N, K and format only, so a row of x has the same bits for every M of 1..16.
+/// not see the other columns and the number of warps depends on N, K, formats and the device, so a row of x has the same bits for every M of 1..16.
 /// </remarks>
 internal static class SkinnyGemm
 {
@@ -79,7 +79,7 @@ internal static class SkinnyGemm
         place.Stash = SkinnyStash.Locate<TFormat, TTiles>(place.Shared);
         if (turn >= chunks)
         {
-            // With multipliers to wait for this is the block's only warp (LinearPlan): all warps of a block meet at one instruction.
+            // With multipliers to wait for this is the block's only warp (SkinnyWarps): all warps of a block meet at one instruction.
             if (SkinnyAside.Serves<TFormat, TInput>())
                 SkinnyAside.Request<TFormat, TInput, TTiles>(a, place.Shared);
             GridDependency.Release();

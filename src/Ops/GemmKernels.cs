@@ -89,8 +89,9 @@ internal static class GemmKernels
         Add<TFormat, TTile, TStages, TWarp>(kernels, format, tile);
         var key = new Key(format, tile);
         KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
-        kernels.Add(key with { Grouped = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, ExpertMatrices, PlainEpilogue>, traits with { JoinedFirst = JoinedFirst<TFormat, TTile>() }));
-        kernels.Add(key with { Gated = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, GatedEpilogue>, traits with { JoinedFirst = JoinedFirst<TFormat, TTile>() }));
+        // In another order of instructions NVFP4 needs more registers: sums of 128 × 128 have none left, and of 64 × 128 fewer blocks run at once (docs/decisions/0003).
+        kernels.Add(key with { Grouped = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, ExpertMatrices, PlainEpilogue>, traits with { JoinedFirst = typeof(TFormat) == typeof(TiledNvfp4) }));
+        kernels.Add(key with { Gated = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, GatedEpilogue>, traits with { JoinedFirst = typeof(TFormat) == typeof(TiledNvfp4) && TTile.M == 128 }));
     }
 
     private static void Add<TFormat, TTile, TStages, TWarp>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format, GemmTile tile)
@@ -119,10 +120,6 @@ internal static class GemmKernels
         Infos.Add((format, tile), new GemmTileInfo(TTile.M, TTile.N, traits.MaxThreads, shared, TTile.M * TTile.N / (TPart.M * TPart.N)));
         kernels.Add(new Key(format, tile), new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>, traits));
     }
-
-    // All 255 registers are in use, and the order of instructions decides how many more would be needed (docs/decisions/0003).
-    private static bool JoinedFirst<TFormat, TTile>()
-        where TTile : struct, IGemmTile => typeof(TFormat) == typeof(TiledNvfp4) && TTile.M * TTile.N == 128 * 128;
 
     private static KernelTraits Traits<TFormat, TTile, TStages, TWarp>()
         where TFormat : struct, ITiledFormat

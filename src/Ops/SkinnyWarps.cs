@@ -2,7 +2,9 @@ using GpuKit.Ilgpu.Kernels;
 
 namespace GpuKit.Ilgpu;
 
-/// <summary>Warps of a block of <see cref="SkinnyGemm"/>, a pure function of shape and device. Depends on N, K and formats only, never on M: a row's sums have one order for every M.</summary>
+/// <summary>
+/// Warps of a block of <see cref="SkinnyGemm"/>, and of <see cref="HopperFp8Skinny"/>, whose format leaves no half: a pure function of N, K, formats and the device, never of M, so that a row's sums have one order for every M.
+/// </summary>
 internal static class SkinnyWarps
 {
     // Measured on an H200 (docs/kernels/gemv.md): 2,048 warps keep enough loads in flight for the memory, about 16 an SM.
@@ -31,15 +33,15 @@ internal static class SkinnyWarps
     {
         if (device is not { IsCuda: true, Arch: 90 } || 2 * tiles <= device.Multiprocessors || tiles > device.Multiprocessors)
             return false;
-        (int least, int most) = (shape.Format, shape.Activations) switch
+        (int Least, int Most)? columns = (shape.Format, shape.Activations) switch
         {
             // With fewer blocks it gains nothing.
             (WeightFormat.Bf16, null) when 4 * tiles > 3 * device.Multiprocessors => (2048, 3072),
             (WeightFormat.Nvfp4 or WeightFormat.Int4 or WeightFormat.Int4Zero, null) => (2048, 3072),
             (WeightFormat.Nvfp4, ActivationFormat.Nvfp4) => (3072, 4096),
             (WeightFormat.Int4, ActivationFormat.Int4) => (1024, 2048),
-            _ => (1, 0),
+            _ => null,
         };
-        return shape.K >= least && shape.K <= most;
+        return columns is var (least, most) && shape.K >= least && shape.K <= most;
     }
 }

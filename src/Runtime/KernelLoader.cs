@@ -14,6 +14,7 @@ namespace GpuKit.Ilgpu.Runtime;
 internal sealed class KernelLoader(GpuDevice device)
 {
     /// <summary>Compiles a kernel and loads it; one at a time.</summary>
+    /// <exception cref="PtxInstructionNotSupportedException">The device lacks an instruction.</exception>
     /// <exception cref="GpuException">ILGPU or the driver cannot compile it.</exception>
     public Kernel Load(KernelDefinition definition)
     {

@@ -11,7 +11,7 @@ public sealed class PtxGateTests
     [Fact]
     public void NoKernelUsesLocalMemoryOrUndeclaredFloat64()
     {
-        // Optimising what a kernel's IL says is most of the work, and a context does that once for all architectures and for neighbours of one family.
+        // Optimising what a kernel's IL says is most of the work, and a context does that once for all architectures.
         KernelDefinition[][] parts = [.. KernelCatalog.All.Chunk(KernelsOfAContext)];
         var texts = new (int Count, List<string> Faults)[parts.Length];
         Parallel.For(0, parts.Length, new ParallelOptions { MaxDegreeOfParallelism = Math.Clamp(Environment.ProcessorCount, 2, 8) }, part => texts[part] = Compile(parts[part]));

@@ -69,7 +69,7 @@ public sealed class SkinnyRoomTests
         {
             foreach (int m in new[] { 1, 4, 5, 8, 9, 16 })
             {
-                foreach (int k in new[] { 128, 768, 4096, 29568 })
+                foreach (int k in new[] { 128, 768, 1024, 2048, 3072, 4096, 29568 })
                 {
                     for (int n = 8; n <= 16384; n += 40)
                     {

@@ -17,23 +17,37 @@ public sealed class SkinnyWarpsTests
     // A chunk each where multipliers lie beside codes.
     [InlineData(2048, 768, WeightFormat.Int4, null, 6)]
     [InlineData(2048, 768, WeightFormat.Int4, ActivationFormat.Int4, 16)]
-    // Eight, and the multiprocessor, where sixteen have little to do.
-    [InlineData(4096, 2048, WeightFormat.Int4, null, 8)]
-    [InlineData(4096, 3072, WeightFormat.Nvfp4, null, 8)]
-    [InlineData(3072, 2048, WeightFormat.Int4Zero, null, 8)]
+    // On either side of the columns and blocks for which eight are enough.
+    [InlineData(4096, 1920, WeightFormat.Int4, null, 15)]
     [InlineData(4096, 3200, WeightFormat.Int4, null, 16)]
-    [InlineData(4096, 2048, WeightFormat.Bf16, null, 8)]
-    [InlineData(3072, 2048, WeightFormat.Bf16, null, 16)]
-    [InlineData(4096, 4096, WeightFormat.Bf16, null, 16)]
-    [InlineData(4096, 4096, WeightFormat.Nvfp4, ActivationFormat.Nvfp4, 8)]
-    [InlineData(4096, 2048, WeightFormat.Nvfp4, ActivationFormat.Nvfp4, 16)]
-    [InlineData(4096, 2048, WeightFormat.Int4, ActivationFormat.Int4, 8)]
-    [InlineData(4096, 2048, WeightFormat.Fp8Block, null, 16)]
-    // Half of the multiprocessors, and one block more than there are.
+    [InlineData(4096, 2016, WeightFormat.Bf16, null, 16)]
+    [InlineData(4096, 3104, WeightFormat.Bf16, null, 16)]
+    [InlineData(3168, 2048, WeightFormat.Bf16, null, 16)]
+    [InlineData(4096, 2944, WeightFormat.Nvfp4, ActivationFormat.Nvfp4, 16)]
+    [InlineData(4096, 4224, WeightFormat.Nvfp4, ActivationFormat.Nvfp4, 16)]
+    [InlineData(4096, 896, WeightFormat.Int4, ActivationFormat.Int4, 16)]
+    [InlineData(4096, 2176, WeightFormat.Int4, ActivationFormat.Int4, 16)]
     [InlineData(2112, 2048, WeightFormat.Int4, null, 16)]
-    [InlineData(2144, 2048, WeightFormat.Int4, null, 8)]
-    [InlineData(4224, 2048, WeightFormat.Int4, null, 8)]
-    internal void AreThoseOfTheShape(int n, int k, WeightFormat format, ActivationFormat? activations, int expected)
+    // One block more than there are multiprocessors, whose warps the first rule halves.
+    [InlineData(4256, 2048, WeightFormat.Int4, null, 8)]
+    [InlineData(4096, 2048, WeightFormat.Fp8Block, null, 16)]
+    [InlineData(4096, 2048, WeightFormat.Fp8TwoTerm, null, 16)]
+    internal void AreThoseOfTheShape(int n, int k, WeightFormat format, ActivationFormat? activations, int expected) => Check(n, k, format, activations, expected, leavesHalf: false);
+
+    [Theory]
+    [InlineData(2144, 2048, WeightFormat.Int4, null)]
+    [InlineData(4096, 3072, WeightFormat.Nvfp4, null)]
+    [InlineData(3072, 2048, WeightFormat.Int4Zero, null)]
+    [InlineData(4224, 2048, WeightFormat.Int4, null)]
+    [InlineData(3200, 2048, WeightFormat.Bf16, null)]
+    [InlineData(4096, 3072, WeightFormat.Bf16, null)]
+    [InlineData(4096, 3072, WeightFormat.Nvfp4, ActivationFormat.Nvfp4)]
+    [InlineData(4096, 4096, WeightFormat.Nvfp4, ActivationFormat.Nvfp4)]
+    [InlineData(4096, 1024, WeightFormat.Int4, ActivationFormat.Int4)]
+    [InlineData(4096, 2048, WeightFormat.Int4, ActivationFormat.Int4)]
+    internal void AreEightAloneWhereSixteenHaveLittleToDo(int n, int k, WeightFormat format, ActivationFormat? activations) => Check(n, k, format, activations, expected: 8, leavesHalf: true);
+
+    private static void Check(int n, int k, WeightFormat format, ActivationFormat? activations, int expected, bool leavesHalf)
     {
         int tiles = (n + SkinnyGemm.Rows - 1) / SkinnyGemm.Rows;
         foreach (int m in new[] { 1, 8, 9, 16 })
@@ -41,11 +55,13 @@ public sealed class SkinnyWarpsTests
             var shape = new LinearShape(m, n, k, format, true, 0, default, activations);
             Assert.Equal(expected, SkinnyWarps.Of(shape, H200, tiles));
             Assert.Equal(Math.Min(expected, 4), SkinnyWarps.Of(shape, Small, tiles));
-            // Only where no other block fits beside it.
-            LinearPlan plan = activations is null ? LinearPlan.Choose(shape, H200) : LinearPlan.ChooseAccurate(shape, H200);
-            if (SkinnyWarps.LeavesHalf(shape, H200, tiles))
-                Assert.Equal((LinearPath.SkinnyGemm, 256, 166_912), (plan.Path, plan.Threads, plan.SharedBytes));
+            Assert.Equal(leavesHalf, SkinnyWarps.LeavesHalf(shape, H200, tiles));
             Assert.False(SkinnyWarps.LeavesHalf(shape, A100, tiles));
+            if (!leavesHalf)
+                continue;
+            // No other block fits beside it.
+            LinearPlan plan = activations is null ? LinearPlan.Choose(shape, H200) : LinearPlan.ChooseAccurate(shape, H200);
+            Assert.Equal((LinearPath.SkinnyGemm, 256, 166_912), (plan.Path, plan.Threads, plan.SharedBytes));
         }
     }
 }

@@ -1,8 +1,6 @@
 using GpuKit.Ilgpu.Runtime;
-using GpuKit.Ilgpu.Runtime.Ptx;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
-using ILGPU.Backends.PTX;
 using ILGPU.Runtime;
 using Xunit;
 

@@ -1,7 +1,16 @@
+using System.Runtime.CompilerServices;
 using GpuKit.Ilgpu.Runtime;
 using GpuKit.Ilgpu.Runtime.Ptx;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
+using ILGPU.Backends;
+using ILGPU.Backends.EntryPoints;
+using ILGPU.Backends.PTX;
+using ILGPU.IR;
+using ILGPU.IR.Transformations;
+using ILGPU.IR.Values;
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
 using Xunit;
 
 namespace GpuKit.Ilgpu.Tests.Runtime;
@@ -73,25 +82,66 @@ public sealed class OptimisationTests
     }
 
     [Fact]
-    public void JoiningMethodsFirstLeavesNoFewerInstructions()
+    public void OrderDecidesTheTextAndLittleElse()
     {
-        KernelDefinition[] kernels = [.. KernelCatalog.For(Hopper).Where((k, i) => i % 83 == 0)];
-        Assert.Equal(9, kernels.Length);
-        foreach (KernelDefinition kernel in kernels)
+        foreach (string name in new[] { "SkinnyGemm.Run<StreamedFp8,", "TileLinear.Run<StreamedFp8,", "Gemv.Run<Int4,", "HopperGemm.Run<", "RmsNorm.Run", "Gemm.Run<TiledInt4," })
         {
-            (int first, int last) = (Lines(kernel, joinedFirst: true), Lines(kernel, joinedFirst: false));
-            Assert.True(last <= first + 1, $"{kernel.Name} has {last} lines, and {first} when its methods are joined first.");
+            KernelDefinition kernel = KernelCatalog.For(Hopper).First(k => k.Name.StartsWith(name, StringComparison.Ordinal));
+            (string first, string last) = (Text(kernel, joinedFirst: true), Text(kernel, joinedFirst: false));
+            (int before, int after) = (first.Count(c => c == '\n'), last.Count(c => c == '\n'));
+            Assert.True(after <= before + 1, $"{kernel.Name} has {after} lines, and {before} when its methods are joined first.");
+        }
+    }
+
+    [Theory]
+    // A method is one block after a round; then 8 calls of Seven() go, 11 of Two() and Least(), 6 of Most() and Half(), 4 of Infinity(). IsDeep() had branches until then.
+    [InlineData(1, 30)]
+    [InlineData(2, 22)]
+    [InlineData(3, 11)]
+    [InlineData(4, 5)]
+    [InlineData(5, 1)]
+    public void ARoundReachesOneCallDeeper(int rounds, int left)
+    {
+        const int StepsOfARound = 4;
+        using Context context = PtxCompiler.CreateContext(static _ => { });
+        Optimisation.Choose(context, joinedFirst: false);
+        ref Transformer steps = ref ContextTransformer(context);
+        CallCount before = new(), after = new();
+        steps = Transformer.Create(steps.Configuration, [before, .. steps.Transformations.Insert(rounds * StepsOfARound, after)]);
+        using var backend = new PTXBackend(context, new CudaCapabilityContext(Hopper.Architecture), Hopper.Architecture, Hopper.Version, null);
+        backend.Compile(EntryPointDescription.FromExplicitlyGroupedKernel(ConstantsKernel.Method), default);
+        Assert.Equal((30, left), (before.Calls, after.Calls));
+    }
+
+    // Calls of this class's methods.
+    private sealed class CallCount : UnorderedTransformation
+    {
+        private int calls;
+
+        public int Calls => calls;
+
+        protected override bool PerformTransformation(Method.Builder builder)
+        {
+            foreach (BasicBlock block in builder.SourceBlocks)
+            {
+                foreach (BasicBlock.ValueEntry entry in block)
+                {
+                    if (entry.Value is MethodCall { Target.HasSource: true } call && call.Target.Source.DeclaringType == typeof(OptimisationTests))
+                        Interlocked.Increment(ref calls);
+                }
+            }
+            return false;
         }
     }
 
     [Fact]
     public void WhatJoinsMethodsFirstIsKnown() =>
         Assert.Equal(
-            ["ExpertGateUp.Run<StreamedInt4,", "ExpertGateUp.Run<StreamedInt4Zero,", "ExpertGateUp.Run<StreamedNvfp4,", "Gemm.Run<TiledNvfp4,Tile128x128x64,", "SkinnyGemm.Run<StreamedInt4ZeroByShifts,"],
+            ["ExpertGateUp.Run<StreamedInt4,", "ExpertGateUp.Run<StreamedInt4Zero,", "ExpertGateUp.Run<StreamedNvfp4,", "Gemm.Run<TiledNvfp4,Tile128x128x64,", "Gemm.Run<TiledNvfp4,Tile64x128x64,", "SkinnyGemm.Run<StreamedInt4ZeroByShifts,"],
             KernelCatalog.All.Where(k => k.Traits.JoinedFirst).Select(k => k.Name[..(k.Name.IndexOf(',', k.Name.StartsWith("Gemm.", StringComparison.Ordinal) ? 20 : 0) + 1)]).Distinct().Order(StringComparer.Ordinal));
 
     [Fact]
-    public void AKernelThatCannotBeCompiledLeavesTheContextUsable()
+    public void AnEmptiedContextCompilesWhatComesAfterAKernelThatCannotBe()
     {
         KernelDefinition hopper = KernelCatalog.All.First(k => k.Traits.ExactArch == "90a"), next = KernelCatalog.All.First(k => k.Traits.MinArch == 80);
         PtxTarget ampere = PtxTarget.Parse("80");
@@ -102,18 +152,30 @@ public sealed class OptimisationTests
     }
 
     [Fact]
-    public void AfterAKernelThatTheCardCannotRunTheNextIsLoaded()
+    public void ADeviceLoadsTheTextOfAKernelThatWasCompiledAlone()
     {
-        GpuDevice device = TestDevices.Get(TestDevice.Cuda);
+        TestDevices.Get(TestDevice.Cuda);
+        using GpuDevice device = DeviceTests.OpenAnother(TestDevice.Cuda);
         var loader = new KernelLoader(device);
+        KernelDefinition[] family = [.. KernelCatalog.All.Where(k => k.Name.StartsWith("SkinnyGemm.Run<StreamedInt4,", StringComparison.Ordinal))];
+        Assert.NotEmpty(family);
         Assert.Throws<PtxInstructionNotSupportedException>(() => loader.Load(KernelCatalog.All.First(k => k.Traits.ExactArch is { } arch && arch != device.Target!.Value.Name)));
-        device.Synchronize();
-        using ILGPU.Runtime.Kernel next = loader.Load(ConstantsKernel);
+        foreach (KernelDefinition kernel in family)
+        {
+            using Kernel loaded = loader.Load(kernel);
+            Assert.Equal(PtxCompiler.Compile(kernel, device.Target!.Value), ((PTXCompiledKernel)CompiledKernel(loaded)).PTXAssembly);
+        }
     }
 
-    private static int Lines(KernelDefinition kernel, bool joinedFirst)
+    private static string Text(KernelDefinition kernel, bool joinedFirst)
     {
         using Context context = PtxCompiler.CreateContext(static _ => { });
-        return PtxCompiler.Compile(context, kernel, Hopper, joinedFirst).Count(c => c == '\n');
+        return PtxCompiler.Compile(context, kernel, Hopper, joinedFirst);
     }
+
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "<ContextTransformer>k__BackingField")]
+    private static extern ref Transformer ContextTransformer(Context context);
+
+    [UnsafeAccessor(UnsafeAccessorKind.Method, Name = "get_CompiledKernel")]
+    private static extern CompiledKernel CompiledKernel(Kernel kernel);
 }

@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Runtime.Ptx;
 
 /// <summary>
 /// Empties the blocks that no thread can reach, before anything is done to what they compute. ILGPU drops them late, after it has split their structures into fields: of a kernel
-/// whose type arguments decide most branches, all of them inlined, that is most of its work.
+/// whose type arguments decide most branches, that is most of its work where its methods are joined first (<see cref="KernelTraits.JoinedFirst"/>); elsewhere little is left of them.
 /// </summary>
 /// <remarks>
 /// The dead blocks next to living ones stay until ILGPU drops them, with nothing in them but zeros. Were they dropped here, the order of variables at the start of loops and what is

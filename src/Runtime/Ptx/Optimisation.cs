@@ -10,8 +10,8 @@ namespace GpuKit.Ilgpu.Runtime.Ptx;
 /// </summary>
 internal static class Optimisation
 {
-    // A method that calls one that calls one … is a constant after as many rounds; what is deeper is decided when the methods have been joined.
-    private const int Rounds = 4;
+    // The first makes one block of a method that returns a constant, each further one reaches a call deeper: no kernel's chains are longer. What would be is decided when methods have been joined.
+    private const int Rounds = 5;
 
     private static readonly ConditionalWeakTable<Context, Steps> Known = [];
 

@@ -32,6 +32,7 @@ internal static unsafe class PtxCompiler
 
     /// <summary>The text of a kernel for an architecture; needs no GPU.</summary>
     /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction.</exception>
+    /// <exception cref="GpuException">ILGPU cannot compile it.</exception>
     public static string Compile(KernelDefinition definition, PtxTarget target)
     {
         using Context context = CreateContext(static _ => { });
@@ -42,6 +43,7 @@ internal static unsafe class PtxCompiler
     /// The texts of several kernels, each for all of the architectures that it runs on, as a device loads them. The first architecture of a kernel pays for reading and optimising its IL, the others cost a tenth of that.
     /// </summary>
     /// <exception cref="PtxInstructionNotSupportedException">An architecture lacks an instruction.</exception>
+    /// <exception cref="GpuException">ILGPU cannot compile one.</exception>
     public static IEnumerable<(KernelDefinition Kernel, PtxTarget Target, string Text)> CompileAll(
         IEnumerable<KernelDefinition> definitions, IReadOnlyCollection<PtxTarget> targets)
     {
@@ -61,6 +63,7 @@ internal static unsafe class PtxCompiler
     /// <param name="target">The architecture.</param>
     /// <param name="joinedFirst">The order of steps; null: the kernel's own.</param>
     /// <exception cref="PtxInstructionNotSupportedException">The architecture lacks an instruction; the context must be emptied.</exception>
+    /// <exception cref="GpuException">ILGPU cannot compile it; likewise.</exception>
     public static string Compile(Context context, KernelDefinition definition, PtxTarget target, bool? joinedFirst = null)
     {
         using var backend = new PTXBackend(context, new CudaCapabilityContext(target.Architecture), target.Architecture, target.Version, null);
