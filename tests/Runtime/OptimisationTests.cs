@@ -55,7 +55,7 @@ public sealed class OptimisationTests
         a.Floats[0] = Infinity();
         a.Floats[1] = -Infinity() + Infinity();
         a.Floats[2] = (float)(double)Half();
-        a.Floats[3] = Most();
+        a.Floats[3] = Least();
     }
 
     private static readonly KernelDefinition<Args> ConstantsKernel = new(Constants, new KernelTraits(32));
@@ -69,7 +69,7 @@ public sealed class OptimisationTests
         using GuardedBuffer<float> floats = GuardedBuffer<float>.Output(device, 4);
         device.Launch(ConstantsKernel, device.DefaultStream, (1, 1, 1), 1, 0, new Args { Integers = integers.View, Floats = floats.View });
         Assert.Equal([int.MinValue, 0x3FFFF, -3, -1, unchecked((sbyte)210), unchecked(7 << 31), 2, -1, 1234], integers.ToArray());
-        Assert.Equal([float.PositiveInfinity, float.NaN, 0.5f, uint.MaxValue], floats.ToArray());
+        Assert.Equal([float.PositiveInfinity, float.NaN, 0.5f, int.MinValue], floats.ToArray());
     }
 
     [Fact]
@@ -94,10 +94,10 @@ public sealed class OptimisationTests
     }
 
     [Theory]
-    // A method is one block after a round; then 8 calls of Seven() go, 11 of Two() and Least(), 6 of Most() and Half(), 4 of Infinity(). IsDeep() had branches until then.
+    // A method is one block after a round; then 8 calls of Seven() go, 12 of Two() and Least(), 5 of Most() and Half(), 4 of Infinity(). IsDeep() had branches until then.
     [InlineData(1, 30)]
     [InlineData(2, 22)]
-    [InlineData(3, 11)]
+    [InlineData(3, 10)]
     [InlineData(4, 5)]
     [InlineData(5, 1)]
     public void ARoundReachesOneCallDeeper(int rounds, int left)
