@@ -55,6 +55,10 @@ public sealed class PtxGateTests
         PtxTarget target = PtxTarget.Parse("90a");
         KernelDefinition[] family = [.. KernelCatalog.For(target).Where(k => k.Name.StartsWith("HopperSkinnyGemm.Run<StreamedInt4,", StringComparison.Ordinal))];
         Assert.Equal(4, family.Length);
-        Assert.All(PtxCompiler.CompileAll(family, [target]), text => Assert.Equal(PtxCompiler.Compile(text.Kernel, target), text.Text));
+        string[] alone = [.. family.Select(k => PtxCompiler.Compile(k, target))];
+        Assert.Equal(alone, PtxCompiler.CompileAll(family, [target]).Select(text => text.Text));
+        // It would, in a context that is not emptied.
+        using ILGPU.Context context = PtxCompiler.CreateContext(static _ => { });
+        Assert.NotEqual(alone, family.Select(k => PtxCompiler.Compile(context, k, target)));
     }
 }

@@ -82,14 +82,15 @@ public sealed class OptimisationTests
     }
 
     [Fact]
-    public void OrderDecidesTheTextAndLittleElse()
+    public void TextsAreNoLongerWhenConstantsDecideFirst()
     {
         foreach (string name in new[] { "SkinnyGemm.Run<StreamedFp8,", "TileLinear.Run<StreamedFp8,", "Gemv.Run<Int4,", "HopperGemm.Run<", "RmsNorm.Run", "Gemm.Run<TiledInt4," })
         {
             KernelDefinition kernel = KernelCatalog.For(Hopper).First(k => k.Name.StartsWith(name, StringComparison.Ordinal));
             (string first, string last) = (Text(kernel, joinedFirst: true), Text(kernel, joinedFirst: false));
             (int before, int after) = (first.Count(c => c == '\n'), last.Count(c => c == '\n'));
-            Assert.True(after <= before + 1, $"{kernel.Name} has {after} lines, and {before} when its methods are joined first.");
+            Assert.NotEqual(first, last);
+            Assert.True(after <= before + 1 && after >= 0.9 * before, $"{kernel.Name} has {after} lines, and {before} when its methods are joined first.");
         }
     }
 
@@ -135,15 +136,19 @@ public sealed class OptimisationTests
     }
 
     [Fact]
-    public void WhatJoinsMethodsFirstIsKnown() =>
+    public void WhatJoinsMethodsFirstIsKnown()
+    {
+        // Experts of three formats by two kinds of rows, grouped in two tiles, gated in one, two outputs.
+        Assert.Equal(11, KernelCatalog.All.Count(k => k.Traits.JoinedFirst));
         Assert.Equal(
             ["ExpertGateUp.Run<StreamedInt4,", "ExpertGateUp.Run<StreamedInt4Zero,", "ExpertGateUp.Run<StreamedNvfp4,", "Gemm.Run<TiledNvfp4,Tile128x128x64,", "Gemm.Run<TiledNvfp4,Tile64x128x64,", "SkinnyGemm.Run<StreamedInt4ZeroByShifts,"],
             KernelCatalog.All.Where(k => k.Traits.JoinedFirst).Select(k => k.Name[..(k.Name.IndexOf(',', k.Name.StartsWith("Gemm.", StringComparison.Ordinal) ? 20 : 0) + 1)]).Distinct().Order(StringComparer.Ordinal));
+    }
 
     [Fact]
     public void AnEmptiedContextCompilesWhatComesAfterAKernelThatCannotBe()
     {
-        KernelDefinition hopper = KernelCatalog.All.First(k => k.Traits.ExactArch == "90a"), next = KernelCatalog.All.First(k => k.Traits.MinArch == 80);
+        KernelDefinition hopper = KernelCatalog.All.First(k => k.Traits.ExactArch == "90a"), next = KernelCatalog.All.First(k => k.Traits.RunsOn(PtxTarget.Parse("80")));
         PtxTarget ampere = PtxTarget.Parse("80");
         using Context context = PtxCompiler.CreateContext(static _ => { });
         Assert.Throws<PtxInstructionNotSupportedException>(() => PtxCompiler.Compile(context, hopper, ampere));
