@@ -58,6 +58,25 @@ public sealed class GroupedLinearTests
         Assert.All(y[2..], v => Assert.True(float.IsNaN(v)));
     }
 
+    /// <summary>Every row of a tile, and a second tile of the same expert; neighbours share inputs, so a row's place in x is not its number.</summary>
+    [Theory]
+    [CombinatorialDevices(64)]
+    [CombinatorialDevices(128)]
+    public void AnExpertOfMoreRowsThanATileMatchesTheOracle(TestDevice which, int tileRows)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        if (!LinearTests.CanRun(device, LinearPath.Gemm))
+            return;
+        const int Experts = 2, M = 162, RowsPerInput = 2, N = 9, K = 72;
+        int[] expertOf = [.. Enumerable.Range(0, M).Select(p => p % 11 == 3 ? 0 : 1)];
+        foreach (WeightFormat format in WeightFormats.All)
+        {
+            HostMatrix[] matrices = [.. Enumerable.Range(0, Experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 64)))];
+            BFloat16[] x = RandomData.GaussianBf16(M / RowsPerInput * K, 99);
+            Compare.Close(Run(device, matrices, expertOf, x, (M, RowsPerInput), LinearPath.Gemm, tileRows == 64 ? GemmTile.M64N128K64 : GemmTile.M128N128K64), Expected(matrices, expertOf, x, RowsPerInput), 1e-5);
+        }
+    }
+
     private static int[] Route(int m, int experts, string distribution)
     {
         var random = new Random(5);
@@ -78,7 +97,7 @@ public sealed class GroupedLinearTests
         return y;
     }
 
-    private static float[] Run(GpuDevice device, HostMatrix[] matrices, int[] expertOf, BFloat16[] x, (int M, int RowsPerInput) size, LinearPath path)
+    private static float[] Run(GpuDevice device, HostMatrix[] matrices, int[] expertOf, BFloat16[] x, (int M, int RowsPerInput) size, LinearPath path, GemmTile? tile = null)
     {
         HostMatrix first = matrices[0];
         using var stack = new QuantizedMatrix(device, first.Format, first.N, first.K, matrices.Length, first.Block);
@@ -91,7 +110,7 @@ public sealed class GroupedLinearTests
         using var starts = GuardedBuffer<int>.Input(device, offsets);
         using var input = GuardedBuffer<BFloat16>.Input(device, x);
         using var output = GuardedBuffer<float>.Output(device, size.M * first.N);
-        GroupedLinear.Launch(device.DefaultStream, stack, new ExpertRouting(experts.View, sorted.View, starts.View), input.View, output.View.Cast<byte>(), true, new GroupedSize(size.M, size.RowsPerInput), path);
+        GroupedLinear.Launch(device.DefaultStream, stack, new ExpertRouting(experts.View, sorted.View, starts.View), input.View, output.View.Cast<byte>(), true, new GroupedSize(size.M, size.RowsPerInput), path, tile: tile);
         return output.ToArray();
     }
 }
