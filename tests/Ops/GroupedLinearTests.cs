@@ -67,11 +67,12 @@ public sealed class GroupedLinearTests
         GpuDevice device = TestDevices.Get(which);
         if (!LinearTests.CanRun(device, LinearPath.Gemm))
             return;
-        const int Experts = 2, M = 162, RowsPerInput = 2, N = 9, K = 72;
+        const int Experts = 2, M = 162, RowsPerInput = 2, N = 9, K = 96;
         int[] expertOf = [.. Enumerable.Range(0, M).Select(p => p % 11 == 3 ? 0 : 1)];
         foreach (WeightFormat format in WeightFormats.All)
         {
             HostMatrix[] matrices = [.. Enumerable.Range(0, Experts).Select(e => Quantizer.Quantize(RandomData.Gaussian(N * K, e, 0.1f), N, K, format, new ScaleBlock(32, 64)))];
+            Assert.True(new LinearShape(M, N, K, format, true, Experts, matrices[0].Block).CanPipeline);
             BFloat16[] x = RandomData.GaussianBf16(M / RowsPerInput * K, 99);
             Compare.Close(Run(device, matrices, expertOf, x, (M, RowsPerInput), LinearPath.Gemm, tileRows == 64 ? GemmTile.M64N128K64 : GemmTile.M128N128K64), Expected(matrices, expertOf, x, RowsPerInput), 1e-5);
         }
