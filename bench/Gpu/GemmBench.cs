@@ -188,8 +188,8 @@ internal sealed class GemmBench
             return ("Hopper skinny", kernels.Resources(HopperSkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (way is { Tile: null, Path: null } && HopperFp8SkinnyPlan.IsChosen(shape, device))
             return (nameof(HopperFp8Skinny), kernels.Resources(HopperFp8SkinnyLinear.Get(shape.M, false)));
-        if (way is { Tile: null, Path: null } && SweepPlan.IfChosen(shape, device) is not null)
-            return (nameof(SkinnySweep), kernels.Resources(SweepKernels.Get(shape.Format, shape.Activations, shape.M, false)));
+        if (way is { Tile: null, Path: null } && HopperSweepPlan.IfChosen(shape, device) is not null)
+            return (nameof(HopperSweep), kernels.Resources(HopperSweepKernels.Get(shape.Format, shape.Activations, shape.M, false)));
         if (shape.Activations is not null)
         {
             LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device, way.Tile is null ? null : LinearPath.Gemm, way.Decoding, way.Tile);

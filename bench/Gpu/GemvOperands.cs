@@ -83,8 +83,8 @@ internal sealed class GemvOperands : IDisposable
             return (nameof(HopperSkinnyGemm), device.Kernels.Resources(HopperSkinnyKernels.Get(w.Format, product.Activation, m, false)));
         if (accumulator == Accumulator.Float32 && HopperFp8SkinnyPlan.IsChosen(shape, LinearDevice.Of(device)))
             return (nameof(HopperFp8Skinny), device.Kernels.Resources(HopperFp8SkinnyLinear.Get(m, false)));
-        if (accumulator == Accumulator.Float32 && SweepPlan.IfChosen(shape, LinearDevice.Of(device)) is not null)
-            return (nameof(SkinnySweep), device.Kernels.Resources(SweepKernels.Get(w.Format, product.Activation, m, false)));
+        if (accumulator == Accumulator.Float32 && HopperSweepPlan.IfChosen(shape, LinearDevice.Of(device)) is not null)
+            return (nameof(HopperSweep), device.Kernels.Resources(HopperSweepKernels.Get(w.Format, product.Activation, m, false)));
         if (quantized is null && accumulator == Accumulator.Float32)
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));

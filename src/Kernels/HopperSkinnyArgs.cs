@@ -2,13 +2,13 @@ using GpuKit.Ilgpu.Kernels.Isa;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>Arguments of <see cref="HopperSkinnyGemm"/>: y[M, N] = x[M, K] · W[N, K]ᵀ. Plain bytes, as <see cref="HopperArgs"/>.</summary>
+/// <summary>Arguments of <see cref="HopperSkinnyGemm"/> and <see cref="HopperSweep"/>: y[M, N] = x[M, K] · W[N, K]ᵀ. Plain bytes, as <see cref="HopperArgs"/>.</summary>
 internal struct HopperSkinnyArgs
 {
     /// <summary>Distance of the map from the start of the arguments, for the copy instructions.</summary>
     public const int WeightMap = 0;
 
-    /// <summary>Rows of W as bytes, tiles of 128 bytes × 32 rows.</summary>
+    /// <summary>Rows of W as bytes, tiles of 128 (<see cref="HopperSweep"/>: 64) bytes × 32 rows.</summary>
     public TensorMap Weight;
 
     /// <summary>Address of x: [M, K] BF16 or codes.</summary>
@@ -36,10 +36,10 @@ internal struct HopperSkinnyArgs
     public int ScaleColumnShift;
     public int ScaleColumns;
 
-    /// <summary>Tiles of 32 rows of W.</summary>
+    /// <summary>Tiles of 32 rows of W (<see cref="HopperSkinnyGemm"/>).</summary>
     public int Tiles;
 
-    /// <summary>Chunks of 128 bytes of a row of W.</summary>
+    /// <summary>Chunks of 128 bytes of a row of W (<see cref="HopperSkinnyGemm"/>).</summary>
     public int Chunks;
 
     /// <summary>Address of the E4M3 multipliers of x's groups, [M, K / 16], where x is NVFP4.</summary>

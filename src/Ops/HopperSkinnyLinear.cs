@@ -13,13 +13,16 @@ internal static class HopperSkinnyLinear
         Launch(stream, weights, null, Describe(stream, weights, y, size) with { X = Shape.Address(x) }, float32, blocks);
 
     /// <summary>The same of quantised x.</summary>
-    public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks)
+    public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, int blocks) =>
+        Launch(stream, weights, x.Format, Of(x, Describe(stream, weights, y, size)), float32, blocks);
+
+    /// <summary>Arguments with quantised x.</summary>
+    internal static HopperSkinnyArgs Of(QuantizedActivations x, HopperSkinnyArgs args)
     {
-        HopperSkinnyArgs args = Describe(stream, weights, y, size);
         args.X = Shape.Address(x.Codes.View);
         args.InputGroups = Shape.Address(x.ScaleTable.Groups);
         args.InputScales = Shape.Address(x.ScaleTable.Blocks);
-        Launch(stream, weights, x.Format, args, float32, blocks);
+        return args;
     }
 
     private static void Launch(GpuStream stream, QuantizedMatrix weights, ActivationFormat? activations, HopperSkinnyArgs args, bool float32, int blocks)
@@ -29,12 +32,15 @@ internal static class HopperSkinnyLinear
         stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (blocks, 1, 1), HopperSkinnyGemm.Threads, shared, args);
     }
 
-    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size)
+    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size) => Describe(stream, weights, y, size, HopperSkinnyGemm.ChunkBytes, isNarrow: false);
+
+    /// <summary>Arguments without x; the copy engine brings tiles of so many bytes of 32 rows of W, narrow ones with their words in order.</summary>
+    internal static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size, int chunkBytes, bool isNarrow)
     {
         long rowBytes = weights.Format.Info().RowBytes(weights.K);
         return new HopperSkinnyArgs
         {
-            Weight = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, rowBytes, weights.N, rowBytes, HopperSkinnyGemm.ChunkBytes, HopperSkinnyGemm.Rows)),
+            Weight = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, rowBytes, weights.N, rowBytes, chunkBytes, HopperSkinnyGemm.Rows, !isNarrow, !isNarrow)),
             Output = Shape.Address(y),
             Scales = Shape.Address(weights.ScaleTable.Blocks),
             Groups = Shape.Address(weights.ScaleTable.Groups),

@@ -71,11 +71,15 @@ public static partial class Linear
             HopperFp8SkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperFp8SkinnyPlan.Warps(shape, device), HopperFp8SkinnyPlan.EarlyChunks(shape, device));
             return;
         }
-        LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
-        SweepPlan? sweep = path is null ? SweepPlan.IfChosen(shape, device) : null;
-        if (sweep is not null || plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
+        if (path is null && HopperSweepPlan.IfChosen(shape, device) is { } sweep)
         {
-            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan, shape, sweep);
+            HopperSweepLinear.Launch(stream, weights, x, y, float32, size, sweep, shape);
+            return;
+        }
+        LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, path, decoding, tile);
+        if (plan.Path is LinearPath.SkinnyGemm or LinearPath.Gemm)
+        {
+            LaunchOnTensorCores(stream, weights, x, y, float32, size, plan);
             return;
         }
         var inputs = new AccurateInputs(x.Codes, x.ScaleTable, x.Format, Shape.IsVectorAligned(x.Codes.View, x.Format.Info().RowBytes(x.K) * UnitGranularity(x.Format.Info().BitsPerCode)));
@@ -90,7 +94,7 @@ public static partial class Linear
         LaunchAccurate(stream, weights, new AccurateInputs(x.Cast<byte>(), default, null, Shape.IsVectorAligned(x, 2L * weights.K)), y, float32, size, accumulator, path);
     }
 
-    private static void LaunchOnTensorCores(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan, in LinearShape shape, in SweepPlan? sweep)
+    private static void LaunchOnTensorCores(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in LinearPlan plan)
     {
         if (size.M == 0)
             return;
@@ -100,10 +104,7 @@ public static partial class Linear
             stream.Device.Launch(CodeKernels.Get(plan.Decoding, tile), stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args with { K = weights.K / CodeKernels.CodesInColumn(weights.Format) });
             return;
         }
-        if (sweep is { } swept)
-            SweepLinear.Launch(stream, args, swept, shape);
-        else
-            SkinnyLinear.Launch(stream, weights.Format, args, plan, x.Format);
+        SkinnyLinear.Launch(stream, weights.Format, args, plan, x.Format);
     }
 
     private static void LaunchAccurate(GpuStream stream, QuantizedMatrix weights, in AccurateInputs x, ArrayView<byte> y, bool float32, (int M, int YStride) size, Accumulator accumulator, LinearPath? path)

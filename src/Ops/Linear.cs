@@ -85,9 +85,9 @@ public static partial class Linear
             HopperSkinnyLinear.Launch(stream, weights, x, y, float32, size, HopperSkinnyPlan.Blocks(weights.N, device));
             return;
         }
-        if (path is null && SweepPlan.IfChosen(shape, device) is { } sweep)
+        if (path is null && HopperSweepPlan.IfChosen(shape, device) is { } sweep)
         {
-            SweepLinear.Launch(stream, CreateArgs(weights, x, y, size.M, size.YStride, float32), sweep, shape);
+            HopperSweepLinear.Launch(stream, weights, x, y, float32, size, sweep, shape);
             return;
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, path, decoding, tile);

@@ -25,7 +25,7 @@ internal static unsafe class TensorMaps
         // The driver wants the map itself on a multiple of 64 bytes.
         TensorMap* room = stackalloc TensorMap[2];
         TensorMap* map = (TensorMap*)(((nint)room + 63) & ~(nint)63);
-        CudaError status = CudaDriver.cuTensorMapEncodeTiled(map, type, Rank, (nint)matrix.Address, sizes, strides, tile, steps, 0, Swizzle128, matrix.Promotes ? Promote256 : Promote128, 0);
+        CudaError status = CudaDriver.cuTensorMapEncodeTiled(map, type, Rank, (nint)matrix.Address, sizes, strides, tile, steps, 0, matrix.Swizzles ? Swizzle128 : 0, matrix.Promotes ? Promote256 : Promote128, 0);
         device.Check(status, $"describing a matrix [{matrix.Rows:N0}, {matrix.Columns:N0}] of {matrix.ElementBytes}-byte elements to the copy engine");
         return *map;
     }

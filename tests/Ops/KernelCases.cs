@@ -14,7 +14,7 @@ internal static class KernelCases
 
     /// <summary>The cases for a device; a card that is no Hopper, or has less shared memory, lacks some.</summary>
     public static IEnumerable<SmallCase> All(GpuDevice device) =>
-        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. HopperFp8Skinny(device), .. Sweeps(), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
+        [.. DotProducts(), .. Skinny(), .. Split(device), .. Tiles(device), .. CodeTiles(device), .. Fused(), .. Accurate(), .. Hopper(device), .. HopperMixed(device), .. HopperSkinny(device), .. HopperFp8Skinny(device), .. HopperSweeps(device), .. ManyTokens(), .. ManyTokensOnHopper(device), .. LayersOnHopper(device), .. ExpertMlps(), .. CrowdedExperts(), .. Decoding(), .. Fills()];
 
     private static IEnumerable<SmallCase> DotProducts()
     {
@@ -146,26 +146,26 @@ internal static class KernelCases
                     });
     }
 
-    // Shares of two tiles of W and less, more warps than chunks and fewer.
-    private static IEnumerable<SmallCase> Sweeps()
+    // Shares of two tiles of W, more warps than chunks; zero points that end within a word.
+    private static IEnumerable<SmallCase> HopperSweeps(GpuDevice device)
     {
-        const int Rows = 88, Columns = 640;
-        foreach ((WeightFormat format, ActivationFormat? activations) in SweepKernels.Formats)
+        if (device.IsCuda && device.Target?.Name != "90a")
+            yield break;
+        const int Rows = 90, Columns = 640;
+        foreach ((WeightFormat format, ActivationFormat? activations) in HopperSweepKernels.Formats)
             foreach (int m in new[] { 3, 11 })
                 foreach (bool float32 in new[] { false, true })
-                    yield return new($"Sweep {format} {activations} {m}, float32 {float32}", t =>
+                    yield return new($"Hopper sweep {format} {activations} {m}, float32 {float32}", t =>
                     {
                         (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
-                        LinearArgs args = Linear.CreateArgs(w, x, y, m, 0, float32);
                         var shape = new LinearShape(m, Rows, Columns, format, true, 0, w.Block, activations);
                         if (activations is not { } a)
-                            return stream => SweepLinear.Launch(stream, args, new SweepPlan(2, 4), shape);
+                            return stream => HopperSweepLinear.Launch(stream, w, x, y, float32, (m, 0), new HopperSweepPlan(2, 4), shape);
                         QuantizedActivations quantized = t.Activations(a, m, Columns);
-                        args = args with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable };
                         return stream =>
                         {
                             ActivationQuantizer.Quantize(stream, x, quantized, m);
-                            SweepLinear.Launch(stream, args, new SweepPlan(2, 4), shape);
+                            HopperSweepLinear.Launch(stream, w, quantized, y, float32, (m, 0), new HopperSweepPlan(2, 4), shape);
                         };
                     });
     }

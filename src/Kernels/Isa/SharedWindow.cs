@@ -29,6 +29,14 @@ internal static unsafe class SharedWindow
     [IntrinsicImplementation, Ptx("ld.shared.v2.u32 %d, [%0];")]
     public static U2 Load2(uint address) => *(U2*)Pointer(address);
 
+    /// <summary>The 4 bytes at an address.</summary>
+    [IntrinsicImplementation, Ptx("ld.shared.u32 %d, [%0];")]
+    public static uint LoadWord(uint address) => *(uint*)Pointer(address);
+
+    /// <summary>The 2 bytes at an address.</summary>
+    [IntrinsicImplementation, Ptx("{ .reg .b16 half; ld.shared.u16 half, [%0]; cvt.u32.u16 %d, half; }")]
+    public static uint LoadHalf(uint address) => *(ushort*)Pointer(address);
+
     /// <summary>Stores 16 bytes at an address.</summary>
     [IntrinsicImplementation, Ptx("st.shared.v4.u32 [%0], %1;")]
     public static void Store(uint address, U4 value) => *(U4*)Pointer(address) = value;

@@ -21,19 +21,20 @@ internal struct TensorMapPart
 /// <param name="Columns">Elements of a row.</param>
 /// <param name="Rows">Rows.</param>
 /// <param name="StrideBytes">Bytes between rows, a multiple of 16.</param>
-/// <param name="TileColumns">Elements of a tile's row: 128 bytes.</param>
+/// <param name="TileColumns">Elements of a tile's row: 128 bytes, or 64 without exchanged words.</param>
 /// <param name="TileRows">Rows of a tile, at most 256.</param>
 /// <param name="Promotes">Whether the memory is asked for 256 bytes of a row where a tile has 128: its neighbour will soon be needed by somebody, too.</param>
-internal readonly record struct TensorMapFields(long Address, int ElementBytes, long Columns, long Rows, long StrideBytes, int TileColumns, int TileRows, bool Promotes = true)
+/// <param name="Swizzles">Whether words of a row are exchanged. Rows of fewer than 128 bytes are then 128 bytes apart, so those are not.</param>
+internal readonly record struct TensorMapFields(long Address, int ElementBytes, long Columns, long Rows, long StrideBytes, int TileColumns, int TileRows, bool Promotes = true, bool Swizzles = true)
 {
     /// <summary>The map of the CPU device.</summary>
     public TensorMap ForCpu() => new()
     {
         A = new TensorMapPart { A = (ulong)Address, B = (ulong)ElementBytes, C = (ulong)Columns, D = (ulong)Rows },
-        B = new TensorMapPart { A = (ulong)StrideBytes, B = (ulong)TileColumns, C = (ulong)TileRows },
+        B = new TensorMapPart { A = (ulong)StrideBytes, B = (ulong)TileColumns, C = (ulong)TileRows, D = Swizzles ? 1u : 0 },
     };
 
     /// <summary>The fields of a map of the CPU device.</summary>
     public static TensorMapFields OfCpu(in TensorMap map) =>
-        new((long)map.A.A, (int)map.A.B, (long)map.A.C, (long)map.A.D, (long)map.B.A, (int)map.B.B, (int)map.B.C);
+        new((long)map.A.A, (int)map.A.B, (long)map.A.C, (long)map.A.D, (long)map.B.A, (int)map.B.B, (int)map.B.C, Swizzles: map.B.D != 0);
 }

@@ -27,7 +27,8 @@ internal static unsafe class Tma
         {
             for (int c = 0; c < fields.TileColumns; c++)
             {
-                byte* to = SharedWindow.Pointer(SharedWindow.Swizzle128(shared + (uint)((r * width) + (c * fields.ElementBytes))));
+                uint at = shared + (uint)((r * width) + (c * fields.ElementBytes));
+                byte* to = SharedWindow.Pointer(fields.Swizzles ? SharedWindow.Swizzle128(at) : at);
                 if (row + r < fields.Rows && column + c < fields.Columns)
                     Unsafe.CopyBlock(to, Element(fields, row + r, column + c), (uint)fields.ElementBytes);
                 else

@@ -203,11 +203,12 @@ public sealed partial class EveryInstructionTests
         uint shared = SharedWindow.Open(ref bytes[0]);
         CpAsync.Copy8From(ref bytes.Cast<uint>()[4], a.Source, 4);
         CpAsync.Copy4From(ref bytes.Cast<uint>()[6], a.Source + 4);
+        CpAsync.Copy4From(ref bytes.Cast<uint>()[7], a.Source + 4, 3);
         Warpgroup.Meet(1);
         Warpgroup.MeetPair(2);
         a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source)) + Mem.LoadL2From(a.Source).Y + Fence.CountAround(a.Source + 32, 7);
         Mem.StoreGlobalTo(a.Source + 16, SharedWindow.Load(shared));
-        Mem.StoreHalfTo(a.Source + 60, Mem.LoadHalfFrom(a.Source + 62) + Mem.LoadReadOnlyByte(a.Source + 63) + SharedWindow.Load2(shared + 8).Y);
+        Mem.StoreHalfTo(a.Source + 60, Mem.LoadHalfFrom(a.Source + 62) + Mem.LoadReadOnlyByte(a.Source + 63) + SharedWindow.Load2(shared + 8).Y + SharedWindow.LoadWord(shared + 12) + SharedWindow.LoadHalf(shared + 10));
         Mem.StoreWordTo(a.Source + 56, shared);
         Mem.StoreRelaxedTo(a.Source + 40, Mem.LoadRelaxedFrom(a.Source + 36) ^ Mem.LoadRelaxedFromIf(a.Source + 56, shared) ^ Mem.LoadRelaxed2From(a.Source + 48).Y);
         Mem.AddRelaxedTo(a.Source + 44, 1);

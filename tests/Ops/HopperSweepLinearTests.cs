@@ -6,7 +6,7 @@ using ILGPU;
 namespace GpuKit.Ilgpu.Tests.Ops;
 
 /// <summary>Products of at most 16 rows whose inputs a warp loads once for all rows of W of its block, against the double oracle; with little work on the CPU, too.</summary>
-public sealed class SweepLinearTests
+public sealed class HopperSweepLinearTests
 {
     // Tensor cores add BF16 products with a few bits less than float32.
     private const double Tolerance = 1e-5;
@@ -21,7 +21,7 @@ public sealed class SweepLinearTests
     {
         var data = new TheoryData<TestDevice, WeightFormat, bool>();
         foreach (TestDevice device in TestDevices.Chosen.Where(d => d != TestDevice.Cpu))
-            foreach ((WeightFormat format, ActivationFormat? activations) in SweepKernels.Formats)
+            foreach ((WeightFormat format, ActivationFormat? activations) in HopperSweepKernels.Formats)
                 data.Add(device, format, activations is not null);
         return data;
     }
@@ -36,9 +36,9 @@ public sealed class SweepLinearTests
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             double[] expected = null!;
-            foreach (SweepPlan plan in device.IsCuda ? new SweepPlan[] { new(132, 16), new(264, 8), new(3, 16), new(200, 4), new(1, 2) } : n == 72 ? [new(2, 2)] : [new(1, 4), new(2, 2)])
+            foreach (HopperSweepPlan plan in device.IsCuda ? new HopperSweepPlan[] { new(132, 16), new(264, 8), new(3, 16), new(200, 4), new(1, 2) } : n == 72 ? [new(2, 2)] : [new(1, 4), new(2, 2)])
             {
-                SweepPlan fitting = plan with { Blocks = Math.Min(plan.Blocks, Math.Max(1, (n - 7) / 32)) };
+                HopperSweepPlan fitting = plan with { Blocks = Math.Min(plan.Blocks, Math.Max(1, (n - 7) / 32)) };
                 if (!fitting.Exists(Shape(m, w, codes), LinearDevice.Of(device)))
                     continue;
                 (float[] exact, BFloat16[] rounded, double[] inputs) = Run(device, w, x, m, codes, fitting);
@@ -58,7 +58,7 @@ public sealed class SweepLinearTests
         (int n, int k, int warps) = device.IsCuda ? (1500, 2432, 16) : (73, 384, 2);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
         BFloat16[] x = RandomData.GaussianBf16(16 * k, 6);
-        var plan = new SweepPlan(device.IsCuda ? 20 : 2, warps);
+        var plan = new HopperSweepPlan(device.IsCuda ? 20 : 2, warps);
         float[] all = Run(device, w, x, 16, codes, plan).Exact;
         foreach (int m in device.IsCuda ? new[] { 1, 2, 7, 8, 9, 15 } : [8])
         {
@@ -82,7 +82,7 @@ public sealed class SweepLinearTests
             var hot = new BFloat16[16 * k];
             for (int row = 0; row < 16; row++)
                 hot[(row * k) + first + row] = (BFloat16)1f;
-            float[] y = Run(device, w, hot, 16, codes, new SweepPlan(2, device.IsCuda ? 16 : 4)).Exact;
+            float[] y = Run(device, w, hot, 16, codes, new HopperSweepPlan(2, device.IsCuda ? 16 : 4)).Exact;
             for (int row = 0; row < 16; row++)
                 for (int column = 0; column < n; column++)
                     Assert.Equal((float)values[(column * k) + first + row], y[(row * n) + column]);
@@ -99,7 +99,7 @@ public sealed class SweepLinearTests
         const int M = 16, N = 20000, K = 1024;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 5), N, K, format);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
-        var plan = new SweepPlan(132, 16);
+        var plan = new HopperSweepPlan(132, 16);
         float[] first = Run(device, w, x, M, codes, plan).Exact;
         for (int i = 0; i < 20; i++)
             Assert.Equal(first, Run(device, w, x, M, codes, plan, repeats: 5).Exact);
@@ -124,22 +124,22 @@ public sealed class SweepLinearTests
                 Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { IsCuda = false }));
             }
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 29568, 8192, 17, h200));
-        // Multipliers of so long rows do not fit beside the sums.
-        Assert.False(Chosen(WeightFormat.Int4, null, 29568, 29568, 1, h200));
-        Assert.False(Chosen(WeightFormat.Int4Zero, null, 57344, 8192, 1, h200));
-        Assert.True(Chosen(WeightFormat.Nvfp4, null, 57344, 8192, 1, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 128, 1, h200));
-        Assert.Equal(new SweepPlan(132, 16), SweepPlan.IfChosen(new LinearShape(1, 29568, 8192, WeightFormat.Nvfp4, true, 0), h200));
+        // Sums of 16 rows and 435 of W do not fit into a block: two of 218, one after the other.
+        foreach (WeightFormat format in new[] { WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero })
+            foreach (int m in new[] { 1, 16 })
+                Assert.Equal(new HopperSweepPlan(264, 16), HopperSweepPlan.IfChosen(new LinearShape(m, 57344, 8192, format, true, 0, ScaleBlock.Group128), h200));
+        Assert.Equal(new HopperSweepPlan(132, 16), HopperSweepPlan.IfChosen(new LinearShape(1, 29568, 8192, WeightFormat.Nvfp4, true, 0), h200));
     }
 
     private static bool Chosen(WeightFormat format, ActivationFormat? activations, int n, int k, int m, in LinearDevice device) =>
-        SweepPlan.IfChosen(new LinearShape(m, n, k, format, true, 0, ScaleBlock.Group128, activations), device) is not null;
+        HopperSweepPlan.IfChosen(new LinearShape(m, n, k, format, true, 0, ScaleBlock.Group128, activations), device) is not null;
 
     private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, ScaleBlock.Group128);
 
     private static LinearShape Shape(int m, HostMatrix w, bool codes) => new(m, w.N, w.K, w.Format, true, 0, w.Block, codes ? ActivationFormat.Nvfp4 : null);
 
-    private static (float[] Exact, BFloat16[] Rounded, double[] Inputs) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, bool codes, SweepPlan plan, int repeats = 1)
+    private static (float[] Exact, BFloat16[] Rounded, double[] Inputs) Run(GpuDevice device, HostMatrix w, BFloat16[] x, int m, bool codes, HopperSweepPlan plan, int repeats = 1)
     {
         Assert.True(plan.Exists(Shape(m, w, codes), LinearDevice.Of(device)));
         GpuStream stream = device.DefaultStream;
@@ -151,15 +151,18 @@ public sealed class SweepLinearTests
         if (quantized is not null)
             ActivationQuantizer.Quantize(stream, input.View, quantized, m);
         for (int i = 0; i < repeats; i++)
-            SweepLinear.Launch(stream, Args(weights, input.View, quantized, exact.View.Cast<byte>(), m, true), plan, Shape(m, w, codes));
-        SweepLinear.Launch(stream, Args(weights, input.View, quantized, rounded.View.Cast<byte>(), m, false), plan, Shape(m, w, codes));
+            Launch(stream, weights, input.View, quantized, exact.View.Cast<byte>(), true, m, plan);
+        Launch(stream, weights, input.View, quantized, rounded.View.Cast<byte>(), false, m, plan);
         double[] inputs = quantized is null ? Array.ConvertAll(x, v => (double)(float)v) : StreamedActivationTests.Values(x, m, w.K, ActivationFormat.Nvfp4);
         return (exact.ToArray(), rounded.ToArray(), inputs);
     }
 
-    private static LinearArgs Args(QuantizedMatrix w, ArrayView<BFloat16> x, QuantizedActivations? quantized, ArrayView<byte> y, int m, bool float32)
+    private static void Launch(GpuStream stream, QuantizedMatrix w, ArrayView<BFloat16> x, QuantizedActivations? quantized, ArrayView<byte> y, bool float32, int m, HopperSweepPlan plan)
     {
-        LinearArgs args = Linear.CreateArgs(w, x, y, m, 0, float32);
-        return quantized is null ? args : args with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable };
+        var shape = new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, quantized?.Format);
+        if (quantized is null)
+            HopperSweepLinear.Launch(stream, w, x, y, float32, (m, 0), plan, shape);
+        else
+            HopperSweepLinear.Launch(stream, w, quantized, y, float32, (m, 0), plan, shape);
     }
 }

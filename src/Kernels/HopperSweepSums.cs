@@ -4,13 +4,13 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>The sums of <see cref="SkinnySweep"/> in shared memory: [tile of a warp][warp][half of a tile, of each tile of x][lane] 16 bytes.</summary>
-internal static class SweepSums
+/// <summary>The sums of <see cref="HopperSweep"/> in shared memory: [tile of a warp][warp][half of a tile, of each tile of x][lane] 16 bytes.</summary>
+internal static class HopperSweepSums
 {
     private const int Lanes = 32, LaneBytes = 16, HalfBytes = Lanes * LaneBytes;
 
-    /// <summary>Dynamic shared memory of a block: sums of its warps in so many tiles of W, of which a warp has half, and of x.</summary>
-    public static int SharedBytes(int warps, int tiles, int inputTiles) => warps * Slots(tiles) * inputTiles * 2 * HalfBytes;
+    /// <summary>Dynamic shared memory of a block: sums of as many warps as there may be in so many tiles of W, of which a warp has half, and of x.</summary>
+    public static int SharedBytes(int tiles, int inputTiles) => HopperSweep.MostWarps * Slots(tiles) * inputTiles * 2 * HalfBytes;
 
     // Tiles whose sums a warp has.
     private static int Slots(int tiles) => (tiles + 1) >> 1;
@@ -20,14 +20,14 @@ internal static class SweepSums
 
     /// <summary>From a warp's tile's sums to its next one's.</summary>
     public static int SlotBytes<TTiles>()
-        where TTiles : struct, ITiles => (Group.DimX >> 5) * WarpBytes<TTiles>();
+        where TTiles : struct, ITiles => HopperSweep.MostWarps * WarpBytes<TTiles>();
 
     /// <summary>Where the first warp's lane's are; the second of a pair counts its tiles from the first that it may have.</summary>
-    public static uint FirstOwn<TTiles>(SweepPlace place, uint shared, int lane)
+    public static uint FirstOwn<TTiles>(HopperSweepPlace place, uint shared, int lane)
         where TTiles : struct, ITiles =>
         shared + (uint)((((place.Side * place.Pairs) + place.Pair) * WarpBytes<TTiles>()) + (lane * LaneBytes) - (place.Side * (place.Tiles >> 1) * SlotBytes<TTiles>()));
 
-    public static void Clear<TTiles>(SweepPlace place)
+    public static void Clear<TTiles>(HopperSweepPlace place)
         where TTiles : struct, ITiles
     {
         int first = place.Side * (place.Tiles >> 1);
@@ -62,10 +62,10 @@ internal static class SweepSums
     }
 
     /// <summary>Adds what the warps have, in their order, and stores it; a thread a lane's sums of half a tile: its rows g and g + 8, and two rows of x.</summary>
-    public static void Add<TFormat, TInput, TOutput, TTiles>(LinearArgs a, SweepPlace place)
+    public static void Add<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a, HopperSweepPlace place)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
-        where TOutput : struct, IOutput
+        where TOutput : struct, ISkinnyOutput
         where TTiles : struct, ITiles
     {
         const int Halves = 2;
@@ -87,7 +87,7 @@ internal static class SweepSums
     }
 
     // The middle one of an odd number of tiles is in both warps of a pair.
-    private static F4 Sum<TTiles>(SweepPlace place, int tile, int within)
+    private static F4 Sum<TTiles>(HopperSweepPlace place, int tile, int within)
         where TTiles : struct, ITiles
     {
         int half = place.Tiles >> 1, side = tile < half ? 0 : 1, warp = WarpBytes<TTiles>();
@@ -113,25 +113,24 @@ internal static class SweepSums
     }
 
     // Two rows of x.
-    private static void Store<TFormat, TInput, TOutput>(LinearArgs a, SweepPlace place, int m, int row, float first, float second)
+    private static void Store<TFormat, TInput, TOutput>(HopperSkinnyArgs a, HopperSweepPlace place, int m, int row, float first, float second)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
-        where TOutput : struct, IOutput
+        where TOutput : struct, ISkinnyOutput
     {
-        int n = place.FirstRow + row;
-        long at = ((long)m * a.YStride) + n;
-        float scale = SkinnySums.WeightScale<TFormat, TInput>(a, n);
-        TOutput.Store(a.Y, at, Finish<TFormat, TInput>(a, first, m, scale));
+        long at = (m * a.OutputStride) + place.FirstRow + row;
+        float scale = TFormat.HasGroupScales ? Mem.LoadReadOnlyFloat(a.Scales) * (TInput.AreCodes ? TFormat.Correction * TFormat.Correction : TFormat.Correction) : 1f;
+        TOutput.Store(a.Output, at, Finish<TFormat, TInput>(a, first, m, scale));
         if (m + 1 < a.M)
-            TOutput.Store(a.Y, at + a.YStride, Finish<TFormat, TInput>(a, second, m + 1, scale));
+            TOutput.Store(a.Output, at + a.OutputStride, Finish<TFormat, TInput>(a, second, m + 1, scale));
     }
 
-    private static float Finish<TFormat, TInput>(LinearArgs a, float sum, int m, float weightScale)
+    private static float Finish<TFormat, TInput>(HopperSkinnyArgs a, float sum, int m, float weightScale)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {
         sum = SkinnySums.Finish<TFormat, TInput>(sum, weightScale);
-        return TInput.HasRowScales ? Fast.Mul(sum, a.InputScales.Blocks[m]) : sum;
+        return TInput.HasRowScales ? Fast.Mul(sum, Interop.IntAsFloat(Mem.LoadRelaxedFrom(a.InputScales + ((long)m * sizeof(float))))) : sum;
     }
 
     private static F4 Load(uint address) => Float32Output.Values(SharedWindow.Load(address));
