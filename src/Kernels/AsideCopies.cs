@@ -23,11 +23,11 @@ internal struct AsideRows
 internal static class AsideCopies
 {
     /// <summary>
-    /// All warps of the block. Copies of 4 bytes, or of 8 where <paramref name="hasPairs"/> says that rows in shared memory begin at multiples of 8 and the table's do so, too; bytes one by one, without <c>cp.async</c>, where rows of the table begin within a word.
+    /// All warps of the block. Rows in shared memory begin at multiples of 8 bytes: copies of 8 where the table's do so, too, else of 4; bytes one by one, without <c>cp.async</c>, where they begin within a word.
     /// </summary>
-    public static void Request(ArrayView<uint> shared, ArrayView<byte> table, AsideRows rows, bool hasPairs)
+    public static void Request(ArrayView<uint> shared, ArrayView<byte> table, AsideRows rows)
     {
-        if (hasPairs && (rows.Bytes & 7) == 0)
+        if ((rows.Bytes & 7) == 0)
             Words(shared, table.Cast<uint>(), rows, 1);
         else if ((rows.Bytes & 3) == 0)
             Words(shared, table.Cast<uint>(), rows, 0);

@@ -61,13 +61,13 @@ internal static class SkinnyAside
         rows.Bytes = ScaleBytes<TFormat>(a);
         rows.To = First<TTiles>() / sizeof(uint);
         rows.ToStep = RowWords(rows.Bytes);
-        AsideCopies.Request(shared.Cast<uint>(), TFormat.HasGroupScales ? a.ScaleTable.Groups : a.Scales.Cast<byte>(), rows, hasPairs: true);
+        AsideCopies.Request(shared.Cast<uint>(), TFormat.HasGroupScales ? a.ScaleTable.Groups : a.Scales.Cast<byte>(), rows);
         if (TFormat.HasZeroPoints)
         {
             rows.To += SkinnyGemm.Rows * rows.ToStep;
             rows.Bytes = ZeroBytes(a);
             rows.ToStep = RowWords(rows.Bytes);
-            AsideCopies.Request(shared.Cast<uint>(), a.ScaleTable.ZeroPoints, rows, hasPairs: true);
+            AsideCopies.Request(shared.Cast<uint>(), a.ScaleTable.ZeroPoints, rows);
         }
     }
 

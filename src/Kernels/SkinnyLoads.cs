@@ -191,7 +191,7 @@ internal static class SkinnyLoads
         return words.SubView(start, words.Length - start);
     }
 
-    public static SkinnyInputPlace LocateInputs<TFormat, TInput>(LinearArgs a, int lane, int firstRow)
+    private static SkinnyInputPlace LocateInputs<TFormat, TInput>(LinearArgs a, int lane, int firstRow)
         where TFormat : struct, IStreamedFormat
         where TInput : struct, IStreamedInputs
     {

@@ -16,8 +16,8 @@ internal readonly record struct HopperSweepPlan(int Blocks, int Warps)
     // With fewer rows a block the inputs are loaded for too few of them to pay for a block without another beside it (docs/kernels/gemv.md).
     private const int RowsWanted = 140;
 
-    // Blocks of a multiprocessor, one after the other.
-    private const int MostTurns = 4;
+    // Blocks of a multiprocessor, one after the other: two are faster than SkinnyGemm, four are slower (docs/kernels/gemv.md).
+    private const int MostTurns = 2;
 
     // Of a block: sums of more do not fit into any card's shared memory.
     private const int MostTiles = 32;
@@ -46,11 +46,11 @@ internal readonly record struct HopperSweepPlan(int Blocks, int Warps)
     {
         if (device is not { IsCuda: true, Arch: 90 })
             return null;
-        // A block a multiprocessor, or several one after the other where sums of its share do not fit.
+        // A block a multiprocessor, or two one after the other where sums of its share do not fit.
         for (int turns = 1; turns <= MostTurns; turns++)
         {
             var plan = new HopperSweepPlan(Math.Min(turns * device.Multiprocessors, Count(shape.N, HopperSweep.ShareRows)), HopperSweep.MostWarps);
-            if (shape.N / plan.Blocks < RowsWanted)
+            if (turns == 1 && shape.N / plan.Blocks < RowsWanted)
                 return null;
             if (plan.Exists(shape, device))
                 return plan;

@@ -21,7 +21,6 @@ public sealed class AsideCopiesTests
         public AsideRows Rows;
         public ArrayView<byte> Table;
         public ArrayView<uint> Output;
-        public int HasPairs;
     }
 
     internal static void Run(Args a)
@@ -31,7 +30,7 @@ public sealed class AsideCopiesTests
             shared[i] = Old;
         // Nobody copies over what another is about to clear.
         Block.Barrier();
-        AsideCopies.Request(shared, a.Table, a.Rows, a.HasPairs != 0);
+        AsideCopies.Request(shared, a.Table, a.Rows);
         AsideCopies.Await();
         for (int i = Group.IdxX; i < SharedWords; i += Group.DimX)
             a.Output[i] = shared[i];
@@ -61,19 +60,15 @@ public sealed class AsideCopiesTests
         byte[] table = [.. Enumerable.Range(0, ((first + count + 1) >> shift) * bytes + bytes).Select(i => (byte)((i * 37) + (i >> 8) + 1))];
         using DeviceBuffer<byte> stored = device.Upload<byte>(table);
         using DeviceBuffer<uint> output = device.Allocate<uint>(SharedWords);
-        int to = 6, pairsStep = (((bytes + 7) >> 2) & ~3) + 2;
-        foreach (bool hasPairs in new[] { true, false })
-        {
-            // Rows of pairs begin at multiples of 8, every second of the others does not.
-            int step = hasPairs ? pairsStep : ((bytes + 3) >> 2) | 1;
-            var rows = new AsideRows { First = first, Count = count, Shift = shift, Bytes = bytes, To = to, ToStep = step };
-            device.Launch(Kernel, device.DefaultStream, (1, 1, 1), 32 * warps, 0, new Args { Rows = rows, Table = stored.View, Output = output.View, HasPairs = hasPairs ? 1 : 0 });
-            byte[] expected = new byte[SharedWords * sizeof(uint)];
-            for (int i = 0; i < SharedWords; i++)
-                BitConverter.TryWriteBytes(expected.AsSpan(i * sizeof(uint)), Old);
-            for (int row = 0; row < count; row++)
-                table.AsSpan(((first + row) >> shift) * bytes, bytes).CopyTo(expected.AsSpan((to + (row * step)) * sizeof(uint)));
-            Assert.Equal(expected, MemoryMarshal.AsBytes<uint>(output.ToArray(device.DefaultStream)).ToArray());
-        }
+        // Rows begin at multiples of 8 bytes.
+        int to = 6, step = (((bytes + 7) >> 2) & ~3) + 2;
+        var rows = new AsideRows { First = first, Count = count, Shift = shift, Bytes = bytes, To = to, ToStep = step };
+        device.Launch(Kernel, device.DefaultStream, (1, 1, 1), 32 * warps, 0, new Args { Rows = rows, Table = stored.View, Output = output.View });
+        byte[] expected = new byte[SharedWords * sizeof(uint)];
+        for (int i = 0; i < SharedWords; i++)
+            BitConverter.TryWriteBytes(expected.AsSpan(i * sizeof(uint)), Old);
+        for (int row = 0; row < count; row++)
+            table.AsSpan(((first + row) >> shift) * bytes, bytes).CopyTo(expected.AsSpan((to + (row * step)) * sizeof(uint)));
+        Assert.Equal(expected, MemoryMarshal.AsBytes<uint>(output.ToArray(device.DefaultStream)).ToArray());
     }
 }

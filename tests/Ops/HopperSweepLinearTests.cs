@@ -31,7 +31,7 @@ public sealed class HopperSweepLinearTests
     public void EveryNumberOfBlocksAndWarpsMatchesTheOracle(TestDevice which, WeightFormat format, bool codes)
     {
         GpuDevice device = TestDevices.Get(which);
-        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 41, 640), (2, 32, 256), (1, 250, 384), (2, 72, 4224)])
+        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 41, 640), (2, 32, 256), (1, 250, 384), (2, 72, 4224), (10, 72, 4224)])
         {
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
@@ -96,13 +96,15 @@ public sealed class HopperSweepLinearTests
         GpuDevice device = TestDevices.Get(which);
         if (!device.IsCuda)
             return;
-        const int M = 16, N = 20000, K = 1024;
+        // Twenty units a warp: each of its stages is filled ten times.
+        const int N = 4752, K = 8192;
         HostMatrix w = Weights(RandomData.Gaussian(N * K, 5), N, K, format);
-        BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
-        var plan = new HopperSweepPlan(132, 16);
-        float[] first = Run(device, w, x, M, codes, plan).Exact;
-        for (int i = 0; i < 20; i++)
-            Assert.Equal(first, Run(device, w, x, M, codes, plan, repeats: 5).Exact);
+        BFloat16[] x = RandomData.GaussianBf16(16 * K, 6);
+        var plan = new HopperSweepPlan(33, 16);
+        float[] all = Run(device, w, x, 16, codes, plan).Exact;
+        foreach (int m in new[] { 1, 16 })
+            for (int i = 0; i < 10; i++)
+                Assert.Equal(all[..(m * N)], Run(device, w, x[..(m * K)], m, codes, plan, repeats: 5).Exact);
     }
 
     [Fact]
@@ -125,7 +127,11 @@ public sealed class HopperSweepLinearTests
             }
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 29568, 8192, 17, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 128, 1, h200));
-        // Sums of 16 rows and 435 of W do not fit into a block: two of 218, one after the other.
+        Assert.False(Chosen(WeightFormat.Nvfp4, null, 128256, 4096, 1, h200));
+        // Sums of 16 rows and more than 256 of W do not fit into a block: two of half as many, one after the other.
+        foreach ((int n, int blocks) in new[] { (33792, 132), (33793, 264), (34816, 264), (36864, 264), (36960, 264), (67584, 264) })
+            Assert.Equal(blocks, HopperSweepPlan.IfChosen(new LinearShape(1, n, 5120, WeightFormat.Int4, true, 0, ScaleBlock.Group128), h200)?.Blocks);
+        Assert.Null(HopperSweepPlan.IfChosen(new LinearShape(1, 67585, 5120, WeightFormat.Int4, true, 0, ScaleBlock.Group128), h200));
         foreach (WeightFormat format in new[] { WeightFormat.Nvfp4, WeightFormat.Int4, WeightFormat.Int4Zero })
             foreach (int m in new[] { 1, 16 })
                 Assert.Equal(new HopperSweepPlan(264, 16), HopperSweepPlan.IfChosen(new LinearShape(m, 57344, 8192, format, true, 0, ScaleBlock.Group128), h200));

@@ -146,28 +146,30 @@ internal static class KernelCases
                     });
     }
 
-    // Shares of two tiles of W, more warps than chunks; zero points that end within a word.
+    // Zero points that end within a word. Two tiles of W a block; on a card also three with pairs of warps that have nothing, and a warp with more units than a window.
     private static IEnumerable<SmallCase> HopperSweeps(GpuDevice device)
     {
         if (device.IsCuda && device.Target?.Name != "90a")
             yield break;
-        const int Rows = 90, Columns = 640;
-        foreach ((WeightFormat format, ActivationFormat? activations) in HopperSweepKernels.Formats)
-            foreach (int m in new[] { 3, 11 })
-                foreach (bool float32 in new[] { false, true })
-                    yield return new($"Hopper sweep {format} {activations} {m}, float32 {float32}", t =>
-                    {
-                        (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, Columns), t.Halves(m * Columns), Bytes(t, m * Rows, float32));
-                        var shape = new LinearShape(m, Rows, Columns, format, true, 0, w.Block, activations);
-                        if (activations is not { } a)
-                            return stream => HopperSweepLinear.Launch(stream, w, x, y, float32, (m, 0), new HopperSweepPlan(2, 4), shape);
-                        QuantizedActivations quantized = t.Activations(a, m, Columns);
-                        return stream =>
+        const int Rows = 90;
+        (HopperSweepPlan Plan, int Columns)[] plans = device.IsCuda ? [(new(2, 4), 640), (new(1, 16), 640), (new(1, 2), 2816)] : [(new(2, 4), 640)];
+        foreach ((HopperSweepPlan plan, int columns) in plans)
+            foreach ((WeightFormat format, ActivationFormat? activations) in HopperSweepKernels.Formats)
+                foreach (int m in new[] { 3, 11 })
+                    foreach (bool float32 in new[] { false, true })
+                        yield return new($"Hopper sweep {format} {activations} {m}, {plan.Warps} warps, float32 {float32}", t =>
                         {
-                            ActivationQuantizer.Quantize(stream, x, quantized, m);
-                            HopperSweepLinear.Launch(stream, w, quantized, y, float32, (m, 0), new HopperSweepPlan(2, 4), shape);
-                        };
-                    });
+                            (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(format, Rows, columns), t.Halves(m * columns), Bytes(t, m * Rows, float32));
+                            var shape = new LinearShape(m, Rows, columns, format, true, 0, w.Block, activations);
+                            if (activations is not { } a)
+                                return stream => HopperSweepLinear.Launch(stream, w, x, y, float32, (m, 0), plan, shape);
+                            QuantizedActivations quantized = t.Activations(a, m, columns);
+                            return stream =>
+                            {
+                                ActivationQuantizer.Quantize(stream, x, quantized, m);
+                                HopperSweepLinear.Launch(stream, w, quantized, y, float32, (m, 0), plan, shape);
+                            };
+                        });
     }
 
     // Rows of W for more warps than one, and for runs that end within tiles.
