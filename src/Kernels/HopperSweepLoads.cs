@@ -22,7 +22,7 @@ internal static class HopperSweepLoads
         if (TFormat.HasZeroPoints)
         {
             long word = (place.ZeroPoints + from.Zeros) & ~3L;
-            CpAsync.Copy4From(ref place.Aside[at + SkinnyGemm.Rows + lane], word, (int)IntrinsicMath.Min(place.ZerosEnd - word, sizeof(uint)));
+            CpAsync.CopyPartOf4From(ref place.Aside[at + SkinnyGemm.Rows + lane], word, (int)IntrinsicMath.Min(place.ZerosEnd - word, sizeof(uint)));
         }
     }
 

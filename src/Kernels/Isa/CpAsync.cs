@@ -64,7 +64,7 @@ internal static unsafe class CpAsync
 
     /// <summary>The same of fewer bytes, behind which are zeros.</summary>
     [IntrinsicImplementation, Ptx("{ .reg .b64 global; cvta.to.global.u64 global, %1; cp.async.ca.shared.global [%s0], [global], 4, %2; }")]
-    public static void Copy4From(ref uint shared, long address, int bytes) => Enqueue(ref shared, ref *(uint*)address, 4, bytes);
+    public static void CopyPartOf4From(ref uint shared, long address, int bytes) => Enqueue(ref shared, ref *(uint*)address, 4, bytes);
 
     /// <summary>Closes the group of the copies started since the last commit (an empty group counts too).</summary>
     [IntrinsicImplementation, Ptx("cp.async.commit_group;")]

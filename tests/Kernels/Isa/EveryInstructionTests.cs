@@ -203,7 +203,7 @@ public sealed partial class EveryInstructionTests
         uint shared = SharedWindow.Open(ref bytes[0]);
         CpAsync.Copy8From(ref bytes.Cast<uint>()[4], a.Source, 4);
         CpAsync.Copy4From(ref bytes.Cast<uint>()[6], a.Source + 4);
-        CpAsync.Copy4From(ref bytes.Cast<uint>()[7], a.Source + 4, 3);
+        CpAsync.CopyPartOf4From(ref bytes.Cast<uint>()[7], a.Source + 4, 3);
         Warpgroup.Meet(1);
         Warpgroup.MeetPair(2);
         a.Output[Group.IdxX] = shared + Interop.FloatAsInt(Mem.LoadReadOnlyFloat(a.Source)) + Mem.LoadL2From(a.Source).Y + Fence.CountAround(a.Source + 32, 7);
