@@ -24,7 +24,7 @@ internal struct TensorMapPart
 /// <param name="TileColumns">Elements of a tile's row: 128 bytes, or 64 without exchanged words.</param>
 /// <param name="TileRows">Rows of a tile, at most 256.</param>
 /// <param name="Promotes">Whether the memory is asked for 256 bytes of a row where a tile has 128: its neighbour will soon be needed by somebody, too.</param>
-/// <param name="Swizzles">Whether words of a row are exchanged. Rows of fewer than 128 bytes are then 128 bytes apart, so those are not.</param>
+/// <param name="Swizzles">Whether words of a row are exchanged. Not for rows of fewer than 128 bytes, which then come out as if they were 128 bytes apart.</param>
 internal readonly record struct TensorMapFields(long Address, int ElementBytes, long Columns, long Rows, long StrideBytes, int TileColumns, int TileRows, bool Promotes = true, bool Swizzles = true)
 {
     /// <summary>The map of the CPU device.</summary>
