@@ -32,15 +32,16 @@ internal static class HopperSkinnyLinear
         stream.Device.Launch(HopperSkinnyKernels.Get(weights.Format, activations, args.M, float32), stream, (blocks, 1, 1), HopperSkinnyGemm.Threads, shared, args);
     }
 
-    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size) => Describe(stream, weights, y, size, HopperSkinnyGemm.ChunkBytes, isNarrow: false);
+    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size) => Describe(stream, weights, y, size, HopperSkinnyGemm.ChunkBytes);
 
-    /// <summary>Arguments without x; the copy engine brings tiles of so many bytes of 32 rows of W, narrow ones with their words in order.</summary>
-    internal static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size, int chunkBytes, bool isNarrow)
+    /// <summary>Arguments without x; the copy engine brings tiles of so many bytes of 32 rows of W, narrower ones than HopperSkinnyGemm's with their words in order.</summary>
+    internal static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size, int chunkBytes)
     {
+        bool isWide = chunkBytes == HopperSkinnyGemm.ChunkBytes;
         long rowBytes = weights.Format.Info().RowBytes(weights.K);
         return new HopperSkinnyArgs
         {
-            Weight = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, rowBytes, weights.N, rowBytes, chunkBytes, HopperSkinnyGemm.Rows, !isNarrow, !isNarrow)),
+            Weight = TensorMaps.Encode(stream.Device, new TensorMapFields(Shape.Address(weights.Codes.View), 1, rowBytes, weights.N, rowBytes, chunkBytes, HopperSkinnyGemm.Rows, Promotes: isWide, Swizzles: isWide)),
             Output = Shape.Address(y),
             Scales = Shape.Address(weights.ScaleTable.Blocks),
             Groups = Shape.Address(weights.ScaleTable.Groups),

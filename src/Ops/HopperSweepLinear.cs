@@ -15,7 +15,7 @@ internal static class HopperSweepLinear
     public static void Launch(GpuStream stream, QuantizedMatrix weights, QuantizedActivations x, ArrayView<byte> y, bool float32, (int M, int YStride) size, in HopperSweepPlan plan, in LinearShape shape) =>
         Launch(stream, weights, HopperSkinnyLinear.Of(x, Describe(stream, weights, y, size)), float32, plan, shape);
 
-    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size) => HopperSkinnyLinear.Describe(stream, weights, y, size, SkinnyGemm.ChunkBytes, isNarrow: true);
+    private static HopperSkinnyArgs Describe(GpuStream stream, QuantizedMatrix weights, ArrayView<byte> y, (int M, int YStride) size) => HopperSkinnyLinear.Describe(stream, weights, y, size, SkinnyGemm.ChunkBytes);
 
     private static void Launch(GpuStream stream, QuantizedMatrix weights, HopperSkinnyArgs args, bool float32, in HopperSweepPlan plan, in LinearShape shape)
     {

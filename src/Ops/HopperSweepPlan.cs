@@ -30,9 +30,7 @@ internal readonly record struct HopperSweepPlan(int Blocks, int Warps)
     public bool Exists(in LinearShape shape, in LinearDevice device) =>
         device is { IsCuda: false } or { Arch: 90 } && shape is { M: > 0, K: > 0 } && shape.CanStream && HopperSweepKernels.Exist(shape.Format, shape.Activations) && shape.K % ChunkColumns == 0 && (shape.Format == WeightFormat.Nvfp4 || shape.Block.Rows == 1)
         && device.WarpSize == 32 && device.MaxThreads >= 32 * Warps && FewestRows(shape.N) >= SkinnyGemm.Rows
-        && Count(Count(shape.N, Blocks), SkinnyGemm.Rows) <= MostTiles && SharedBytes(1, shape) <= Memory(device) && SharedBytes(SkinnyGemm.MostInputs, shape) <= Memory(device);
-
-    private static int Memory(in LinearDevice device) => Math.Min(device.SharedBytes, HopperSharedBytes);
+        && Count(Count(shape.N, Blocks), SkinnyGemm.Rows) <= MostTiles && SharedBytes(SkinnyGemm.MostInputs, shape) <= Math.Min(device.SharedBytes, HopperSharedBytes);
 
     // Of the last block.
     private int FewestRows(int n)
