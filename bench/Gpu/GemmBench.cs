@@ -101,7 +101,7 @@ internal sealed class GemmBench
         if (product.Activation is null)
             ways.AddRange(Enum.GetValues<GemmTile>().Where(t => GemmKernels.Exists(product.Format, t) && GemmKernels.Info(product.Format, t).Fits(device)).Select(t => new Way(Tile: t)));
         if (fewRows.CanPipelineCodes(device))
-            ways.AddRange(from decoding in CodeKernels.Decodings(product.Format) where decoding != Fp8Decoding.Native || device.Arch >= 89 from tile in CodeKernels.Tiles(product.Format) select new Way(Tile: tile, Decoding: decoding));
+            ways.AddRange(from decoding in CodeKernels.Decodings(product.Format) from tile in CodeKernels.Tiles(product.Format) where CodeKernels.Get(decoding, tile).Traits.RunsOn(stream.Device.Target!.Value) select new Way(Tile: tile, Decoding: decoding));
         if (device.Arch == 90 && (product.Activation is not null || product.Format == WeightFormat.Bf16))
             ways.AddRange(from kind in Enum.GetValues<HopperTileKind>() where HopperPlan.IsFp8(kind) == product.Activation is not null from clusters in new[] { false, true } select new Way(Hopper: kind, Clusters: clusters));
         if (HopperMixedPlan.Exists(fewRows, device))

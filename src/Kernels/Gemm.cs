@@ -44,10 +44,10 @@ internal static class Gemm
     }
 
     /// <summary>
-    /// The same of one matrix, where the last tiles, which are too few for all multiprocessors, are each taken apart: <see cref="LinearArgs.WholeTiles"/> blocks have a tile, those behind them a
+    /// The same of one matrix and without gates, where the last tiles, which are too few for all multiprocessors, are each taken apart: <see cref="LinearArgs.WholeTiles"/> blocks have a tile, those behind them a
     /// part of one.
     /// </summary>
-    public static void RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>(LinearArgs a)
+    public static void RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp, TEpilogue>(LinearArgs a)
         where TFormat : struct, ITiledFormat
         where TTile : struct, IGemmTile
         where TStages : struct, IGemmStages
@@ -55,6 +55,7 @@ internal static class Gemm
         where TPart : struct, IGemmTile
         where TPartStages : struct, IGemmStages
         where TPartWarp : struct, IGemmWarp<TPartWarp>
+        where TEpilogue : struct, IGemmEpilogue
     {
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         int rowShift = GemmSizes.Log2(TTile.M), columnShift = GemmSizes.Log2(TTile.N);
@@ -62,7 +63,7 @@ internal static class Gemm
         if (Grid.IdxX < a.WholeTiles)
         {
             (int tile, int column) = Place(Grid.IdxX, down, across);
-            Tile<TFormat, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>(a, shared, tile, column << columnShift);
+            Tile<TFormat, TTile, TStages, TWarp, OneMatrix, TEpilogue>(a, shared, tile, column << columnShift);
         }
         else
         {
@@ -70,7 +71,7 @@ internal static class Gemm
             int part = Grid.IdxX - a.WholeTiles, within = part & ((1 << (downShift + acrossShift)) - 1);
             (int tile, int column) = Place(a.WholeTiles + (part >> (downShift + acrossShift)), down, across);
             int firstColumn = (column << columnShift) + ((within & ((1 << acrossShift) - 1)) << GemmSizes.Log2(TPart.N));
-            Tile<TFormat, TPart, TPartStages, TPartWarp, OneMatrix, PlainEpilogue>(a, shared, (tile << downShift) + (within >> acrossShift), firstColumn);
+            Tile<TFormat, TPart, TPartStages, TPartWarp, OneMatrix, TEpilogue>(a, shared, (tile << downShift) + (within >> acrossShift), firstColumn);
         }
     }
 

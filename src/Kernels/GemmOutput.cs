@@ -4,28 +4,9 @@ using ILGPU;
 
 namespace GpuKit.Ilgpu.Kernels;
 
-/// <summary>What happens to sums before they are stored.</summary>
-internal interface IGemmEpilogue
-{
-    /// <summary>Whether rows of W are gates and then as many values: y[m, j] = silu(gate j) · value j.</summary>
-    static abstract bool IsGated { get; }
-}
-
-/// <summary>Sums as they are, with a bias and a residual added in float32 where there are any.</summary>
-internal readonly struct PlainEpilogue : IGemmEpilogue
-{
-    public static bool IsGated => false;
-}
-
-/// <summary>SwiGLU in float32: a block takes half a tile of gates and the values that belong to them.</summary>
-internal readonly struct GatedEpilogue : IGemmEpilogue
-{
-    public static bool IsGated => true;
-}
-
 /// <summary>
-/// The end of a tile of <see cref="Gemm"/>: sums meet in shared memory and are stored in rows, 16 bytes a thread. What is added and
-/// the type of y are looked up here, once a tile: as type arguments they would only multiply kernels.
+/// The end of a tile of <see cref="Gemm"/>: sums meet in shared memory and are stored in rows, 16 bytes a thread. The type of y is
+/// looked up here, once a tile: as a type argument it would only double the kernels.
 /// </summary>
 internal static class GemmOutput
 {
@@ -81,7 +62,7 @@ internal static class GemmOutput
             }
             else
             {
-                Add(a, target, n, ref low, ref high);
+                Add<TEpilogue>(a, target, n, ref low, ref high);
             }
             StoreOctet(a, target, n, width, low, high);
         }
@@ -118,12 +99,13 @@ internal static class GemmOutput
         return gate;
     }
 
-    /// <summary>Adds the bias and the residual where there are any. Eight columns at a time where all exist: loads do not depend on each other.</summary>
-    public static void Add(LinearArgs a, int row, int n, ref F4 low, ref F4 high)
+    // Eight columns at a time where all exist: loads do not depend on each other.
+    private static void Add<TEpilogue>(LinearArgs a, int row, int n, ref F4 low, ref F4 high)
+        where TEpilogue : struct, IGemmEpilogue
     {
-        if (a.Bias.Length > 0)
+        if (TEpilogue.AddsBias)
             AddFrom(a.Bias, n, a.N - n, ref low, ref high);
-        if (a.Residual.Length > 0)
+        if (TEpilogue.AddsResidual)
             AddFrom(a.Residual, ((long)row * a.N) + n, a.N - n, ref low, ref high);
     }
 

@@ -25,17 +25,18 @@ internal static class GemvFused
             int n = (int)(item / a.M);
             int m = (int)(item - ((long)n * a.M));
             float sum = Dot<TFormat, TLanes>(a, table, n, m);
-            float result = TEpilogue.IsGated ? GatedActivation.Silu(sum) * Dot<TFormat, TLanes>(a, table, n + width, m) : Added(a, sum, n, m);
+            float result = TEpilogue.IsGated ? GatedActivation.Silu(sum) * Dot<TFormat, TLanes>(a, table, n + width, m) : Added<TEpilogue>(a, sum, n, m);
             if (TLanes.Index == 0)
                 Bf16Output.Store(a.Y, ((long)m * a.YStride) + n, result);
         }
     }
 
-    private static float Added(LinearArgs a, float sum, int n, int m)
+    private static float Added<TEpilogue>(LinearArgs a, float sum, int n, int m)
+        where TEpilogue : struct, IGemmEpilogue
     {
-        if (a.Bias.Length > 0)
+        if (TEpilogue.AddsBias)
             sum += Bf16.ToFloat(a.Bias[n]);
-        if (a.Residual.Length > 0)
+        if (TEpilogue.AddsResidual)
             sum += Bf16.ToFloat(a.Residual[((long)m * a.N) + n]);
         return sum;
     }

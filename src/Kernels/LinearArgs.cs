@@ -34,10 +34,10 @@ internal struct LinearArgs
     /// <summary>[ExpertCount + 1] where each expert's rows begin in <see cref="Order"/> (grouped GEMM).</summary>
     public ArrayView<int> Offsets;
 
-    /// <summary>[N] BF16 that is added to each row, or empty (GEMM).</summary>
+    /// <summary>[N] BF16 that is added to each row, by kernels that do.</summary>
     public ArrayView<ushort> Bias;
 
-    /// <summary>[M, N] BF16 that is added to y, or empty (GEMM).</summary>
+    /// <summary>[M, N] BF16 that is added to y, by kernels that do.</summary>
     public ArrayView<ushort> Residual;
 
     public int M;

@@ -110,7 +110,6 @@ internal static class SplitSums
             low = Times(low, scale);
             high = Times(high, scale);
         }
-        GemmOutput.Add(a, m, n, ref low, ref high);
         GemmOutput.StoreOctet(a, m, n, a.N, low, high);
     }
 

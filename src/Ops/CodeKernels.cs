@@ -13,8 +13,8 @@ namespace GpuKit.Ilgpu;
 /// </summary>
 internal static class CodeKernels
 {
-    /// <summary>The architecture whose tensor cores multiply NVFP4 with its scales: not older ones, and not 12.1, whose kernels are compiled for no architecture of their own.</summary>
-    public const int Nvfp4Arch = 120;
+    /// <summary>The architecture whose tensor cores multiply codes with scales: not older ones, and not 12.1, whose kernels are compiled for no architecture of their own.</summary>
+    public const int ScaledArch = 120;
 
     private static readonly Dictionary<GemmTile, (GemmTileInfo Info, WeightFormat Format)> Infos = [];
     private static readonly Dictionary<(Fp8Decoding Decoding, GemmTile Tile), KernelDefinition<LinearArgs>> ByKey = Create();
@@ -32,7 +32,7 @@ internal static class CodeKernels
     public static WeightFormat FormatOf(GemmTile tile) => Infos[tile].Format;
 
     /// <summary>The ways that a format's tiles are multiplied.</summary>
-    public static IEnumerable<Fp8Decoding> Decodings(WeightFormat format) => format == WeightFormat.Nvfp4 ? [Fp8Decoding.Native] : [Fp8Decoding.Native, Fp8Decoding.BitMove];
+    public static IEnumerable<Fp8Decoding> Decodings(WeightFormat format) => format == WeightFormat.Nvfp4 ? [Fp8Decoding.Native] : [Fp8Decoding.Native, Fp8Decoding.NativeScaled, Fp8Decoding.BitMove];
 
     /// <summary>Codes in 16 bits: what the kernel counts as one column.</summary>
     public static int CodesInColumn(WeightFormat format) => 16 / format.Info().BitsPerCode;
@@ -60,6 +60,7 @@ internal static class CodeKernels
     {
         KernelTraits traits = Traits<TiledFp8Native, TTile, TStages, TWarp>(tile, WeightFormat.Fp8Block);
         kernels.Add((Fp8Decoding.Native, tile), new(Gemm.Run<TiledFp8Native, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits with { MinArch = 89 }));
+        kernels.Add((Fp8Decoding.NativeScaled, tile), new(Gemm.Run<TiledFp8Scaled, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, Scaled(traits)));
         kernels.Add((Fp8Decoding.BitMove, tile), new(Gemm.Run<TiledFp8Decoded, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits));
     }
 
@@ -69,8 +70,10 @@ internal static class CodeKernels
         where TWarp : struct, IGemmWarp<TWarp>
     {
         KernelTraits traits = Traits<TiledNvfp4Native, TTile, TStages, TWarp>(tile, WeightFormat.Nvfp4);
-        kernels.Add((Fp8Decoding.Native, tile), new(Gemm.Run<TiledNvfp4Native, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits with { MinArch = Nvfp4Arch, ExactArch = "120a" }));
+        kernels.Add((Fp8Decoding.Native, tile), new(Gemm.Run<TiledNvfp4Native, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, Scaled(traits)));
     }
+
+    private static KernelTraits Scaled(KernelTraits traits) => traits with { MinArch = ScaledArch, ExactArch = "120a" };
 
     // Columns of a tile are 16 bits of codes.
     private static KernelTraits Traits<TFormat, TTile, TStages, TWarp>(GemmTile tile, WeightFormat format)

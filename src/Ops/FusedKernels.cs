@@ -14,10 +14,10 @@ internal static class FusedKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(WeightFormat Format, bool Scalar, bool Gated);
+    private readonly record struct Key(WeightFormat Format, bool Scalar, GemmEpilogue Epilogue);
 
-    public static KernelDefinition<LinearArgs> Get(WeightFormat format, LinearPath path, bool gated) =>
-        ByKey[new Key(format, path == LinearPath.Scalar, gated)];
+    public static KernelDefinition<LinearArgs> Get(WeightFormat format, LinearPath path, GemmEpilogue epilogue) =>
+        ByKey[new Key(format, path == LinearPath.Scalar, epilogue)];
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
@@ -34,10 +34,19 @@ internal static class FusedKernels
     private static void Add<TFormat>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format)
         where TFormat : struct, IWeightFormat
     {
+        Add<TFormat, PlainEpilogue>(kernels, format, GemmEpilogue.Plain);
+        Add<TFormat, BiasEpilogue>(kernels, format, GemmEpilogue.Bias);
+        Add<TFormat, ResidualEpilogue>(kernels, format, GemmEpilogue.Residual);
+        Add<TFormat, BiasResidualEpilogue>(kernels, format, GemmEpilogue.BiasResidual);
+        Add<TFormat, GatedEpilogue>(kernels, format, GemmEpilogue.Gated);
+    }
+
+    private static void Add<TFormat, TEpilogue>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format, GemmEpilogue epilogue)
+        where TFormat : struct, IWeightFormat
+        where TEpilogue : struct, IGemmEpilogue
+    {
         var traits = new KernelTraits(MostThreads);
-        kernels.Add(new Key(format, false, false), new(GemvFused.Run<TFormat, WarpLanes, PlainEpilogue>, traits));
-        kernels.Add(new Key(format, false, true), new(GemvFused.Run<TFormat, WarpLanes, GatedEpilogue>, traits));
-        kernels.Add(new Key(format, true, false), new(GemvFused.Run<TFormat, SingleLane, PlainEpilogue>, traits));
-        kernels.Add(new Key(format, true, true), new(GemvFused.Run<TFormat, SingleLane, GatedEpilogue>, traits));
+        kernels.Add(new Key(format, false, epilogue), new(GemvFused.Run<TFormat, WarpLanes, TEpilogue>, traits));
+        kernels.Add(new Key(format, true, epilogue), new(GemvFused.Run<TFormat, SingleLane, TEpilogue>, traits));
     }
 }

@@ -28,15 +28,15 @@ internal static class GemmKernels
     /// <summary>All instances, for the catalog.</summary>
     internal static readonly IEnumerable<KernelDefinition> All = ByKey.Values;
 
-    private readonly record struct Key(WeightFormat Format, GemmTile Tile, bool Grouped = false, bool Gated = false);
+    private readonly record struct Key(WeightFormat Format, GemmTile Tile, bool Grouped = false, GemmEpilogue Epilogue = GemmEpilogue.Plain);
 
     /// <summary>Sizes of a tile; its kernel is not loaded.</summary>
     public static GemmTileInfo Info(WeightFormat format, GemmTile tile) => Infos[(format, tile)];
 
     /// <summary>Whether there is such a kernel.</summary>
-    public static bool Exists(WeightFormat format, GemmTile tile, bool gated = false, bool grouped = false) => ByKey.ContainsKey(new Key(format, tile, grouped, gated));
+    public static bool Exists(WeightFormat format, GemmTile tile, GemmEpilogue epilogue = GemmEpilogue.Plain, bool grouped = false) => ByKey.ContainsKey(new Key(format, tile, grouped, epilogue));
 
-    public static KernelDefinition<LinearArgs> Get(WeightFormat format, GemmTile tile, bool grouped = false, bool gated = false) => ByKey[new Key(format, tile, grouped, gated)];
+    public static KernelDefinition<LinearArgs> Get(WeightFormat format, GemmTile tile, GemmEpilogue epilogue = GemmEpilogue.Plain, bool grouped = false) => ByKey[new Key(format, tile, grouped, epilogue)];
 
     private static Dictionary<Key, KernelDefinition<LinearArgs>> Create()
     {
@@ -91,7 +91,7 @@ internal static class GemmKernels
         KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
         // In another order of instructions NVFP4 needs more registers: sums of 128 × 128 have none left, and of 64 × 128 fewer blocks run at once (docs/decisions/0003).
         kernels.Add(key with { Grouped = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, ExpertMatrices, PlainEpilogue>, traits with { JoinedFirst = typeof(TFormat) == typeof(TiledNvfp4) }));
-        kernels.Add(key with { Gated = true }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, GatedEpilogue>, traits with { JoinedFirst = typeof(TFormat) == typeof(TiledNvfp4) && TTile.M == 128 }));
+        kernels.Add(key with { Epilogue = GemmEpilogue.Gated }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, GatedEpilogue>, traits with { JoinedFirst = typeof(TFormat) == typeof(TiledNvfp4) && TTile.M == 128 }));
     }
 
     private static void Add<TFormat, TTile, TStages, TWarp>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, WeightFormat format, GemmTile tile)
@@ -102,7 +102,11 @@ internal static class GemmKernels
     {
         KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
         Infos.Add((format, tile), new GemmTileInfo(TTile.M, TTile.N, traits.MaxThreads, GemmSizes<TFormat, TTile, TStages, TWarp>.SharedBytes));
-        kernels.Add(new Key(format, tile), new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits));
+        var key = new Key(format, tile);
+        kernels.Add(key, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits));
+        kernels.Add(key with { Epilogue = GemmEpilogue.Bias }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, BiasEpilogue>, traits));
+        kernels.Add(key with { Epilogue = GemmEpilogue.Residual }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, ResidualEpilogue>, traits));
+        kernels.Add(key with { Epilogue = GemmEpilogue.BiasResidual }, new(Gemm.Run<TFormat, TTile, TStages, TWarp, OneMatrix, BiasResidualEpilogue>, traits));
     }
 
     // A part has as many warps as a tile.
@@ -118,7 +122,11 @@ internal static class GemmKernels
         KernelTraits traits = Traits<TFormat, TTile, TStages, TWarp>();
         int shared = Math.Max(GemmSizes<TFormat, TTile, TStages, TWarp>.SharedBytes, GemmSizes<TFormat, TPart, TPartStages, TPartWarp>.SharedBytes);
         Infos.Add((format, tile), new GemmTileInfo(TTile.M, TTile.N, traits.MaxThreads, shared, TTile.M * TTile.N / (TPart.M * TPart.N)));
-        kernels.Add(new Key(format, tile), new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp>, traits));
+        var key = new Key(format, tile);
+        kernels.Add(key, new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp, PlainEpilogue>, traits));
+        kernels.Add(key with { Epilogue = GemmEpilogue.Bias }, new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp, BiasEpilogue>, traits));
+        kernels.Add(key with { Epilogue = GemmEpilogue.Residual }, new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp, ResidualEpilogue>, traits));
+        kernels.Add(key with { Epilogue = GemmEpilogue.BiasResidual }, new(Gemm.RunInParts<TFormat, TTile, TStages, TWarp, TPart, TPartStages, TPartWarp, BiasResidualEpilogue>, traits));
     }
 
     private static KernelTraits Traits<TFormat, TTile, TStages, TWarp>()

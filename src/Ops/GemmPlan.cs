@@ -82,7 +82,7 @@ internal static class GemmPlan
         bool codes = shape.Activations is not null;
         foreach ((GemmTile tile, int cost) in tiles)
         {
-            if (codes ? CodeKernels.FormatOf(tile) != shape.Format : !GemmKernels.Exists(shape.Format, tile, gated))
+            if (codes ? CodeKernels.FormatOf(tile) != shape.Format : !GemmKernels.Exists(shape.Format, tile, gated ? GemmEpilogue.Gated : GemmEpilogue.Plain))
                 continue;
             GemmTileInfo info = codes ? CodeKernels.Info(tile) : GemmKernels.Info(shape.Format, tile);
             if (!info.Fits(device))

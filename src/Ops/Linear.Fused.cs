@@ -72,7 +72,11 @@ public static partial class Linear
         args.Bias = inputs.Bias.Cast<ushort>();
         args.Residual = inputs.Residual.Cast<ushort>();
         args.WholeTiles = plan.WholeTiles;
-        var kernel = plan.Tile is { } chosen ? GemmKernels.Get(weights.Format, chosen, gated: gated) : FusedKernels.Get(weights.Format, plan.Path, gated);
+        GemmEpilogue epilogue = gated ? GemmEpilogue.Gated : Epilogue(inputs.Bias.Length > 0, inputs.Residual.Length > 0);
+        var kernel = plan.Tile is { } chosen ? GemmKernels.Get(weights.Format, chosen, epilogue) : FusedKernels.Get(weights.Format, plan.Path, epilogue);
         stream.Device.Launch(kernel, stream, (plan.GridX, plan.GridY, 1), plan.Threads, plan.SharedBytes, args);
     }
+
+    private static GemmEpilogue Epilogue(bool bias, bool residual) =>
+        bias ? residual ? GemmEpilogue.BiasResidual : GemmEpilogue.Bias : residual ? GemmEpilogue.Residual : GemmEpilogue.Plain;
 }

@@ -20,7 +20,7 @@ internal static class LinearKernels
 
     /// <summary>The kernel of a plan for products of one matrix with <paramref name="m"/> rows, or of experts' matrices.</summary>
     public static KernelDefinition<LinearArgs> Get(in LinearPlan plan, WeightFormat format, int m, bool float32, bool grouped) =>
-        plan.Tile is { } tile ? GemmKernels.Get(format, tile, grouped)
+        plan.Tile is { } tile ? GemmKernels.Get(format, tile, grouped: grouped)
         : plan.Path == LinearPath.SkinnyGemm ? SkinnyKernels.Get(format, null, m, float32)
         : ByKey[new Key(plan.Path, format, plan.Decoding, plan.Vectorised, float32, grouped)];
 

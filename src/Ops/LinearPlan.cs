@@ -40,6 +40,9 @@ internal enum Fp8Decoding
 
     /// <summary>Not at all: tensor cores multiply codes by codes.</summary>
     Native,
+
+    /// <summary>Nor here: by the instruction that knows multipliers, on compute capability 12.0. No plan chooses it.</summary>
+    NativeScaled,
 }
 
 /// <summary>Which kernel runs a multiplication and how it is spread: a pure function of shape and device.</summary>

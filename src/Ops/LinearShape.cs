@@ -20,7 +20,7 @@ internal readonly record struct LinearShape(int M, int N, int K, WeightFormat Fo
     /// Whether the pipelined kernel can run it with codes on both sides: whole 16-byte words, one matrix; FP8 with a scale on each side for a turn and a warp,
     /// NVFP4 on the one architecture that multiplies it, with whole words of group scales.
     /// </summary>
-    public bool CanPipelineCodes(in LinearDevice device) => HasTilesOfCodes && (Format != WeightFormat.Nvfp4 || device.Arch == CodeKernels.Nvfp4Arch);
+    public bool CanPipelineCodes(in LinearDevice device) => HasTilesOfCodes && (Format != WeightFormat.Nvfp4 || device.Arch == CodeKernels.ScaledArch);
 
     /// <summary>The same whatever the device.</summary>
     public bool HasTilesOfCodes => Aligned && Experts == 0 && HasPlaces && (Format, Activations) switch

@@ -10,27 +10,28 @@ public sealed class CodeGemmTests
     // A tile of 128 rows takes eight warps.
     private static readonly Lazy<GpuDevice> EightWarps = new(() => TestDevices.Open(TestDevice.CpuWarp32, warps: 8));
 
-    public static TheoryData<TestDevice, ActivationFormat, bool> Cases()
+    public static TheoryData<TestDevice, ActivationFormat, string> Cases()
     {
-        var data = new TheoryData<TestDevice, ActivationFormat, bool>();
+        var data = new TheoryData<TestDevice, ActivationFormat, string>();
         foreach (TestDevice device in TestDevices.Chosen.Where(d => d != TestDevice.Cpu))
-            foreach ((ActivationFormat format, bool native) in new[] { (ActivationFormat.Fp8Group128, false), (ActivationFormat.Fp8Group128, true), (ActivationFormat.Nvfp4, true) })
-                data.Add(device, format, native);
+            foreach (ActivationFormat format in new[] { ActivationFormat.Fp8Group128, ActivationFormat.Nvfp4 })
+                foreach (Fp8Decoding decoding in CodeKernels.Decodings(OperatorCases.WeightsOf(format)))
+                    data.Add(device, format, decoding.ToString());
         return data;
     }
 
     // Tensor cores keep about 14 bits of the sum of 128 columns of codes; F16 products and the emulation lose no more than float32 does.
-    private static double Tolerance(GpuDevice device, Fp8Decoding decoding) => device.IsCuda && decoding == Fp8Decoding.Native ? 5e-4 : 1e-5;
+    private static double Tolerance(GpuDevice device, Fp8Decoding decoding) => device.IsCuda && decoding != Fp8Decoding.BitMove ? 5e-4 : 1e-5;
 
     // Ragged on every side, more turns than stages, partial blocks of scales. On the CPU one tile or two.
     [Theory]
     [MemberData(nameof(Cases))]
-    public void EveryTileMatchesTheOracle(TestDevice which, ActivationFormat format, bool native)
+    public void EveryTileMatchesTheOracle(TestDevice which, ActivationFormat format, string way)
     {
-        if (Device(which, format, native) is not { } device)
+        Fp8Decoding decoding = Enum.Parse<Fp8Decoding>(way);
+        if (Device(which, format, decoding) is not { } device)
             return;
-        Fp8Decoding decoding = Decoding(native);
-        foreach (GemmTile tile in Tiles(device, format, native))
+        foreach (GemmTile tile in Tiles(device, format, decoding))
         {
             GemmTileInfo info = CodeKernels.Info(tile);
             (int M, int N, int Words)[] shapes = device.IsCuda
@@ -43,17 +44,17 @@ public sealed class CodeGemmTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void EveryNumberOfRowsIsRight(TestDevice which, ActivationFormat format, bool native)
+    public void EveryNumberOfRowsIsRight(TestDevice which, ActivationFormat format, string way)
     {
-        if (Device(which, format, native) is not { } device)
+        Fp8Decoding decoding = Enum.Parse<Fp8Decoding>(way);
+        if (Device(which, format, decoding) is not { } device)
             return;
-        Fp8Decoding decoding = Decoding(native);
-        int[] rows = device.IsCuda ? [.. Enumerable.Range(0, 81), 127, 128, 129, 255, 256, 257, 1000] : format == ActivationFormat.Fp8Group128 && native ? [0, 1, 7, 15, 16, 17, 31, 33, 64, 80] : [0, 1, 17, 33];
+        int[] rows = device.IsCuda ? [.. Enumerable.Range(0, 81), 127, 128, 129, 255, 256, 257, 1000] : decoding == Fp8Decoding.Native && format == ActivationFormat.Fp8Group128 ? [0, 1, 7, 15, 16, 17, 31, 33, 64, 80] : [0, 1, 17, 33];
         (int n, int k) = device.IsCuda ? (136, 17 * LeastColumns(format)) : (5, LeastColumns(format));
         HostMatrix w = Weights(format, RandomData.Gaussian(n * k, 1, 0.1f), n, k, ScaleBlock.Square128);
         BFloat16[] x = RandomData.GaussianBf16(rows[^1] * k, 2);
         double[] expected = AccurateLinearTests.Multiply(Values(x, rows[^1], k, format), MatrixOracle.Values(w), rows[^1], n, k);
-        foreach (GemmTile tile in Tiles(device, format, native).Take(device.IsCuda ? int.MaxValue : 1))
+        foreach (GemmTile tile in Tiles(device, format, decoding).Take(device.IsCuda ? int.MaxValue : 1))
             foreach (int m in rows)
                 Compare.Close(Run(device, w, x[..(m * k)], m, format, decoding, tile), expected.AsSpan(0, m * n), Tolerance(device, decoding));
     }
@@ -61,11 +62,11 @@ public sealed class CodeGemmTests
     // In FP8 −1, 0 and 1: the largest code or none, so that scales are the same everywhere and no bit of a sum is lost.
     [Theory]
     [MemberData(nameof(Cases))]
-    public void SmallIntegersAreExactInEveryTile(TestDevice which, ActivationFormat format, bool native)
+    public void SmallIntegersAreExactInEveryTile(TestDevice which, ActivationFormat format, string way)
     {
-        if (Device(which, format, native) is not { } device)
+        Fp8Decoding decoding = Enum.Parse<Fp8Decoding>(way);
+        if (Device(which, format, decoding) is not { } device)
             return;
-        Fp8Decoding decoding = Decoding(native);
         const int M = 19, N = 40, K = 320;
         float[] Integers(int rows, int seed) => format == ActivationFormat.Nvfp4
             ? AccurateLinearTests.Integers(WeightFormat.Nvfp4, rows, K, seed)
@@ -73,18 +74,18 @@ public sealed class CodeGemmTests
         BFloat16[] x = Array.ConvertAll(Integers(M, 1), v => (BFloat16)v);
         HostMatrix w = Weights(format, Integers(N, 2), N, K, ScaleBlock.Square128);
         float[] expected = Array.ConvertAll(AccurateLinearTests.Multiply(Values(x, M, K, format), MatrixOracle.Values(w), M, N, K), v => (float)v);
-        foreach (GemmTile tile in Tiles(device, format, native))
+        foreach (GemmTile tile in Tiles(device, format, decoding))
             Assert.Equal(expected, Run(device, w, x, M, format, decoding, tile));
     }
 
     // Row k of x selects column k: y[k, n] must be W[n, k], a value that names its place.
     [Theory]
     [MemberData(nameof(Cases))]
-    public void OneHotInputsReadEachWeightFromItsPlace(TestDevice which, ActivationFormat format, bool native)
+    public void OneHotInputsReadEachWeightFromItsPlace(TestDevice which, ActivationFormat format, string way)
     {
-        if (Device(which, format, native) is not { } device)
+        Fp8Decoding decoding = Enum.Parse<Fp8Decoding>(way);
+        if (Device(which, format, decoding) is not { } device)
             return;
-        Fp8Decoding decoding = Decoding(native);
         // The largest number makes scales of 1 and 448: products of it are rounded once.
         float one = format == ActivationFormat.Nvfp4 ? 6 * 448 : 448;
         (int n, int k) = device.IsCuda ? (264, 320) : format == ActivationFormat.Nvfp4 ? (72, 320) : (72, 144);
@@ -95,7 +96,7 @@ public sealed class CodeGemmTests
         var hot = new BFloat16[columns.Length * k];
         for (int row = 0; row < columns.Length; row++)
             hot[(row * k) + columns[row]] = (BFloat16)one;
-        foreach (GemmTile tile in Tiles(device, format, native).Take(device.IsCuda ? int.MaxValue : 1))
+        foreach (GemmTile tile in Tiles(device, format, decoding).Take(device.IsCuda ? int.MaxValue : 1))
         {
             float[] y = Run(device, w, hot, columns.Length, format, decoding, tile);
             for (int row = 0; row < columns.Length; row++)
@@ -107,11 +108,11 @@ public sealed class CodeGemmTests
     // Codes of every exponent, subnormals included, and NaN and infinities, which stay in their rows. NVFP4 has neither.
     [Theory]
     [MemberData(nameof(Cases))]
-    public void NaNAndSmallCodesReachTheirRowsOnly(TestDevice which, ActivationFormat format, bool native)
+    public void NaNAndSmallCodesReachTheirRowsOnly(TestDevice which, ActivationFormat format, string way)
     {
-        if (Device(which, format, native) is not { } device)
+        Fp8Decoding decoding = Enum.Parse<Fp8Decoding>(way);
+        if (Device(which, format, decoding) is not { } device)
             return;
-        Fp8Decoding decoding = Decoding(native);
         if (format == ActivationFormat.Nvfp4)
             return;
         const int M = 18, N = 9, K = 144;
@@ -139,16 +140,16 @@ public sealed class CodeGemmTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void ARowHasTheSameBitsInEveryTileAndBatch(TestDevice which, ActivationFormat format, bool native)
+    public void ARowHasTheSameBitsInEveryTileAndBatch(TestDevice which, ActivationFormat format, string way)
     {
-        if (Device(which, format, native) is not { } device)
+        Fp8Decoding decoding = Enum.Parse<Fp8Decoding>(way);
+        if (Device(which, format, decoding) is not { } device)
             return;
-        Fp8Decoding decoding = Decoding(native);
         const int M = 34, N = 16, K = 320;
         HostMatrix w = Weights(format, RandomData.Gaussian(N * K, 5), N, K, ScaleBlock.Square128);
         BFloat16[] x = RandomData.GaussianBf16(M * K, 6);
-        float[] together = Run(device, w, x, M, format, decoding, Tiles(device, format, native).Last());
-        foreach (GemmTile tile in Tiles(device, format, native).Take(device.IsCuda ? int.MaxValue : 1))
+        float[] together = Run(device, w, x, M, format, decoding, Tiles(device, format, decoding).Last());
+        foreach (GemmTile tile in Tiles(device, format, decoding).Take(device.IsCuda ? int.MaxValue : 1))
             Assert.Equal(together.AsSpan(30 * N).ToArray(), Run(device, w, x.AsSpan(30 * K).ToArray(), 4, format, decoding, tile));
     }
 
@@ -170,25 +171,23 @@ public sealed class CodeGemmTests
         }
     }
 
-    private static Fp8Decoding Decoding(bool native) => native ? Fp8Decoding.Native : Fp8Decoding.BitMove;
-
     // On the CPU, which takes seconds to compile a large one, the lowest, and of codes as they are the highest, which makes the most of its warps.
-    private static IEnumerable<GemmTile> Tiles(GpuDevice device, ActivationFormat format, bool native)
+    private static IEnumerable<GemmTile> Tiles(GpuDevice device, ActivationFormat format, Fp8Decoding decoding)
     {
         GemmTile[] all = [.. CodeKernels.Tiles(OperatorCases.WeightsOf(format))];
-        return device.IsCuda ? all : native ? [all[0], all[^1]] : [all[0]];
+        return device.IsCuda ? all : decoding != Fp8Decoding.BitMove ? [all[0], all[^1]] : [all[0]];
     }
 
     // FP8 in words of 16 bytes, NVFP4 in words of four group scales.
     private static int LeastColumns(ActivationFormat format) => format == ActivationFormat.Nvfp4 ? 64 : 16;
 
-    private static GpuDevice? Device(TestDevice which, ActivationFormat format, bool native)
+    private static GpuDevice? Device(TestDevice which, ActivationFormat format, Fp8Decoding decoding)
     {
         if (which != TestDevice.Cuda)
             return EightWarps.Value;
-        // Below 8.9 there is no such instruction of FP8. Hopper takes it apart: slow, but the same numbers. That of NVFP4 is one architecture's.
+        // Below 8.9 there is no such instruction of FP8. Hopper takes it apart: slow, but the same numbers. Those with multipliers are one architecture's.
         GpuDevice device = TestDevices.Get(which);
-        return (format == ActivationFormat.Nvfp4 && device.Target!.Value.Name != "120a") || (native && device.Target!.Value.Number < 89) ? null : device;
+        return CodeKernels.Get(decoding, CodeKernels.Tiles(OperatorCases.WeightsOf(format)).First()).Traits.RunsOn(device.Target!.Value) ? device : null;
     }
 
     private static void Check(GpuDevice device, ActivationFormat format, Fp8Decoding decoding, GemmTile tile, (int M, int N, int K) shape)

@@ -84,8 +84,9 @@ internal static class KernelCases
                 yield return Product(format, M, K, true, LinearPath.Gemm, null, tile);
                 if (GemmKernels.Exists(format, tile, grouped: true))
                     yield return Grouped(format, K, false, LinearPath.Gemm, null, tile);
-                if (GemmKernels.Exists(format, tile, gated: true))
-                    yield return Gated(format, true, LinearPath.Gemm, tile);
+                foreach (GemmEpilogue epilogue in Enum.GetValues<GemmEpilogue>())
+                    if (GemmKernels.Exists(format, tile, epilogue))
+                        yield return Fused(format, epilogue, LinearPath.Gemm, tile);
             }
     }
 
@@ -101,8 +102,8 @@ internal static class KernelCases
     private static IEnumerable<SmallCase> Fused() =>
         from format in WeightFormats.All
         from path in new[] { LinearPath.Scalar, LinearPath.Gemv }
-        from gated in new[] { false, true }
-        select Gated(format, gated, path, null);
+        from epilogue in Enum.GetValues<GemmEpilogue>()
+        select Fused(format, epilogue, path, null);
 
     private static IEnumerable<SmallCase> Accurate()
     {
@@ -464,10 +465,12 @@ internal static class KernelCases
         return stream => GroupedLinear.Launch(stream, w, routing, x, y, float32, new GroupedSize(4), path, decoding, tile);
     });
 
-    private static SmallCase Gated(WeightFormat format, bool gated, LinearPath path, GemmTile? tile) => new($"{path} {format} {tile} {(gated ? "gated" : "with a bias and a residual")}", t =>
+    private static SmallCase Fused(WeightFormat format, GemmEpilogue epilogue, LinearPath path, GemmTile? tile) => new($"{path} {format} {tile} with {epilogue}", t =>
     {
+        bool gated = epilogue == GemmEpilogue.Gated;
         (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<BFloat16> y) = (t.Matrix(format, N, K), t.Halves(M * K), t.Output<BFloat16>(M * N / (gated ? 2 : 1)));
-        (ArrayView<BFloat16> bias, ArrayView<BFloat16> residual) = gated ? default : (t.Halves(N, 2), t.Halves(M * N, 3));
+        ArrayView<BFloat16> bias = epilogue is GemmEpilogue.Bias or GemmEpilogue.BiasResidual ? t.Halves(N, 2) : default;
+        ArrayView<BFloat16> residual = epilogue is GemmEpilogue.Residual or GemmEpilogue.BiasResidual ? t.Halves(M * N, 3) : default;
         return stream => Linear.LaunchFused(stream, w, (x, bias, residual), y, gated, (M, 0), path, tile);
     });
 

@@ -126,6 +126,7 @@ public sealed class PtxPipelineTests
     [InlineData("Native", "89", "8.4")]
     [InlineData("Native", "90a", "8.4")]
     [InlineData("Native", "120a", "8.7")]
+    [InlineData("NativeScaled", "120a", "8.7")]
     [InlineData("BitMove", "89", "8.1")]
     [InlineData("BitMove", "80", "7.4")]
     public void OnlyKernelsWithANewerInstructionNeedANewerVersion(string decoding, string arch, string version) =>

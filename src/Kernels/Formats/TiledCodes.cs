@@ -29,6 +29,38 @@ internal readonly struct TiledFp8Native : ITiledFormat
 }
 
 /// <summary>
+/// The same by the instruction that multiplies codes and multipliers, which are all one here (sm_120a): it knows powers of two, a row's
+/// multipliers and those of a block of W are any float32.
+/// </summary>
+internal readonly struct TiledFp8Scaled : ITiledFormat
+{
+    // 2⁰ in UE8M0, in all bytes.
+    private const uint Ones = 0x7F7F7F7F;
+
+    public static int CodesPerWordShift => 1;
+
+    public static TiledOperands Operands => TiledOperands.Fp8;
+
+    public static int Terms => 1;
+
+    public static bool HasRowScales => false;
+
+    public static bool HasOperands => false;
+
+    public static bool HasMatrixScale => false;
+
+    public static uint Operand(ScaleTable scales, int slab, int n, int k) => 0;
+
+    public static float MatrixScale(ScaleTable scales, int slab) => 1f;
+
+    public static F4 Multiply(U4 w, U2 x, F4 sum) => Mma.ScaledE4M3(w, x, sum, Ones, Ones);
+
+    public static U2 DecodeInput(uint codes) => default;
+
+    public static U2 Decode(U4 codes, int step, uint operand) => default;
+}
+
+/// <summary>
 /// E4M3 on both sides, decoded to F16 pairs by bit moves as <see cref="StreamedFp8Half"/> does, on every architecture: values times 2⁻⁸, so
 /// that whole sums are multiplied by 2¹⁶.
 /// </summary>

@@ -60,6 +60,32 @@ internal static unsafe class Mma
         return Multiply<E2M1Decoder>(elements, c);
     }
 
+    /// <summary>
+    /// E4M3 operands, 32 columns, float32 accumulators; a row of A and a column of B have a power of two as multiplier (UE8M0: 2 to the byte − 127, 255 is NaN), the lowest
+    /// byte of the lanes that <see cref="MmaFragment.AScaleRow"/> and <see cref="MmaFragment.BScaleColumn"/> say.
+    /// </summary>
+    [IntrinsicImplementation]
+    [Ptx("mma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X.f32.e4m3.e4m3.f32.ue8m0 %d, %0, %1, %2, %3, {0, 0}, %4, {0, 0};", ExactArch = "120a")]
+    public static F4 ScaledE4M3(U4 a, U2 b, F4 c, uint scalesA, uint scalesB)
+    {
+        // All 32 columns have the same two multipliers: they multiply the sum.
+        ulong* scales = WarpEmulation.Gather("mma.sync (e4m3 scales)", scalesA | (ulong)scalesB << 32);
+        int lane = Warp.LaneIdx;
+        double* factors = stackalloc double[4];
+        for (int i = 0; i < 4; i++)
+        {
+            int row = MmaFragment.CRow(lane, i), column = MmaFragment.CColumn(lane, i);
+            factors[i] = PowerOfTwo((byte)scales[(4 * (row % 8)) + (row / 8)]) * PowerOfTwo((byte)(scales[4 * column] >> 32));
+        }
+        float* elements = stackalloc float[6 * E4M3Decoder.Elements];
+        Decode<E4M3Decoder>(a, b, elements);
+        double* sums = stackalloc double[4];
+        Multiply<E4M3Decoder>(elements, sums);
+        return new F4 { X = Rounded(sums[0] * factors[0], c.X), Y = Rounded(sums[1] * factors[1], c.Y), Z = Rounded(sums[2] * factors[2], c.Z), W = Rounded(sums[3] * factors[3], c.W) };
+    }
+
+    private static double PowerOfTwo(byte code) => code == 0xFF ? double.NaN : Math.ScaleB(1, code - 127);
+
     private interface IDecoder
     {
         static abstract string Instruction { get; }

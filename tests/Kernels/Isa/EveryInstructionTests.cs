@@ -117,7 +117,7 @@ public sealed partial class EveryInstructionTests
         StoreSums(a, at, sum);
     }
 
-    /// <summary>Four-bit products: of codes of any kind and multipliers that are powers of two.</summary>
+    /// <summary>Products of codes of any kind and multipliers that are powers of two.</summary>
     internal static void ScaledCodes(Args a)
     {
         int at = Group.IdxX * Words;
@@ -125,6 +125,8 @@ public sealed partial class EveryInstructionTests
         sum.Y = Group.IdxX;
         sum = Mma.Nvfp4(Mem.LoadGlobal(ref a.Input[at]), Mem.LoadGlobal2(ref a.Input[at + 4]), sum, a.Input[at + 6] & 0x38383838u, a.Input[at + 7] & 0x38383838u);
         StoreSums(a, at, sum);
+        // Half, one, two or four.
+        StoreSums(a, at + 4, Mma.ScaledE4M3(Mem.LoadGlobal(ref a.Input[at]), Mem.LoadGlobal2(ref a.Input[at + 4]), sum, 0x7Eu + (a.Input[at + 6] & 3u), 0x7Eu + (a.Input[at + 7] & 3u)));
     }
 
     private static void StoreSums(Args a, int at, F4 sums)

@@ -40,14 +40,7 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
     internal static void MultiplyE4M3(ArrayView<uint> input, ArrayView<uint> output)
     {
         int lane = Group.IdxX, at = lane * LaneWords;
-        var a = new U4 { X = input[at], Y = input[at + 1], Z = input[at + 2], W = input[at + 3] };
-        var b = new U2 { X = input[at + 4], Y = input[at + 5] };
-        var c = new F4 { X = Interop.IntAsFloat(input[at + 6]), Y = Interop.IntAsFloat(input[at + 7]), Z = Interop.IntAsFloat(input[at + 8]), W = Interop.IntAsFloat(input[at + 9]) };
-        F4 d = Mma.E4M3(a, b, c);
-        output[lane * 4] = Interop.FloatAsInt(d.X);
-        output[lane * 4 + 1] = Interop.FloatAsInt(d.Y);
-        output[lane * 4 + 2] = Interop.FloatAsInt(d.Z);
-        output[lane * 4 + 3] = Interop.FloatAsInt(d.W);
+        Store(output, lane, Mma.E4M3(A(input, at), B(input, at), C(input, at)));
     }
 
     // Every code once in A and most of them in B: what the instruction makes of a code, and where it stands.
@@ -90,8 +83,8 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
     internal static void MultiplyS8(ArrayView<uint> input, ArrayView<uint> output)
     {
         int lane = Group.IdxX, at = lane * LaneWords;
-        var a = new U4 { X = input[at], Y = input[at + 1], Z = input[at + 2], W = input[at + 3] };
-        var b = new U2 { X = input[at + 4], Y = input[at + 5] };
+        U4 a = A(input, at);
+        U2 b = B(input, at);
         var c = new U4 { X = input[at + 6], Y = input[at + 7], Z = input[at + 8], W = input[at + 9] };
         U4 d = Mma.S8(a, b, c);
         output[lane * 4] = d.X;
@@ -141,14 +134,7 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
     internal static void MultiplyNvfp4(ArrayView<uint> input, ArrayView<uint> output)
     {
         int lane = Group.IdxX, at = lane * LaneWords;
-        var a = new U4 { X = input[at], Y = input[at + 1], Z = input[at + 2], W = input[at + 3] };
-        var b = new U2 { X = input[at + 4], Y = input[at + 5] };
-        var c = new F4 { X = Interop.IntAsFloat(input[at + 6]), Y = Interop.IntAsFloat(input[at + 7]), Z = Interop.IntAsFloat(input[at + 8]), W = Interop.IntAsFloat(input[at + 9]) };
-        F4 d = Mma.Nvfp4(a, b, c, input[at + 10], input[at + 11]);
-        output[lane * 4] = Interop.FloatAsInt(d.X);
-        output[lane * 4 + 1] = Interop.FloatAsInt(d.Y);
-        output[lane * 4 + 2] = Interop.FloatAsInt(d.Z);
-        output[lane * 4 + 3] = Interop.FloatAsInt(d.W);
+        Store(output, lane, Mma.Nvfp4(A(input, at), B(input, at), C(input, at), input[at + 10], input[at + 11]));
     }
 
     // Every code, and another multiplier for each row or column and 16 of k; the lanes that are not asked for theirs hold NaN.
@@ -192,10 +178,68 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
         }
     }
 
+    /// <summary>Sixteen words a lane: A, B, C and the multipliers of both.</summary>
+    internal static void MultiplyScaledE4M3(ArrayView<uint> input, ArrayView<uint> output)
+    {
+        int lane = Group.IdxX, at = lane * LaneWords;
+        Store(output, lane, Mma.ScaledE4M3(A(input, at), B(input, at), C(input, at), input[at + 10], input[at + 11]));
+    }
+
+    // Another power of two for each row and column, one of them NaN; in the other bytes, and in lanes that are not asked for theirs, NaN.
+    [Fact]
+    public void Multiplies_codes_with_the_powers_of_two_of_their_rows_and_columns()
+    {
+        var random = new Random(6);
+        byte[] a = [.. Enumerable.Range(0, M * K).Select(i => Finite(i * 37))], b = [.. Enumerable.Range(0, N * K).Select(_ => Finite(random.Next()))];
+        byte[] scalesA = [.. Enumerable.Range(0, M).Select(i => (byte)(i == 11 ? 0xFF : i == 2 ? 0 : 119 + i))], scalesB = [.. Enumerable.Range(0, N).Select(i => (byte)(i == 5 ? 227 : 130 - i))];
+        float[] c = RandomData.Gaussian(M * N, 7, 1000);
+        uint[] input = Registers(a, b, c);
+        for (int lane = 0; lane < Lanes; lane++)
+        {
+            // Selectors 0: rows g and g + 8 from the first two lanes of four, column g from the first.
+            input[lane * LaneWords + 10] = 0xFFFFFF00 | (lane % 4 < 2 ? scalesA[lane / 4 + lane % 4 * 8] : 0xFFu);
+            input[lane * LaneWords + 11] = 0xFFFFFF00 | (lane % 4 == 0 ? scalesB[lane / 4] : 0xFFu);
+        }
+        float[] d = Sums(warp.Launch(MultiplyScaledE4M3, input, M * N));
+        for (int row = 0; row < M; row++)
+        {
+            for (int column = 0; column < N; column++)
+            {
+                double sum = c[row * N + column], magnitude = Math.Abs(sum), factor = row == 11 ? double.NaN : Math.ScaleB(1, scalesA[row] + scalesB[column] - 254);
+                for (int k = 0; k < K; k++)
+                {
+                    double product = MatrixOracle.E4M3[a[row * K + k]] * MatrixOracle.E4M3[b[column * K + k]] * factor;
+                    sum += product;
+                    magnitude += Math.Abs(product);
+                }
+                Assert.Equal(row == 11, float.IsNaN(d[row * N + column]));
+                if (row != 11)
+                    Assert.Equal(sum, d[row * N + column], 1e-6 * magnitude);
+            }
+        }
+    }
+
+    private static U4 A(ArrayView<uint> input, int at) => new() { X = input[at], Y = input[at + 1], Z = input[at + 2], W = input[at + 3] };
+
+    private static U2 B(ArrayView<uint> input, int at) => new() { X = input[at + 4], Y = input[at + 5] };
+
+    private static F4 C(ArrayView<uint> input, int at) =>
+        new() { X = Interop.IntAsFloat(input[at + 6]), Y = Interop.IntAsFloat(input[at + 7]), Z = Interop.IntAsFloat(input[at + 8]), W = Interop.IntAsFloat(input[at + 9]) };
+
+    private static void Store(ArrayView<uint> output, int lane, F4 d)
+    {
+        output[lane * 4] = Interop.FloatAsInt(d.X);
+        output[lane * 4 + 1] = Interop.FloatAsInt(d.Y);
+        output[lane * 4 + 2] = Interop.FloatAsInt(d.Z);
+        output[lane * 4 + 3] = Interop.FloatAsInt(d.W);
+    }
+
     private static byte Finite(int code) => (byte)((code & 0x7F) == 0x7F ? 0x7E : code);
 
     // A row-major, B with k contiguous.
-    private float[] Run(byte[] a, byte[] b, float[] c)
+    private float[] Run(byte[] a, byte[] b, float[] c) => Sums(warp.Launch(MultiplyE4M3, Registers(a, b, c), M * N));
+
+    private static uint[] Registers(byte[] a, byte[] b, float[] c)
     {
         var input = new uint[Lanes * LaneWords];
         for (int lane = 0; lane < Lanes; lane++)
@@ -207,7 +251,11 @@ public sealed class MmaCodesTests(CpuWarp warp) : IClassFixture<CpuWarp>
             for (int i = 0; i < 4; i++)
                 input[lane * LaneWords + 6 + i] = Interop.FloatAsInt(c[DocumentedC(lane, i).Row * N + DocumentedC(lane, i).Column]);
         }
-        uint[] output = warp.Launch(MultiplyE4M3, input, M * N);
+        return input;
+    }
+
+    private static float[] Sums(uint[] output)
+    {
         var d = new float[M * N];
         for (int lane = 0; lane < Lanes; lane++)
             for (int i = 0; i < 4; i++)
