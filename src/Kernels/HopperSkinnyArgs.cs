@@ -5,11 +5,14 @@ namespace GpuKit.Ilgpu.Kernels;
 /// <summary>Arguments of <see cref="HopperSkinnyGemm"/> and <see cref="HopperSweep"/>: y[M, N] = x[M, K] · W[N, K]ᵀ. Plain bytes, as <see cref="HopperArgs"/>.</summary>
 internal struct HopperSkinnyArgs
 {
-    /// <summary>Distance of the map from the start of the arguments, for the copy instructions.</summary>
-    public const int WeightMap = 0;
+    /// <summary>Distances of the maps from the start of the arguments, for the copy instructions.</summary>
+    public const int WeightMap = 0, MultiplierMap = 128;
 
     /// <summary>Rows of W as bytes, tiles of 128 (<see cref="HopperSweep"/>: 64) bytes × 32 rows.</summary>
     public TensorMap Weight;
+
+    /// <summary>What multiplies W's groups, tiles of 16 bytes × 32 rows: [N, ScaleColumns] float32 or [N, K / 16] E4M3 (<see cref="HopperSweep"/>).</summary>
+    public TensorMap Multipliers;
 
     /// <summary>Address of x: [M, K] BF16 or codes.</summary>
     public long X;

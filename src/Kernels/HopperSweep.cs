@@ -23,19 +23,19 @@ internal static class HopperSweep
     // Of a warp's ring.
     private const int Stages = 2;
 
-    /// <summary>A stage: a unit's codes, and what is stored beside the weights for them, 8 bytes a row.</summary>
-    public const int StageBytes = SkinnyGemm.Rows * SkinnyGemm.ChunkBytes, AsideBytes = 8 * SkinnyGemm.Rows;
+    /// <summary>A unit's codes in a stage.</summary>
+    public const int StageBytes = SkinnyGemm.Rows * SkinnyGemm.ChunkBytes;
 
     private const int BarrierBytes = 8;
 
     /// <summary>Dynamic shared memory of a block: stages of its warps, and their sums in so many tiles of W, of which a warp has half, and of x.</summary>
-    public static int SharedBytes(int warps, int tiles, int inputTiles) => Sums(warps) + HopperSweepSums.SharedBytes(tiles, inputTiles);
+    public static int SharedBytes(int warps, int tiles, int inputTiles) => Sums(warps, inputTiles) + HopperSweepSums.SharedBytes(tiles, inputTiles);
 
     private static int Aside(int warps) => warps * Stages * StageBytes;
 
-    private static int Barriers(int warps) => Aside(warps) + (warps * Stages * AsideBytes);
+    private static int Barriers(int warps, int inputTiles) => Aside(warps) + (warps * Stages * HopperSweepAside.StageBytes(inputTiles));
 
-    private static int Sums(int warps) => Barriers(warps) + (warps * Stages * BarrierBytes);
+    private static int Sums(int warps, int inputTiles) => Barriers(warps, inputTiles) + (warps * Stages * BarrierBytes);
 
     public static void Run<TFormat, TInput, TOutput, TTiles>(HopperSkinnyArgs a)
         where TFormat : struct, IStreamedFormat
@@ -46,13 +46,13 @@ internal static class HopperSweep
         int lane = Group.IdxX & 31, warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         ArrayView<byte> shared = SharedMemory.GetDynamic<byte>();
         uint window = SharedWindow.Open(ref shared[0]);
-        int aside = Aside(warps) + (warp * Stages * AsideBytes);
+        int aside = Aside(warps) + (warp * Stages * HopperSweepAside.StageBytes(TTiles.Count));
         HopperSweepPlace place = HopperSweepPlace.Locate<TFormat, TInput>(a, lane, warp, warps);
         place.Ring = window + (uint)(warp * Stages * StageBytes);
         place.AsideRing = window + (uint)aside;
-        place.Aside = shared.SubView(aside, Stages * AsideBytes).Cast<uint>();
-        place.Barriers = window + (uint)(Barriers(warps) + (warp * Stages * BarrierBytes));
-        place.Sums = window + (uint)Sums(warps);
+        place.Aside = shared.SubView(aside, Stages * HopperSweepAside.StageBytes(TTiles.Count)).Cast<uint>();
+        place.Barriers = window + (uint)(Barriers(warps, TTiles.Count) + (warp * Stages * BarrierBytes));
+        place.Sums = window + (uint)Sums(warps, TTiles.Count);
         place.OwnSums = HopperSweepSums.FirstOwn<TTiles>(place, place.Sums, lane);
         if (lane == 0)
         {
@@ -62,10 +62,10 @@ internal static class HopperSweep
         }
         WarpOps.Barrier();
         // Weights are no output of the launch before. Codes of x come sooner if less is asked for before them.
-        HopperSweepWindow units = HopperSweepWindow.Of<TFormat>(a, place, 0);
-        Request<TFormat>(a, place, units, Find<TFormat>(a, place, ref units, 0), 0);
+        HopperSweepWindow units = HopperSweepWindow.Of<TFormat, TTiles>(a, place, 0);
+        Request<TFormat, TTiles>(a, place, units, Find<TFormat, TTiles>(a, place, ref units, 0), 0);
         if (!TInput.AreCodes)
-            Request<TFormat>(a, place, units, Find<TFormat>(a, place, ref units, 1), 1);
+            Request<TFormat, TTiles>(a, place, units, Find<TFormat, TTiles>(a, place, ref units, 1), 1);
         HopperSweepSums.Clear<TTiles>(place);
         GridDependency.Release();
         GridDependency.Wait();
@@ -74,7 +74,7 @@ internal static class HopperSweep
         if (TTiles.Count == 1)
             x = HopperSweepLoads.Inputs<TInput>(place, place.Input0, first.Chunk);
         if (TInput.AreCodes)
-            Request<TFormat>(a, place, units, Find<TFormat>(a, place, ref units, 1), 1);
+            Request<TFormat, TTiles>(a, place, units, Find<TFormat, TTiles>(a, place, ref units, 1), 1);
         Multiply<TFormat, TInput, TTiles>(a, place, units, first, x);
         // All warps' sums are there before they are added.
         Block.Barrier();
@@ -103,9 +103,9 @@ internal static class HopperSweep
             else
             {
                 SkinnyInputs first = HopperSweepLoads.Inputs<TInput>(place, place.Input0, turn.Chunk), second = HopperSweepLoads.Inputs<TInput>(place, place.Input1, turn.Chunk);
-                (uint Aside, uint Zeros) from = Find<TFormat>(a, place, ref units, unit + 1);
+                (uint Aside, uint Zeros) from = Find<TFormat, TTiles>(a, place, ref units, unit + 1);
                 SkinnyChunk w = Load<TFormat, TTiles>(a, place, turn.Chunk, tile, unit);
-                Refill<TFormat>(a, place, units, from, unit);
+                Refill<TFormat, TTiles>(a, place, units, from, unit);
                 x.Tile0 = HopperSweepLoads.Decode<TFormat, TInput>(first);
                 x.Tile1 = HopperSweepLoads.Decode<TFormat, TInput>(second);
                 own = Multiply<TFormat, TTiles>(w, x, own);
@@ -114,16 +114,16 @@ internal static class HopperSweep
             }
             for (; tile < turn.EndTile; tile++)
             {
-                (uint Aside, uint Zeros) from = Find<TFormat>(a, place, ref units, unit + 1 + (2 - TTiles.Count));
+                (uint Aside, uint Zeros) from = Find<TFormat, TTiles>(a, place, ref units, unit + 1 + (2 - TTiles.Count));
                 SkinnyChunk w = Load<TFormat, TTiles>(a, place, turn.Chunk, tile, unit);
                 if (TTiles.Count == 2)
-                    Refill<TFormat>(a, place, units, from, unit);
+                    Refill<TFormat, TTiles>(a, place, units, from, unit);
                 own = Multiply<TFormat, TTiles>(w, x, own);
                 if (TTiles.Count == 1)
                 {
                     // What has been multiplied and stored was there, in all lanes: the stage is filled again. A load that has only been issued might read what the copy engine brings next.
                     WarpOps.Barrier();
-                    Request<TFormat>(a, place, units, from, unit + 2);
+                    Request<TFormat, TTiles>(a, place, units, from, unit + 2);
                 }
                 unit++;
             }
@@ -141,11 +141,11 @@ internal static class HopperSweep
         // With two tiles of x the next unit has not been asked for yet.
         if (TTiles.Count == 1)
             CpAsync.Wait(1);
-        else
+        else if (HopperSweepAside.AreCopied<TFormat, TTiles>())
             CpAsync.Wait(0);
         // All lanes' copies have landed, and none needs the other stage any more: what it had has been multiplied and stored. A load that has only been issued might read what the copy engine brings next.
         WarpOps.Barrier();
-        return HopperSweepLoads.Stage<TFormat>(a, place, chunk, tile, stage);
+        return HopperSweepLoads.Stage<TFormat, TTiles>(a, place, chunk, tile, stage);
     }
 
     // Gives where the next tile's sums are.
@@ -161,26 +161,29 @@ internal static class HopperSweep
     }
 
     // While a unit's weights are loaded the other stage is filled with the next one's; at first both are.
-    private static void Refill<TFormat>(HopperSkinnyArgs a, HopperSweepPlace place, HopperSweepWindow units, (uint Aside, uint Zeros) from, int unit)
+    private static void Refill<TFormat, TTiles>(HopperSkinnyArgs a, HopperSweepPlace place, HopperSweepWindow units, (uint Aside, uint Zeros) from, int unit)
         where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
     {
         if (unit > 0)
-            Request<TFormat>(a, place, units, from, unit + 1);
+            Request<TFormat, TTiles>(a, place, units, from, unit + 1);
     }
 
     // Where what is stored beside a unit's codes lies; early, since whoever knows it is another lane.
-    private static (uint Aside, uint Zeros) Find<TFormat>(HopperSkinnyArgs a, HopperSweepPlace place, ref HopperSweepWindow units, int unit)
+    private static (uint Aside, uint Zeros) Find<TFormat, TTiles>(HopperSkinnyArgs a, HopperSweepPlace place, ref HopperSweepWindow units, int unit)
         where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
     {
         int at = unit & (HopperSweepWindow.Units - 1);
         if (at == 0 && unit > 0)
-            units = HopperSweepWindow.Of<TFormat>(a, place, unit);
-        return (WarpOps.Shuffle(units.Aside, at), TFormat.HasZeroPoints ? WarpOps.Shuffle(units.Zeros, at) : 0);
+            units = HopperSweepWindow.Of<TFormat, TTiles>(a, place, unit);
+        return (HopperSweepAside.AreMapped(TTiles.Count) ? 0 : WarpOps.Shuffle(units.Multiplier, at), TFormat.HasZeroPoints ? WarpOps.Shuffle(units.Zeros, at) : 0);
     }
 
     // Asks for a unit, or for nothing behind the last.
-    private static void Request<TFormat>(HopperSkinnyArgs a, HopperSweepPlace place, HopperSweepWindow units, (uint Aside, uint Zeros) from, int unit)
+    private static void Request<TFormat, TTiles>(HopperSkinnyArgs a, HopperSweepPlace place, HopperSweepWindow units, (uint Aside, uint Zeros) from, int unit)
         where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
     {
         if (unit < place.Units)
         {
@@ -189,11 +192,14 @@ internal static class HopperSweep
             if ((Group.IdxX & 31) == (unit & (HopperSweepWindow.Units - 1)))
             {
                 uint arrived = place.Barriers + (uint)(stage * BarrierBytes);
-                Mbarrier.ArriveExpecting(arrived, StageBytes);
+                Mbarrier.ArriveExpecting(arrived, StageBytes + (HopperSweepAside.AreMapped(TTiles.Count) ? HopperSweepAside.MappedBytes : 0));
                 Tma.Load(a.Weight, HopperSkinnyArgs.WeightMap, place.Ring + (uint)(stage * StageBytes), units.Column, units.Row, arrived);
+                if (HopperSweepAside.AreMapped(TTiles.Count))
+                    Tma.Load(a.Multipliers, HopperSkinnyArgs.MultiplierMap, place.AsideRing + (uint)(stage * HopperSweepAside.StageBytes(TTiles.Count)), (int)units.Multiplier, units.Row, arrived);
             }
-            HopperSweepLoads.RequestAside<TFormat>(place, from, stage);
+            HopperSweepAside.Copy<TFormat, TTiles>(place, from, stage);
         }
-        CpAsync.Commit();
+        if (HopperSweepAside.AreCopied<TFormat, TTiles>())
+            CpAsync.Commit();
     }
 }

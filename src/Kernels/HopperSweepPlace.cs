@@ -133,23 +133,24 @@ internal struct HopperSweepWindow
     /// <summary>The unit's first byte and row of W.</summary>
     public int Column, Row;
 
-    /// <summary>Bytes from <see cref="HopperSweepPlace.AsideFrom"/>, and from <see cref="HopperSweepPlace.ZeroPoints"/>.</summary>
-    public uint Aside, Zeros;
+    /// <summary>Where its multipliers are (<see cref="HopperSweepAside.Multiplier"/>), and its zero points: bytes from <see cref="HopperSweepPlace.ZeroPoints"/>.</summary>
+    public uint Multiplier, Zeros;
 
     /// <summary>The window from a unit on; behind the last one it is repeated.</summary>
-    public static HopperSweepWindow Of<TFormat>(HopperSkinnyArgs a, HopperSweepPlace place, int first)
+    public static HopperSweepWindow Of<TFormat, TTiles>(HopperSkinnyArgs a, HopperSweepPlace place, int first)
         where TFormat : struct, IStreamedFormat
+        where TTiles : struct, ITiles
     {
         int unit = IntrinsicMath.Max(IntrinsicMath.Min(first + (Group.IdxX & 31), place.Units - 1), 0);
         // In two turns a warp has as many as the block has tiles.
         int turns = unit / place.Tiles, within = unit - (turns * place.Tiles), border = place.Border(0), evens = place.Side == 0 ? border : place.Tiles - border;
         int odd = within >= evens ? 1 : 0, tile = within - (odd * evens) + (place.Side == 0 ? 0 : place.Border(odd)), row = place.TileRow(tile);
-        int chunk = place.Pair + (((2 * turns) + odd) * place.Pairs), block = (chunk * SkinnyGemm.ChunkCodes<TFormat>()) >> a.ScaleColumnShift;
+        int chunk = place.Pair + (((2 * turns) + odd) * place.Pairs);
         HopperSweepWindow window;
         window.Column = chunk * SkinnyGemm.ChunkBytes;
         window.Row = place.FirstRow + row;
-        window.Aside = TFormat.HasGroupScales ? (uint)((row * (a.K >> 4)) + (chunk * (SkinnyGemm.ChunkCodes<TFormat>() >> 4))) : (uint)(((row * a.ScaleColumns) + block) * sizeof(float));
-        window.Zeros = TFormat.HasZeroPoints ? (uint)((row * place.ZeroStep) + (block >> 1)) : 0;
+        window.Multiplier = HopperSweepAside.Multiplier<TFormat, TTiles>(a, chunk, row);
+        window.Zeros = TFormat.HasZeroPoints ? (uint)((row * place.ZeroStep) + (HopperSweepAside.Block<TFormat>(a, chunk) >> 1)) : 0;
         return window;
     }
 }

@@ -1,4 +1,6 @@
 using GpuKit.Ilgpu.Kernels;
+using GpuKit.Ilgpu.Kernels.Formats;
+using GpuKit.Ilgpu.Kernels.Isa;
 using GpuKit.Ilgpu.Runtime;
 using ILGPU;
 
@@ -20,6 +22,16 @@ internal static class HopperSweepLinear
     private static void Launch(GpuStream stream, QuantizedMatrix weights, HopperSkinnyArgs args, bool float32, in HopperSweepPlan plan, in LinearShape shape)
     {
         stream.Device.RequireSame(weights.Device, nameof(weights));
+        if (HopperSweepAside.AreMapped(HopperSweepKernels.Tiles(args.M)))
+            args.Multipliers = TensorMaps.Encode(stream.Device, Multipliers(weights));
         stream.Device.Launch(HopperSweepKernels.Get(shape.Format, shape.Activations, args.M, float32), stream, (plan.Blocks, 1, 1), 32 * plan.Warps, plan.SharedBytes(args.M, shape), args);
+    }
+
+    private static TensorMapFields Multipliers(QuantizedMatrix weights)
+    {
+        ScaleTable table = weights.ScaleTable;
+        int bytes = HopperSweepPlan.MultiplierBytes(weights.Format);
+        long address = weights.Format == WeightFormat.Nvfp4 ? Shape.Address(table.Groups) : Shape.Address(table.Blocks);
+        return new TensorMapFields(address, bytes, table.Columns, weights.N, (long)table.Columns * bytes, HopperSweepAside.MappedRowBytes / bytes, SkinnyGemm.Rows, Promotes: false, Swizzles: false);
     }
 }

@@ -19,6 +19,8 @@ internal readonly record struct HopperSweepPlan(int Blocks, int Warps)
     // Blocks of a multiprocessor, one after the other: two are faster than SkinnyGemm, four are slower (docs/kernels/gemv.md).
     private const int MostTurns = 2;
 
+    private const int Nvfp4GroupColumns = 16;
+
     // Of a block: sums of more do not fit into any card's shared memory.
     private const int MostTiles = 32;
 
@@ -26,11 +28,19 @@ internal readonly record struct HopperSweepPlan(int Blocks, int Warps)
     public int SharedBytes(int m, in LinearShape shape) =>
         HopperSweep.SharedBytes(Warps, Count(Count(Count(shape.N, HopperSweep.ShareRows), Blocks) * HopperSweep.ShareRows, SkinnyGemm.Rows), HopperSweepKernels.Tiles(m));
 
-    /// <summary>Whether the kernel can run it with that plan: a tile of rows a block, whole chunks, multipliers of single rows, and sums of 16 rows in shared memory.</summary>
+    /// <summary>Bytes of what multiplies a group of W's columns.</summary>
+    public static int MultiplierBytes(WeightFormat format) => format == WeightFormat.Nvfp4 ? sizeof(byte) : sizeof(float);
+
+    /// <summary>Whether the kernel can run it with that plan: a tile of rows a block, whole chunks, multipliers of single rows in whole words of 16 bytes, and sums of 16 rows in shared memory.</summary>
     public bool Exists(in LinearShape shape, in LinearDevice device) =>
-        device is { IsCuda: false } or { Arch: 90 } && shape is { M: > 0, K: > 0 } && shape.CanStream && HopperSweepKernels.Exist(shape.Format, shape.Activations) && shape.K % ChunkColumns == 0 && (shape.Format == WeightFormat.Nvfp4 || shape.Block.Rows == 1)
+        device is { IsCuda: false } or { Arch: 90 } && shape is { M: > 0, K: > 0 } && shape.CanStream && HopperSweepKernels.Exist(shape.Format, shape.Activations) && shape.K % ChunkColumns == 0 && HasWholeWords(shape)
         && device.WarpSize == 32 && device.MaxThreads >= 32 * Warps && FewestRows(shape.N) >= SkinnyGemm.Rows
         && Count(Count(shape.N, Blocks), SkinnyGemm.Rows) <= MostTiles && SharedBytes(SkinnyGemm.MostInputs, shape) <= Math.Min(device.SharedBytes, HopperSharedBytes);
+
+    // Of multipliers: as the copy engine wants them.
+    private static bool HasWholeWords(in LinearShape shape) => shape.Format == WeightFormat.Nvfp4
+        ? shape.K / Nvfp4GroupColumns % HopperSweepAside.MappedRowBytes == 0
+        : shape.Block.Rows == 1 && Count(shape.K, shape.Block.Columns) * sizeof(float) % HopperSweepAside.MappedRowBytes == 0;
 
     // Of the last block.
     private int FewestRows(int n)

@@ -11,10 +11,10 @@ public sealed class HopperSweepLinearTests
     // Tensor cores add BF16 products with a few bits less than float32.
     private const double Tolerance = 1e-5;
 
-    // Around shares of 8 rows, tiles of 32 and chunks of 128 columns; fewer chunks than warps, and numbers of them that warps do not divide.
-    private static readonly (int M, int N, int K)[] CardShapes =
+    // Around shares of 8 rows, tiles of 32 and chunks of 128 columns; fewer chunks than warps, and numbers of them that warps do not divide. K in the fewest columns whose multipliers are a word of 16 bytes.
+    private static readonly (int M, int N, int Words)[] CardShapes =
     [
-        (1, 32, 128), (1, 33, 256), (2, 47, 384), (3, 640, 2048), (7, 1000, 896), (8, 4200, 1152), (9, 65, 2816), (15, 97, 1664), (16, 2080, 2560), (16, 8192, 256), (5, 71, 16512),
+        (1, 32, 1), (1, 33, 1), (2, 47, 2), (3, 640, 5), (7, 1000, 3), (8, 4200, 7), (9, 65, 11), (15, 97, 6), (16, 2080, 9), (16, 8192, 1), (5, 71, 33),
     ];
 
     public static TheoryData<TestDevice, WeightFormat, bool> Cases()
@@ -31,8 +31,9 @@ public sealed class HopperSweepLinearTests
     public void EveryNumberOfBlocksAndWarpsMatchesTheOracle(TestDevice which, WeightFormat format, bool codes)
     {
         GpuDevice device = TestDevices.Get(which);
-        foreach ((int m, int n, int k) in device.IsCuda ? CardShapes : [(3, 70, 896), (10, 41, 640), (2, 32, 256), (1, 250, 384), (2, 72, 4224), (10, 72, 4224)])
+        foreach ((int m, int n, int words) in device.IsCuda ? CardShapes : [(3, 70, 3), (10, 41, 2), (2, 32, 1), (1, 250, 1), (2, 72, 17), (10, 72, 17)])
         {
+            int k = words * LeastColumns(format);
             HostMatrix w = Weights(RandomData.Gaussian(n * k, 2), n, k, format);
             BFloat16[] x = RandomData.GaussianBf16(m * k, 1);
             double[] expected = null!;
@@ -55,7 +56,7 @@ public sealed class HopperSweepLinearTests
     public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, WeightFormat format, bool codes)
     {
         GpuDevice device = TestDevices.Get(which);
-        (int n, int k, int warps) = device.IsCuda ? (1500, 2432, 16) : (73, 384, 2);
+        (int n, int k, int warps) = device.IsCuda ? (1500, 2560, 16) : (73, 512, 2);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 5), n, k, format);
         BFloat16[] x = RandomData.GaussianBf16(16 * k, 6);
         var plan = new HopperSweepPlan(device.IsCuda ? 20 : 2, warps);
@@ -74,10 +75,10 @@ public sealed class HopperSweepLinearTests
         if (codes)
             return;
         GpuDevice device = TestDevices.Get(which);
-        (int n, int k) = device.IsCuda ? (264, 896) : (72, 384);
+        (int n, int k) = device.IsCuda ? (264, 1536) : (72, 512);
         HostMatrix w = Weights(RandomData.Gaussian(n * k, 7), n, k, format);
         double[] values = MatrixOracle.Values(w);
-        for (int first = 0; first + 16 <= k; first += device.IsCuda ? 16 : 176)
+        for (int first = 0; first + 16 <= k; first += device.IsCuda ? 16 : 240)
         {
             var hot = new BFloat16[16 * k];
             for (int row = 0; row < 16; row++)
@@ -140,6 +141,8 @@ public sealed class HopperSweepLinearTests
 
     private static bool Chosen(WeightFormat format, ActivationFormat? activations, int n, int k, int m, in LinearDevice device) =>
         HopperSweepPlan.IfChosen(new LinearShape(m, n, k, format, true, 0, ScaleBlock.Group128, activations), device) is not null;
+
+    private static int LeastColumns(WeightFormat format) => format == WeightFormat.Nvfp4 ? 256 : 512;
 
     private static HostMatrix Weights(float[] values, int n, int k, WeightFormat format) => Quantizer.Quantize(values, n, k, format, ScaleBlock.Group128);
 

@@ -21,7 +21,7 @@ internal struct TensorMapPart
 /// <param name="Columns">Elements of a row.</param>
 /// <param name="Rows">Rows.</param>
 /// <param name="StrideBytes">Bytes between rows, a multiple of 16.</param>
-/// <param name="TileColumns">Elements of a tile's row: 128 bytes, or 64 without exchanged words.</param>
+/// <param name="TileColumns">Elements of a tile's row: 128 bytes, or 64 or 16 without exchanged words. A tile begins at a multiple of 16 bytes of a row: elsewhere the copy is an illegal instruction.</param>
 /// <param name="TileRows">Rows of a tile, at most 256.</param>
 /// <param name="Promotes">Whether the memory is asked for 256 bytes of a row where a tile has 128: its neighbour will soon be needed by somebody, too.</param>
 /// <param name="Swizzles">Whether words of a row are exchanged. Not for rows of fewer than 128 bytes, which then come out as if they were 128 bytes apart.</param>
