@@ -114,7 +114,7 @@ public sealed class HopperSweepLinearTests
         var h200 = new LinearDevice(true, 90, 32, 1024, 132, 227 * 1024);
         foreach ((int n, int k, bool chosen) in new[]
         {
-            (29568, 8192, true), (28672, 8192, true), (25600, 5120, true), (18944, 3584, true), (18480, 4096, true), (18479, 4096, false), (14336, 4096, false), (8192, 29568, false), (151936, 2048, false), (29568, 8160, false),
+            (29568, 8192, true), (28672, 8192, true), (25600, 5120, true), (18944, 3584, true), (18480, 4096, true), (18479, 4096, false), (14336, 4096, false), (8192, 29568, false), (151936, 2048, false), (29568, 8160, false), (29568, 8320, false),
         })
             foreach (int m in new[] { 1, 8, 9, 16 })
             {
@@ -129,6 +129,9 @@ public sealed class HopperSweepLinearTests
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 29568, 8192, 17, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 128, 1, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 128256, 4096, 1, h200));
+        // A row's multipliers are whole words of 16 bytes: 256 columns of E4M3, 512 of float32.
+        Assert.True(Chosen(WeightFormat.Nvfp4, null, 29568, 8448, 1, h200));
+        Assert.False(Chosen(WeightFormat.Int4, null, 29568, 8448, 1, h200));
         // Sums of 16 rows and more than 256 of W do not fit into a block: two of half as many, one after the other.
         foreach ((int n, int blocks) in new[] { (33792, 132), (33793, 264), (34816, 264), (36864, 264), (36960, 264), (67584, 264) })
             Assert.Equal(blocks, HopperSweepPlan.IfChosen(new LinearShape(1, n, 5120, WeightFormat.Int4, true, 0, ScaleBlock.Group128), h200)?.Blocks);

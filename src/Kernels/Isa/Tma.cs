@@ -21,7 +21,7 @@ internal static unsafe class Tma
     [IntrinsicImplementation, Ptx(MapAddress + "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%2], [map, {%3, %4}], [%5]; }", MinArch = Arch)]
     public static void Load(TensorMap map, int offset, uint shared, int column, int row, uint barrier)
     {
-        TensorMapFields fields = TensorMapFields.OfCpu(map);
+        TensorMapFields fields = Fields(map, column);
         int width = fields.TileColumns * fields.ElementBytes;
         for (int r = 0; r < fields.TileRows; r++)
         {
@@ -53,7 +53,7 @@ internal static unsafe class Tma
     [IntrinsicImplementation, Ptx(MapAddress + "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [map, {%3, %4}], [%2]; }", MinArch = Arch)]
     public static void Store(TensorMap map, int offset, uint shared, int column, int row)
     {
-        TensorMapFields fields = TensorMapFields.OfCpu(map);
+        TensorMapFields fields = Fields(map, column);
         int width = fields.TileColumns * fields.ElementBytes;
         for (int r = 0; r < fields.TileRows && row + r < fields.Rows; r++)
             for (int c = 0; c < fields.TileColumns && column + c < fields.Columns; c++)
@@ -76,6 +76,12 @@ internal static unsafe class Tma
     [IntrinsicImplementation, Ptx("fence.proxy.async.shared::cta;", MinArch = Arch)]
     public static void FenceShared()
     {
+    }
+
+    private static TensorMapFields Fields(TensorMap map, int column)
+    {
+        TensorMapFields fields = TensorMapFields.OfCpu(map);
+        return (column * fields.ElementBytes & 15) == 0 ? fields : throw new InvalidOperationException($"A tile begins at byte {column * (long)fields.ElementBytes} of a row, not at a multiple of 16: an illegal instruction on a card.");
     }
 
     private static byte* Element(in TensorMapFields fields, long row, long column) =>
