@@ -37,10 +37,9 @@ internal readonly record struct HopperSweepPlan(int Blocks, int Warps)
         && device.WarpSize == 32 && device.MaxThreads >= 32 * Warps && FewestRows(shape.N) >= SkinnyGemm.Rows
         && Count(Count(shape.N, Blocks), SkinnyGemm.Rows) <= MostTiles && SharedBytes(SkinnyGemm.MostInputs, shape) <= Math.Min(device.SharedBytes, HopperSharedBytes);
 
-    // Of multipliers: as the copy engine wants them.
-    private static bool HasWholeWords(in LinearShape shape) => shape.Format == WeightFormat.Nvfp4
-        ? shape.K / Nvfp4GroupColumns % HopperSweepAside.MappedRowBytes == 0
-        : shape.Block.Rows == 1 && Count(shape.K, shape.Block.Columns) * sizeof(float) % HopperSweepAside.MappedRowBytes == 0;
+    // Of a row's multipliers: as the copy engine wants them.
+    private static bool HasWholeWords(in LinearShape shape) =>
+        (shape.Format == WeightFormat.Nvfp4 ? shape.K / Nvfp4GroupColumns : shape.Block.Rows == 1 ? Count(shape.K, shape.Block.Columns) : 1) * MultiplierBytes(shape.Format) % HopperSweepAside.MappedRowBytes == 0;
 
     // Of the last block.
     private int FewestRows(int n)

@@ -51,6 +51,22 @@ public sealed class HopperSweepLinearTests
         }
     }
 
+    // Groups of two chunks, whose multipliers are at other places of the 16 bytes.
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void MultipliersOfWiderGroupsAreFound(TestDevice which, WeightFormat format, bool codes)
+    {
+        if (format == WeightFormat.Nvfp4)
+            return;
+        GpuDevice device = TestDevices.Get(which);
+        foreach ((int m, int n, int k) in device.IsCuda ? new[] { (3, 300, 3072), (11, 300, 3072), (16, 72, 8192) } : [(3, 40, 1024), (11, 40, 1024)])
+        {
+            HostMatrix w = Quantizer.Quantize(RandomData.Gaussian(n * k, 2), n, k, format, new ScaleBlock(1, 256));
+            (float[] exact, _, double[] inputs) = Run(device, w, RandomData.GaussianBf16(m * k, 1), m, codes, new HopperSweepPlan(device.IsCuda ? 2 : 1, device.IsCuda ? 16 : 4));
+            Compare.Close(exact, AccurateLinearTests.Multiply(inputs, MatrixOracle.Values(w), m, n, k), Tolerance);
+        }
+    }
+
     [Theory]
     [MemberData(nameof(Cases))]
     public void ARowHasTheSameBitsForEveryNumberOfRows(TestDevice which, WeightFormat format, bool codes)
@@ -127,11 +143,14 @@ public sealed class HopperSweepLinearTests
                 Assert.False(Chosen(WeightFormat.Nvfp4, null, n, k, m, h200 with { IsCuda = false }));
             }
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 29568, 8192, 17, h200));
-        Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 128, 1, h200));
+        Assert.False(Chosen(WeightFormat.Nvfp4, null, int.MaxValue, 256, 1, h200));
+        Assert.False(Chosen(WeightFormat.Int4, null, int.MaxValue, 512, 1, h200));
         Assert.False(Chosen(WeightFormat.Nvfp4, null, 128256, 4096, 1, h200));
-        // A row's multipliers are whole words of 16 bytes: 256 columns of E4M3, 512 of float32.
+        // A row's multipliers are whole words of 16 bytes: 256 columns of E4M3, four groups of float32.
         Assert.True(Chosen(WeightFormat.Nvfp4, null, 29568, 8448, 1, h200));
         Assert.False(Chosen(WeightFormat.Int4, null, 29568, 8448, 1, h200));
+        foreach ((int k, int group, bool chosen) in new[] { (3584, 128, true), (3584, 256, false), (3968, 256, true), (4096, 256, true), (5120, 512, false) })
+            Assert.Equal(chosen, HopperSweepPlan.IfChosen(new LinearShape(1, 29568, k, WeightFormat.Int4, true, 0, new ScaleBlock(1, group)), h200) is not null);
         // Sums of 16 rows and more than 256 of W do not fit into a block: two of half as many, one after the other.
         foreach ((int n, int blocks) in new[] { (33792, 132), (33793, 264), (34816, 264), (36864, 264), (36960, 264), (67584, 264) })
             Assert.Equal(blocks, HopperSweepPlan.IfChosen(new LinearShape(1, n, 5120, WeightFormat.Int4, true, 0, ScaleBlock.Group128), h200)?.Blocks);

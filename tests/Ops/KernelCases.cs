@@ -153,7 +153,7 @@ internal static class KernelCases
         if (device.IsCuda && device.Target?.Name != "90a")
             yield break;
         const int Rows = 92;
-        (HopperSweepPlan Plan, int Columns)[] plans = device.IsCuda ? [(new(2, 4), 512), (new(1, 16), 512), (new(1, 2), 3072)] : [(new(2, 4), 512)];
+        (HopperSweepPlan Plan, int Columns)[] plans = device.IsCuda ? [(new(2, 4), 1536), (new(1, 16), 512), (new(1, 2), 3072)] : [(new(2, 4), 1536)];
         foreach ((HopperSweepPlan plan, int columns) in plans)
             foreach ((WeightFormat format, ActivationFormat? activations) in HopperSweepKernels.Formats)
                 foreach (int m in new[] { 3, 11 })

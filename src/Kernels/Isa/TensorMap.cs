@@ -17,7 +17,7 @@ internal struct TensorMapPart
 
 /// <summary>A row-major matrix and the tile of it that one copy moves.</summary>
 /// <param name="Address">First element; 16-byte aligned.</param>
-/// <param name="ElementBytes">1 (FP8 codes), 2 (BF16) or 4 (float32).</param>
+/// <param name="ElementBytes">1 (codes, E4M3 multipliers), 2 (BF16) or 4 (float32).</param>
 /// <param name="Columns">Elements of a row.</param>
 /// <param name="Rows">Rows.</param>
 /// <param name="StrideBytes">Bytes between rows, a multiple of 16.</param>
@@ -27,6 +27,9 @@ internal struct TensorMapPart
 /// <param name="Swizzles">Whether words of a row are exchanged. Not for rows of fewer than 128 bytes, which then come out as if they were 128 bytes apart.</param>
 internal readonly record struct TensorMapFields(long Address, int ElementBytes, long Columns, long Rows, long StrideBytes, int TileColumns, int TileRows, bool Promotes = true, bool Swizzles = true)
 {
+    /// <summary>Whether a tile may begin at that column: at a whole word of 16 bytes.</summary>
+    public bool CanBegin(int column) => (long)column * ElementBytes % 16 == 0;
+
     /// <summary>The map of the CPU device.</summary>
     public TensorMap ForCpu() => new()
     {

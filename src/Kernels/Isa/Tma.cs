@@ -6,7 +6,7 @@ namespace GpuKit.Ilgpu.Kernels.Isa;
 /// <summary>
 /// The copy engine of sm_90: one thread moves a whole tile between a matrix in global memory and shared memory. Rows of a tile
 /// are 128 bytes, their 16-byte words exchanged by the row's number modulo 8 (128-byte swizzle, on addresses that are multiples of 1,024), which
-/// is how the tensor cores read them without bank conflicts. What a tile has beyond the matrix is zero when loaded and dropped when stored.
+/// is how the tensor cores read them without bank conflicts; or 64 or 16 bytes, in order. What a tile has beyond the matrix is zero when loaded and dropped when stored.
 /// </summary>
 /// <remarks>
 /// A map is named twice: by value, for the emulation, and by its distance in bytes from the start of the kernel's arguments, where it
@@ -81,7 +81,7 @@ internal static unsafe class Tma
     private static TensorMapFields Fields(TensorMap map, int column)
     {
         TensorMapFields fields = TensorMapFields.OfCpu(map);
-        return (column * fields.ElementBytes & 15) == 0 ? fields : throw new InvalidOperationException($"A tile begins at byte {column * (long)fields.ElementBytes} of a row, not at a multiple of 16: an illegal instruction on a card.");
+        return fields.CanBegin(column) ? fields : throw new InvalidOperationException($"A tile begins at element {column} of a row, {fields.ElementBytes} bytes each, not at a multiple of 16 bytes: an illegal instruction on a card.");
     }
 
     private static byte* Element(in TensorMapFields fields, long row, long column) =>
