@@ -195,13 +195,15 @@ internal sealed class GemmBench
             LinearPlan streamed = LinearPlan.ChooseAccurate(shape, device, way.Tile is null ? null : LinearPath.Gemm, way.Decoding, way.Tile);
             if (streamed.Tile is { } tile)
                 return ($"{streamed.Path} {tile} {streamed.Decoding}", kernels.Resources(CodeKernels.Get(streamed.Decoding, tile)));
+            if (streamed.ArrangesInputs)
+                return (nameof(SkinnyArranging), kernels.Resources(SkinnyKernels.GetArranging(shape.Format, shape.Activations, shape.M, false)));
             return (streamed.Path.ToString(), streamed.Path == LinearPath.SkinnyGemm ? kernels.Resources(SkinnyKernels.Get(shape.Format, shape.Activations, shape.M, false)) : null);
         }
         LinearPlan plan = LinearPlan.Choose(shape, device, way.Tile is null ? way.Path : LinearPath.Gemm, tile: way.Tile);
         if (plan.Split is { } portable)
             return ($"{plan.Path}{(portable.Tile.IsNarrow ? " narrow" : "")} in {portable.Parts}", kernels.Resources(SplitKernels.Get(portable.Tile)));
         if (plan.ArrangesInputs)
-            return (nameof(SkinnyArranging), kernels.Resources(SkinnyKernels.GetArranging(shape.Format, shape.M, false)));
+            return (nameof(SkinnyArranging), kernels.Resources(SkinnyKernels.GetArranging(shape.Format, null, shape.M, false)));
         return (plan.Tile is { } used ? $"{plan.Path} {used}" : plan.Path.ToString(), kernels.Resources(LinearKernels.Get(plan, shape.Format, shape.M, false, false)));
     }
 

@@ -89,10 +89,12 @@ internal sealed class GemvOperands : IDisposable
         {
             LinearPlan plan = LinearPlan.Choose(shape, LinearDevice.Of(device));
             if (plan.ArrangesInputs)
-                return (nameof(SkinnyArranging), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, m, false)));
+                return (nameof(SkinnyArranging), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, null, m, false)));
             return (plan.Path.ToString(), plan.Split is { } split ? device.Kernels.Resources(SplitKernels.Get(split.Tile)) : device.Kernels.Resources(LinearKernels.Get(plan, w.Format, m, false, false)));
         }
         LinearPlan accurate = LinearPlan.ChooseAccurate(shape with { Aligned = accumulator == Accumulator.Float32 }, LinearDevice.Of(device));
+        if (accurate.ArrangesInputs)
+            return (nameof(SkinnyArranging), device.Kernels.Resources(SkinnyKernels.GetArranging(w.Format, product.Activation, m, false)));
         if (accurate.Path == LinearPath.SkinnyGemm)
             return (accurate.Path.ToString(), device.Kernels.Resources(SkinnyKernels.Get(w.Format, product.Activation, m, false)));
         if (accurate.Tile is { } tile)

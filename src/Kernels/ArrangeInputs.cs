@@ -21,7 +21,7 @@ internal struct ArrangedInputs
 }
 
 /// <summary>
-/// Brings BF16 x into the order in which <see cref="SkinnyArranging"/> multiplies it by codes of four bits, so that what a warp loads at once lies together: [tile of 8 rows][chunk of 128
+/// Brings x, BF16 or NVFP4, as 16-bit numbers into the order in which <see cref="SkinnyArranging"/> multiplies it by codes of four bits, so that what a warp loads at once lies together: [tile of 8 rows][chunk of 128
 /// columns][step of eight codes][lane] 16 bytes. The first blocks of a launch arrange a part each; all go on with x as it lies, until all parts are there. None waits for another.
 /// </summary>
 /// <remarks>
@@ -71,19 +71,33 @@ internal static class ArrangeInputs
     public static int Part(ArrangedInputs to, int warp) => warp < to.Warps ? (warp * Grid.DimX) + Grid.IdxX : to.Parts;
 
     /// <summary>Arranges a part of x. One warp, each lane with its number.</summary>
-    public static void Arrange(LinearArgs a, ArrangedInputs to, int tiles, (int Number, int Lane) part)
+    public static void Arrange<TFormat, TInput>(LinearArgs a, ArrangedInputs to, int tiles, (int Number, int Lane) part)
+        where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
     {
         int lane = part.Lane, chunks = Chunks(a.K);
         for (int item = part.Number; item < chunks * tiles; item += to.Parts)
         {
             int tile = item / chunks, chunk = item - (tile * chunks), row = IntrinsicMath.Min((tile * SkinnyGemm.Columns) + (lane >> 2), a.M - 1);
-            long from = (((long)row * a.K) + (chunk * ChunkColumns) + ((lane & 3) * LaneColumns)) >> 1, at = ((long)item * (ChunkBytes / 4)) + (lane * 4);
+            long from = (((long)row * a.K) + (chunk * ChunkColumns) + ((lane & 3) * LaneColumns)) >> (TInput.AreCodes ? 3 : 1), at = ((long)item * (ChunkBytes / 4)) + (lane * 4);
             ArrayView<uint> x = a.X.Cast<uint>();
-            U4 x0 = Mem.LoadGlobal(ref x[from]), x1 = Mem.LoadGlobalAt(ref x[from], 16), x2 = Mem.LoadGlobalAt(ref x[from], 32), x3 = Mem.LoadGlobalAt(ref x[from], 48);
-            Mem.StoreGlobal(ref to.Memory[at], FourBitPairs.Arrange(x0));
-            Mem.StoreGlobal(ref to.Memory[at + (StepBytes / 4)], FourBitPairs.Arrange(x1));
-            Mem.StoreGlobal(ref to.Memory[at + (2 * StepBytes / 4)], FourBitPairs.Arrange(x2));
-            Mem.StoreGlobal(ref to.Memory[at + (3 * StepBytes / 4)], FourBitPairs.Arrange(x3));
+            U4 x0 = Mem.LoadGlobal(ref x[from]), x1 = x0, x2 = x0, x3 = x0;
+            uint operand = 0;
+            if (TInput.AreCodes)
+            {
+                // A word of eight codes is half a group of 16.
+                operand = TFormat.PrepareOperand(Mem.LoadGlobalHalf(ref a.InputScales.Groups[from >> 1]));
+            }
+            else
+            {
+                x1 = Mem.LoadGlobalAt(ref x[from], 16);
+                x2 = Mem.LoadGlobalAt(ref x[from], 32);
+                x3 = Mem.LoadGlobalAt(ref x[from], 48);
+            }
+            Mem.StoreGlobal(ref to.Memory[at], TInput.Decode<TFormat>(x0, 0, operand));
+            Mem.StoreGlobal(ref to.Memory[at + (StepBytes / 4)], TInput.Decode<TFormat>(x1, 1, operand));
+            Mem.StoreGlobal(ref to.Memory[at + (2 * StepBytes / 4)], TInput.Decode<TFormat>(x2, 2, operand));
+            Mem.StoreGlobal(ref to.Memory[at + (3 * StepBytes / 4)], TInput.Decode<TFormat>(x3, 3, operand));
         }
     }
 

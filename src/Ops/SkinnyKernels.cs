@@ -36,8 +36,11 @@ internal static class SkinnyKernels
     public static KernelDefinition<LinearArgs> Get(WeightFormat format, ActivationFormat? activations, int m, bool float32) =>
         ByKey[new Key(format, activations, float32, Tiles(activations, m))];
 
-    /// <summary>The one whose blocks arrange BF16 x, of a format of four bits.</summary>
-    public static KernelDefinition<SkinnyArrangingArgs> GetArranging(WeightFormat format, int m, bool float32) => ArrangingByKey[new Key(format, null, float32, Tiles(null, m))];
+    /// <summary>Whether there are kernels whose blocks arrange x.</summary>
+    public static bool ExistArranging(WeightFormat format, ActivationFormat? activations) => ArrangingByKey.ContainsKey(new Key(format, activations));
+
+    /// <summary>The one for <paramref name="m"/> rows.</summary>
+    public static KernelDefinition<SkinnyArrangingArgs> GetArranging(WeightFormat format, ActivationFormat? activations, int m, bool float32) => ArrangingByKey[new Key(format, activations, float32, Tiles(activations, m))];
 
     /// <summary>Tiles of x of a block.</summary>
     public static int Tiles(ActivationFormat? activations, int m) => SkinnyGemm.Tiles(m, HasHalves(activations));
@@ -78,20 +81,21 @@ internal static class SkinnyKernels
     private static Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>> CreateArranging()
     {
         var kernels = new Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>>();
-        AddArranging<StreamedNvfp4>(kernels, WeightFormat.Nvfp4);
-        AddArranging<StreamedInt4>(kernels, WeightFormat.Int4);
-        AddArranging<StreamedInt4Zero>(kernels, WeightFormat.Int4Zero);
+        AddArranging<StreamedNvfp4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Nvfp4, null));
+        AddArranging<StreamedNvfp4, StreamedNvfp4Inputs>(kernels, new Key(WeightFormat.Nvfp4, ActivationFormat.Nvfp4));
+        AddArranging<StreamedInt4, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4, null));
+        AddArranging<StreamedInt4Zero, StreamedBf16Inputs>(kernels, new Key(WeightFormat.Int4Zero, null));
         return kernels;
     }
 
-    private static void AddArranging<TFormat>(Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>> kernels, WeightFormat format)
+    private static void AddArranging<TFormat, TInput>(Dictionary<Key, KernelDefinition<SkinnyArrangingArgs>> kernels, Key key)
         where TFormat : struct, IStreamedFormat
+        where TInput : struct, IStreamedInputs
     {
-        var key = new Key(format, null);
-        kernels.Add(key, new(SkinnyArranging.Run<TFormat, Bf16Output, OneTile>, Traits));
-        kernels.Add(key with { Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Bf16Output, TwoTiles>, Traits));
-        kernels.Add(key with { Float32 = true }, new(SkinnyArranging.Run<TFormat, Float32Output, OneTile>, Traits));
-        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyArranging.Run<TFormat, Float32Output, TwoTiles>, Traits));
+        kernels.Add(key, new(SkinnyArranging.Run<TFormat, TInput, Bf16Output, OneTile>, Traits));
+        kernels.Add(key with { Tiles = 2 }, new(SkinnyArranging.Run<TFormat, TInput, Bf16Output, TwoTiles>, Traits));
+        kernels.Add(key with { Float32 = true }, new(SkinnyArranging.Run<TFormat, TInput, Float32Output, OneTile>, Traits));
+        kernels.Add(key with { Float32 = true, Tiles = 2 }, new(SkinnyArranging.Run<TFormat, TInput, Float32Output, TwoTiles>, Traits));
     }
 
     private static void Add<TFormat, TInput>(Dictionary<Key, KernelDefinition<LinearArgs>> kernels, Key key)

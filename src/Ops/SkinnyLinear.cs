@@ -15,7 +15,7 @@ internal static class SkinnyLinear
     private const int WarpsOfMultiprocessor = 16;
 
     /// <summary>
-    /// Whether x is worth arranging by blocks of so many warps: 4 to 16 rows of BF16 by a large matrix of four bits. All blocks must run at once: one that begins when x has been arranged does not find that out. Cards of fewer than about 128 multiprocessors have
+    /// Whether x is worth arranging by blocks of so many warps: 4 to 16 rows of BF16 or NVFP4 by a large matrix of four bits. All blocks must run at once: one that begins when x has been arranged does not find that out. Cards of fewer than about 128 multiprocessors have
     /// no room for that and read x as it lies.
     /// </summary>
     public static bool Arranges(in LinearShape shape, in LinearDevice device, int tiles, int warps) =>
@@ -26,7 +26,7 @@ internal static class SkinnyLinear
 
     /// <summary>Whether x can be arranged, into the stream's scratch: whole tiles of rows of W, a chunk or more of columns.</summary>
     public static bool CanArrange(in LinearShape shape, in LinearDevice device) =>
-        shape.Activations is null && shape.Format.Info().BitsPerCode == 4 && shape.N % SkinnyGemm.Rows == 0 && shape.K >= 2 * SkinnyGemm.ChunkBytes
+        SkinnyKernels.ExistArranging(shape.Format, shape.Activations) && shape.N % SkinnyGemm.Rows == 0 && shape.K >= 2 * SkinnyGemm.ChunkBytes
         && ArrangeInputs.Bytes(shape.K, SkinnyGemm.Tiles(shape.M, false)) <= LaunchScratch.PartialBytes(device.Multiprocessors);
 
     /// <summary>Whether a block's multipliers fit into its shared memory, beside the sums of 16 rows: K of <see cref="SkinnyAside"/>'s formats has an end (docs/kernels/gemv.md).</summary>
@@ -46,7 +46,7 @@ internal static class SkinnyLinear
             return;
         }
         var arranging = new SkinnyArrangingArgs { Product = args, Inputs = Arrange(scratch, args, plan) };
-        stream.Device.Launch(SkinnyKernels.GetArranging(format, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, null, (args.M, args.K, args.ScaleTable.Columns), plan), arranging);
+        stream.Device.Launch(SkinnyKernels.GetArranging(format, activations, args.M, args.IsFloat32 != 0), stream, (plan.GridX, plan.GridY, 1), plan.Threads, SharedBytes(format, activations, (args.M, args.K, args.ScaleTable.Columns), plan), arranging);
     }
 
     // A part is an item, or several where there are fewer warps. As many warps of a block have one as must.

@@ -1,5 +1,6 @@
 using GpuKit.Ilgpu.Kernels;
 using GpuKit.Ilgpu.Runtime;
+using GpuKit.Ilgpu.Tests.Oracle;
 using GpuKit.Ilgpu.Tests.Support;
 using ILGPU;
 using Xunit;
@@ -54,6 +55,34 @@ public sealed class ArrangedInputsTests
                 Assert.Equal(++launches << 16, stream.Scratch.Progress.ToArray(stream)[0]);
                 Assert.Equal(expected, scratch[..expected.Length]);
             }
+        }
+    }
+
+    // NVFP4 x is decoded on the way: the same bits as where every warp decodes it, and of every number of rows.
+    [Theory]
+    [InlineData(TestDevice.CpuWarp32)]
+    [InlineData(TestDevice.Cuda)]
+    public void CodesGiveTheSameBits(TestDevice which)
+    {
+        GpuDevice device = TestDevices.Get(which);
+        GpuStream stream = device.DefaultStream;
+        foreach ((int m, int n, int k, int warps) in Shapes)
+        {
+            using QuantizedMatrix w = QuantizedMatrix.Upload(device, Quantizer.Quantize(RandomData.Gaussian(n * k, 1), n, k, WeightFormat.Nvfp4));
+            using DeviceBuffer<BFloat16> x = device.Upload<BFloat16>(RandomData.GaussianBf16(m * k, 2));
+            using var quantised = new QuantizedActivations(device, ActivationFormat.Nvfp4, m, k);
+            ActivationQuantizer.Quantize(stream, x, quantised, m);
+            using DeviceBuffer<float> plain = device.Allocate<float>(m * n), arranged = device.Allocate<float>(m * n);
+            LaunchCodes(w, quantised, plain, m, arranges: false, k % ChunkColumns == 0 ? Math.Min(warps, k / ChunkColumns) : warps);
+            float[] expected = plain.ToArray(stream);
+            Scratch.Spoil(stream);
+            for (int turn = 0; turn < 2; turn++)
+            {
+                LaunchCodes(w, quantised, arranged, m, arranges: true, warps);
+                Assert.Equal(expected, arranged.ToArray(stream));
+                Scratch.AssertZeroCounters(stream);
+            }
+            Compare.Close(expected, AccurateLinearTests.Multiply(StreamedActivationTests.Values(x.ToArray(stream), m, k, ActivationFormat.Nvfp4), MatrixOracle.Values(Quantizer.Quantize(RandomData.Gaussian(n * k, 1), n, k, WeightFormat.Nvfp4)), m, n, k), 1e-5);
         }
     }
 
@@ -147,5 +176,14 @@ public sealed class ArrangedInputsTests
         Assert.True(SkinnyLinear.CanArrange(shape, device));
         LinearPlan plan = LinearPlan.Choose(shape, device, LinearPath.SkinnyGemm) with { ArrangesInputs = arranges, Threads = 32 * warps };
         SkinnyLinear.Launch(stream ?? w.Device.DefaultStream, w.Format, Linear.CreateArgs(w, x, y.Cast<byte>(), m, 0, float32: true), plan);
+    }
+
+    private static void LaunchCodes(QuantizedMatrix w, QuantizedActivations x, ArrayView<float> y, int m, bool arranges, int warps)
+    {
+        LinearDevice device = LinearDevice.Of(w.Device);
+        var shape = new LinearShape(m, w.N, w.K, w.Format, true, 0, w.Block, x.Format);
+        Assert.True(SkinnyLinear.CanArrange(shape, device));
+        LinearPlan plan = LinearPlan.ChooseAccurate(shape, device, LinearPath.SkinnyGemm) with { ArrangesInputs = arranges, Threads = 32 * warps };
+        SkinnyLinear.Launch(w.Device.DefaultStream, w.Format, Linear.CreateArgs(w, default, y.Cast<byte>(), m, 0, float32: true) with { X = x.Codes.View.Cast<ushort>(), InputScales = x.ScaleTable }, plan, x.Format);
     }
 }

@@ -56,6 +56,19 @@ internal static class KernelCases
                         LinearPlan plan = LinearPlan.Choose(new LinearShape(m, N, K, format, true, 0, w.Block), LinearDevice.Of(w.Device), LinearPath.SkinnyGemm) with { ArrangesInputs = true, Threads = 64 };
                         return stream => SkinnyLinear.Launch(stream, format, Linear.CreateArgs(w, x, y, m, 0, float32), plan);
                     });
+            foreach (int m in new[] { 5, 11 })
+                yield return new SmallCase($"SkinnyArranging Nvfp4 × Nvfp4 {m}, float32 {float32}", t =>
+                {
+                    const int N = 64, K = 3360;
+                    (QuantizedMatrix w, ArrayView<BFloat16> x, ArrayView<byte> y) = (t.Matrix(WeightFormat.Nvfp4, N, K), t.Halves(m * K), Bytes(t, m * N, float32));
+                    QuantizedActivations quantized = t.Activations(ActivationFormat.Nvfp4, m, K);
+                    LinearPlan plan = LinearPlan.ChooseAccurate(new LinearShape(m, N, K, w.Format, true, 0, w.Block, quantized.Format), LinearDevice.Of(w.Device), LinearPath.SkinnyGemm) with { ArrangesInputs = true, Threads = 64 };
+                    return stream =>
+                    {
+                        ActivationQuantizer.Quantize(stream, x, quantized, m);
+                        SkinnyLinear.Launch(stream, w.Format, Linear.CreateArgs(w, default, y, m, 0, float32) with { X = quantized.Codes.View.Cast<ushort>(), InputScales = quantized.ScaleTable }, plan, quantized.Format);
+                    };
+                });
         }
     }
 

@@ -287,7 +287,9 @@ public sealed class LinearPlanTests
             for (int m = 1; m <= 16; m++)
                 Assert.Equal(expected && m >= 4 && format.Info().BitsPerCode == 4, LinearPlan.Choose(new LinearShape(m, n, k, format, true, 0), H200).ArrangesInputs);
         var codes = new LinearShape(16, n, k, WeightFormat.Nvfp4, true, 0, default, ActivationFormat.Nvfp4);
-        Assert.False(LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
+        Assert.Equal(expected, LinearPlan.ChooseAccurate(codes, H200).ArrangesInputs);
+        Assert.False(LinearPlan.ChooseAccurate(codes with { M = 3 }, H200).ArrangesInputs);
+        Assert.False(LinearPlan.ChooseAccurate(codes with { Format = WeightFormat.Int4, Activations = ActivationFormat.Int4 }, H200).ArrangesInputs);
         // So many warps are too many for 108 multiprocessors, and some for 116.
         Assert.Equal(expected && n is 14336 or 29568, LinearPlan.Choose(new LinearShape(16, n, k, WeightFormat.Int4, true, 0), A100 with { Multiprocessors = 116 }).ArrangesInputs);
         Assert.False(LinearPlan.Choose(new LinearShape(16, n, k, WeightFormat.Int4, true, 0), A100).ArrangesInputs);
