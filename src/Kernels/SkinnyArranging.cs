@@ -22,7 +22,7 @@ internal struct SkinnyWords
 /// <see cref="SkinnyGemm"/> by large matrices of four bits, whose blocks arrange x together while they multiply their first chunks by x as it lies (<see cref="ArrangeInputs"/>). The same sums in the same order.
 /// </summary>
 /// <remarks>
-/// NVFP4 x is decoded once so, where else every warp of every block does. Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
+/// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
 /// The second loop asks for the lane's number anew: worked out from the thread's once, with zero points the compiler keeps it in local memory (docs/kernels/gemv.md).
 /// </remarks>
 internal static class SkinnyArranging
@@ -74,7 +74,8 @@ internal static class SkinnyArranging
         int lane = Lane();
         int row0 = IntrinsicMath.Min(lane >> 2, a.Product.M - 1), row1 = IntrinsicMath.Min((lane >> 2) + SkinnyGemm.Columns, a.Product.M - 1);
         SkinnyWords x = AsItLies<TInput, TTiles>(a.Product, row0, lane);
-        int tile1 = (row1 - row0) * (TInput.AreCodes ? RowWords(a.Product) : a.Product.K >> 1);
+        // In words of BF16. What codes have is worked out where they are loaded: a choice here lets ILGPU order the loops' variables otherwise, and zero points with two tiles of x spill 28 bytes.
+        int tile1 = (row1 - row0) * (a.Product.K >> 1);
         for (; c + step < count; c += 2 * step)
         {
             // Asked for in time for the end of the chunk.
@@ -202,7 +203,7 @@ internal static class SkinnyArranging
         SkinnyInputTiles inputs = default;
         inputs.Tile0 = Inputs<TInput>(a, x.Tile0.Words, first);
         if (TTiles.Count == 2)
-            inputs.Tile1 = Inputs<TInput>(a, x.Tile0.Words, first + x.Tile1);
+            inputs.Tile1 = Inputs<TInput>(a, x.Tile0.Words, first + (TInput.AreCodes ? x.Tile1 >> 2 : x.Tile1));
         SkinnyAside.Load<TFormat>(a, aside, c, ref w);
         SkinnyProducts.Multiply<TFormat, TInput, TTiles>(w, inputs, ref sums);
     }
