@@ -22,7 +22,7 @@ internal struct SkinnyWords
 /// <see cref="SkinnyGemm"/> by large matrices of four bits, whose blocks arrange x together while they multiply their first chunks by x as it lies (<see cref="ArrangeInputs"/>). The same sums in the same order.
 /// </summary>
 /// <remarks>
-/// Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
+/// NVFP4 x is decoded once so, where else every warp of every block does. Matrices have whole tiles of rows: a lane's rows of W are then equally far apart, and one place is kept for all four.
 /// The second loop asks for the lane's number anew: worked out from the thread's once, with zero points the compiler keeps it in local memory (docs/kernels/gemv.md).
 /// </remarks>
 internal static class SkinnyArranging

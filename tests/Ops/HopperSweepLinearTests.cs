@@ -130,7 +130,7 @@ public sealed class HopperSweepLinearTests
         var h200 = new LinearDevice(true, 90, 32, 1024, 132, 227 * 1024);
         foreach ((int n, int k, bool chosen) in new[]
         {
-            (29568, 8192, true), (28672, 8192, true), (25600, 5120, true), (18944, 3584, true), (18480, 4096, true), (18479, 4096, false), (14336, 4096, false), (8192, 29568, false), (151936, 2048, false), (29568, 8160, false), (29568, 8320, false),
+            (29568, 8192, true), (28672, 8192, true), (25600, 5120, true), (18944, 3584, true), (18480, 4096, true), (18479, 4096, false), (14336, 4096, false), (8192, 29568, false), (151936, 2048, false), (29568, 8160, false), (29568, 8320, false), (29568, 29568, false),
         })
             foreach (int m in new[] { 1, 8, 9, 16 })
             {
