@@ -137,7 +137,7 @@ internal static class SkinnyLoads
         if (TInput.AreCodes)
         {
             int word = chunk * SkinnyGemm.ChunkWords;
-            inputs.X0 = Mem.LoadGlobal(ref x[word]);
+            inputs.X0 = TInput.ScaleColumns == 32 ? Mem.LoadGlobalOver(ref x[word], 0, IsOwnHalf(), default) : Mem.LoadGlobal(ref x[word]);
             InputScales<TFormat, TInput>(a, place, chunk, ref inputs);
             return inputs;
         }
@@ -239,6 +239,9 @@ internal static class SkinnyLoads
             inputs.Column1 = scales[place.Scales1 + group];
         }
     }
+
+    // Of a chunk's halves, which are scaled apart, a tile's columns 0..3 have four rows' first and 4..7 the same rows' second: nothing else is loaded, or multiplied.
+    private static uint IsOwnHalf() => (uint)~((Group.IdxX >> 4) ^ (Group.IdxX >> 1)) & 1;
 
     // The first column of the half of a chunk whose sums a lane has, in matrices that end with the first half the last column.
     private static int OwnColumn(int start, int k) => IntrinsicMath.Min(start + (32 * ((Group.IdxX >> 1) & 1)), k - 1);

@@ -44,12 +44,6 @@ internal static class SkinnyProducts
                 x.Tile1.Operand = TFormat.PrepareOperand(x.Tile1.Operand);
             }
         }
-        if (TInput.ScaleColumns == 32)
-        {
-            x.Tile0.X0 = OwnHalf(x.Tile0.X0);
-            if (TTiles.Count == 2)
-                x.Tile1.X0 = OwnHalf(x.Tile1.X0);
-        }
         if (TFormat.HasGroupScales || TInput.AreIntegers)
         {
             // Codes are multiplied by all that scales them, or their whole sums are: products go straight into the sums.
@@ -78,18 +72,6 @@ internal static class SkinnyProducts
             Step<TFormat, TInput, TTiles>(w, 2, (x.Tile0.X2, x.Tile1.X2), x, ref parts);
             Step<TFormat, TInput, TTiles>(w, 3, (x.Tile0.X3, x.Tile1.X3), x, ref parts);
         }
-    }
-
-    // Of a chunk's halves, which are scaled apart, a tile's columns 0..3 have four rows' first and 4..7 the same rows' second: nothing else is multiplied.
-    private static U4 OwnHalf(U4 codes)
-    {
-        bool isOwn = ((Group.IdxX >> 4) & 1) == ((Group.IdxX >> 1) & 1);
-        U4 own;
-        own.X = isOwn ? codes.X : 0;
-        own.Y = isOwn ? codes.Y : 0;
-        own.Z = isOwn ? codes.Z : 0;
-        own.W = isOwn ? codes.W : 0;
-        return own;
     }
 
     // Eight codes of each row: two mma's a half of the tile and a tile of x. Inputs are eight BF16 or, as codes, in the first word.

@@ -24,8 +24,9 @@ internal static class SkinnySums
         ArrayView<float> partials = SharedMemory.GetDynamic<float>();
         int lane = (int)WarpOps.LaneId(), warp = Group.IdxX >> 5, warps = Group.DimX >> 5;
         long n = SkinnyGemm.FirstRow<TInput>(a) + lane;
-        // Asked for before the warps meet, each row's of x by a lane.
+        // Found before the warps meet; multipliers of rows of x are asked for by a lane each.
         float scale = WeightScale<TFormat, TInput>(a, (int)IntrinsicMath.Min(n, a.N - 1)), inputScales = TInput.HasRowScales ? a.InputScales.Blocks[IntrinsicMath.Min(lane, a.M - 1)] : 1f;
+        long to = ((long)(SkinnyGemm.FirstInput<TInput>(a) + warp) * a.YStride) + n;
         int start = warp * TTiles.Count * TileSums;
         Publish(partials, start, lane, sums.Upper0);
         Publish(partials, start + (SkinnyGemm.Rows / 2), lane, sums.Lower0);
@@ -38,48 +39,45 @@ internal static class SkinnySums
         Block.Barrier();
         // A warp a row of x; all lanes stay for the shuffle.
         int rows = IntrinsicMath.Min(SkinnyGemm.TileRows(TInput.ScaleColumns == 32) * TTiles.Count, a.M - SkinnyGemm.FirstInput<TInput>(a));
-        for (int row = warp; row < rows; row += warps)
+        for (int row = warp; row < rows; row += warps, to += (long)warps * a.YStride)
         {
             // Of a format with row scales the block has all rows of x.
             float inputScale = TInput.HasRowScales ? Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputScales), row)) : 1f;
             // Where halves of a chunk are scaled apart a tile has four rows of x (SkinnyGemm.TileRows), then the same rows' second halves.
             int first = lane + (TInput.ScaleColumns == 32 ? ((row >> 2) * TileSums) + ((row & 3) * ColumnStep) : row * ColumnStep);
-            float sum = TInput.AreIntegers ? SumIntegers(partials, first, TTiles.Count * TileSums, warps)
-                : TInput.ScaleColumns == 32 ? SumHalves(partials, first, TTiles.Count * TileSums, warps)
-                : Sum(partials, first, TTiles.Count * TileSums, warps);
+            ArrayView<float> own = partials.SubView(first, partials.Length - first);
+            // Of a number that the compiler knows all are on their way at once: with few weights a block has most warps, and waits for little else.
+            float sum = warps == SkinnyGemm.MostWarps
+                ? Sum<TInput>(own, TTiles.Count * TileSums, SkinnyGemm.MostWarps)
+                : Sum<TInput>(own, TTiles.Count * TileSums, warps);
             sum = Finish<TFormat, TInput>(sum, scale);
             if (n < a.N)
-                TOutput.Store(a.Y, ((long)(SkinnyGemm.FirstInput<TInput>(a) + row) * a.YStride) + n, TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum);
+                TOutput.Store(a.Y, to, TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum);
         }
     }
 
-    private static float Sum(ArrayView<float> partials, int first, int step, int warps)
+    // The warps' sums at one place; where halves of a chunk are scaled apart the row's second ones, too, which are added at the end.
+    private static float Sum<TInput>(ArrayView<float> partials, int step, int warps)
+        where TInput : struct, IStreamedInputs
     {
-        float sum = 0;
-        for (int warp = 0; warp < warps; warp++)
-            sum += partials[(warp * step) + first];
-        return sum;
-    }
-
-    // A row's first halves, then its second ones.
-    private static float SumHalves(ArrayView<float> partials, int first, int step, int warps)
-    {
-        float firsts = 0, seconds = 0;
+        if (TInput.AreIntegers)
+            return SumIntegers(partials.Cast<int>(), step, warps);
+        float sum = 0, seconds = 0;
         for (int warp = 0; warp < warps; warp++)
         {
-            firsts += partials[(warp * step) + first];
-            seconds += partials[(warp * step) + first + (SkinnyGemm.TileRows(true) * ColumnStep)];
+            sum += partials[warp * step];
+            if (TInput.ScaleColumns == 32)
+                seconds += partials[(warp * step) + (SkinnyGemm.TileRows(true) * ColumnStep)];
         }
-        return firsts + seconds;
+        return TInput.ScaleColumns == 32 ? sum + seconds : sum;
     }
 
     // Whole when divided by what products are multiplied by; a warp's fills 32 bits.
-    private static float SumIntegers(ArrayView<float> partials, int first, int step, int warps)
+    private static float SumIntegers(ArrayView<int> partials, int step, int warps)
     {
-        ArrayView<int> integers = partials.Cast<int>();
         int sum = 0;
         for (int warp = 0; warp < warps; warp++)
-            sum += integers[(warp * step) + first] >> StreamedInt4Bytes.ProductShift;
+            sum += partials[warp * step] >> StreamedInt4Bytes.ProductShift;
         return sum;
     }
 

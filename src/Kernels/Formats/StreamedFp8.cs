@@ -38,17 +38,6 @@ internal static class Fp8Pairs
         pairs.Y = Bits.Lop3(word >> right, signs, magnitude, Select);
         return pairs;
     }
-
-    /// <summary>Eight inputs in that order.</summary>
-    public static U4 Arrange(U4 x)
-    {
-        U4 pairs;
-        pairs.X = Bits.Prmt(x.X, x.Y, 0x5410u);
-        pairs.Y = Bits.Prmt(x.X, x.Y, 0x7632u);
-        pairs.Z = Bits.Prmt(x.Z, x.W, 0x5410u);
-        pairs.W = Bits.Prmt(x.Z, x.W, 0x7632u);
-        return pairs;
-    }
 }
 
 /// <summary>

@@ -48,6 +48,16 @@ internal static class Cvt
     [Ptx(Halves + "cvt.rn.f16x2.e4m3x2 %d, h;\n\t}", MinArch = 89, Fallback = nameof(E4M3x2HighToF16x2Software))]
     public static uint E4M3x2HighToF16x2(uint word) => E4M3x2HighToF16x2Software(word);
 
+    /// <summary><see cref="E4M3x2LowToF16x2"/> of numbers: where the hardware has no conversion NaN's codes become ±480.</summary>
+    [IntrinsicImplementation]
+    [Ptx(Halves + "cvt.rn.f16x2.e4m3x2 %d, l;\n\t}", MinArch = 89, Fallback = nameof(E4M3x2LowNumbersToF16x2Moved))]
+    public static uint E4M3x2LowNumbersToF16x2(uint word) => E4M3x2LowToF16x2Software(word);
+
+    /// <summary><see cref="E4M3x2HighToF16x2"/>, likewise.</summary>
+    [IntrinsicImplementation]
+    [Ptx(Halves + "cvt.rn.f16x2.e4m3x2 %d, h;\n\t}", MinArch = 89, Fallback = nameof(E4M3x2HighNumbersToF16x2Moved))]
+    public static uint E4M3x2HighNumbersToF16x2(uint word) => E4M3x2HighToF16x2Software(word);
+
     /// <summary>Two float32 to E4M3 codes: ±448 beyond the range and for infinities, 0x7F for NaN.</summary>
     [IntrinsicImplementation]
     [Ptx("cvt.rn.satfinite.e4m3x2.f32 %d, %0, %1;", MinArch = 89, Fallback = nameof(E4M3x2Software))]
@@ -59,6 +69,10 @@ internal static class Cvt
         (uint)Ieee.FmaBf16((ushort)(a >> 16), (ushort)(b >> 16), (ushort)(c >> 16)) << 16 |
         Ieee.FmaBf16((ushort)a, (ushort)b, (ushort)c);
 
+    /// <summary>a·b of F16 pairs, each half rounded once.</summary>
+    [IntrinsicImplementation, Ptx("mul.rn.f16x2 %d, %0, %1;")]
+    public static uint MulF16x2(uint a, uint b) => (uint)F16(FromF16((ushort)(a >> 16)) * FromF16((ushort)(b >> 16))) << 16 | F16(FromF16((ushort)a) * FromF16((ushort)b));
+
     /// <summary>To the nearest integer, ties to even; saturates, and NaN gives 0.</summary>
     [IntrinsicImplementation, Ptx("cvt.rni.s32.f32 %d, %0;")]
     public static int RoundToInt(float x) => x switch
@@ -69,7 +83,7 @@ internal static class Cvt
         _ => (int)MathF.Round(x, MidpointRounding.ToEven),
     };
 
-    // What follows is compiled for GPUs below sm_89: plain arithmetic only, no loops, no Half.
+    // What follows is compiled for GPUs below sm_89: arithmetic and instructions that these have, no loops, no Half.
 
     /// <summary><see cref="F16x2FromE4M3x2"/> in integer arithmetic.</summary>
     public static uint F16x2FromE4M3x2Software(ushort pair) => E4M3x2LowToF16x2Software(pair);
@@ -79,6 +93,15 @@ internal static class Cvt
 
     /// <summary><see cref="E4M3x2HighToF16x2"/> in integer arithmetic.</summary>
     public static uint E4M3x2HighToF16x2Software(uint word) => E4M3x2LowToF16x2Software(word >> 16);
+
+    /// <summary><see cref="E4M3x2LowNumbersToF16x2"/> by moving bits: a code in the upper byte of its half, its magnitude one bit down, is the value times 2⁻⁸.</summary>
+    public static uint E4M3x2LowNumbersToF16x2Moved(uint word) => Moved(Bits.Prmt(word, 0, 0x1404u));
+
+    /// <summary><see cref="E4M3x2HighNumbersToF16x2"/>, likewise.</summary>
+    public static uint E4M3x2HighNumbersToF16x2Moved(uint word) => Moved(Bits.Prmt(word, 0, 0x3424u));
+
+    // Bit by bit the magnitude where there is one, else the sign; times 256 in both halves.
+    private static uint Moved(uint codes) => MulF16x2(Bits.Lop3(codes >> 1, codes & 0x80008000, 0x3F803F80, 0xE4), 0x5C005C00);
 
     /// <summary><see cref="E4M3x2"/> in integer arithmetic.</summary>
     public static ushort E4M3x2Software(float hi, float lo) => (ushort)(E4M3(hi) << 8 | E4M3(lo));

@@ -37,7 +37,16 @@ public sealed class ConvertTests
             Assert.True(both == Cvt.F16x2FromE4M3x2((ushort)pair), $"0x{pair:X4}");
             Assert.True(both == Cvt.E4M3x2LowToF16x2(pair | 0xA5C30000), $"low 0x{pair:X4}");
             Assert.True(both == Cvt.E4M3x2HighToF16x2(pair << 16 | 0xA5C3), $"high 0x{pair:X4}");
+            Assert.True(both == Cvt.E4M3x2LowNumbersToF16x2(pair | 0xA5C30000), $"low number 0x{pair:X4}");
+            Assert.True(both == Cvt.E4M3x2HighNumbersToF16x2(pair << 16 | 0xA5C3), $"high number 0x{pair:X4}");
+
+            // By bit moves NaN's codes are ±480, whose pattern is the one behind 448's.
+            uint moved = Number(pair & 0xFF) | Number(pair >> 8) << 16;
+            Assert.True(moved == Cvt.E4M3x2LowNumbersToF16x2Moved(pair | 0xA5C30000), $"low moved 0x{pair:X4}");
+            Assert.True(moved == Cvt.E4M3x2HighNumbersToF16x2Moved(pair << 16 | 0xA5C3), $"high moved 0x{pair:X4}");
         }
+
+        uint Number(uint code) => (code & 0x7F) != 0x7F ? expected[code] : (code & 0x80) << 8 | BitConverter.HalfToUInt16Bits((System.Half)480);
     }
 
     [Fact]
@@ -109,6 +118,21 @@ public sealed class ConvertTests
             uint expected = double.IsNaN(F16(code)) ? 0x7FFFFFFF : Bits((float)F16(code));
             Assert.Equal(expected, Bits(Cvt.F16Low(code | 0x3C000000)));
             Assert.Equal(expected, Bits(Cvt.F16High(code << 16 | 0x3C00)));
+        }
+    }
+
+    [Fact]
+    public void MulF16x2_rounds_the_exact_product_once()
+    {
+        var random = new Random(3);
+        for (int i = 0; i < 20_000; i++)
+        {
+            uint a = (uint)random.Next(65536), b = (uint)random.Next(65536);
+            // A product of two F16 numbers is exact in float64.
+            double product = F16(a) * F16(b);
+            uint expected = double.IsNaN(product) ? 0x7FFFu : BitConverter.HalfToUInt16Bits((System.Half)product);
+            Assert.True(Cvt.MulF16x2(a << 16 | 0x3C00, b << 16) >> 16 == expected, $"{a:X4}·{b:X4} high");
+            Assert.True((Cvt.MulF16x2(0x7C000000 | a, b) & 0xFFFF) == expected, $"{a:X4}·{b:X4} low");
         }
     }
 

@@ -153,7 +153,9 @@ public sealed partial class EveryInstructionTests
         a.Output[at + 7] = Interop.FloatAsInt(Cvt.F16High(u));
         a.Output[at + 8] = Cvt.F16x2FromE4M3x2((ushort)(u & 0xFFFF));
         a.Output[at + 9] = Cvt.E4M3x2LowToF16x2(u);
-        a.Output[at + 10] = Cvt.E4M3x2HighToF16x2(u);
+        a.Output[at + 10] = Cvt.E4M3x2HighToF16x2(u) ^ Cvt.MulF16x2(u, v);
+        // Without NaN's codes, which are another number on cards that have no conversion.
+        a.Output[at + 9] ^= Cvt.E4M3x2LowNumbersToF16x2(v & 0xFEFEFEFE) ^ Cvt.E4M3x2HighNumbersToF16x2(v & 0xFEFEFEFE);
         a.Output[at + 11] = Cvt.E4M3x2(x, y);
         a.Output[at + 12] = Cvt.FmaBf16x2(u, v, w);
         a.Output[at + 13] = (uint)Cvt.RoundToInt(x);
