@@ -61,7 +61,8 @@ internal static class ExpertKernels
         KernelTraits gateUp = RoutedTraits with { MaxThreads = 32 * 12, JoinedFirst = TFormat.CodesPerWordShift > 2 }, listed = Traits with { MaxThreads = 32 * (TFormat.CodesPerWordShift > 2 ? 8 : 12) };
         RoutedGateUpByKey.Add((format, true), new(ExpertGateUp.Run<TFormat, RowNormed>, gateUp));
         RoutedGateUpByKey.Add((format, false), new(ExpertGateUp.Run<TFormat, RowCopied>, gateUp));
-        RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, RoutedTraits));
+        // FP8 has all the registers that one block leaves it, and spills nothing.
+        RoutedDownByFormat.Add(format, new(ExpertDown.Run<TFormat, AnyTurns>, RoutedTraits with { BlocksPerMultiprocessor = format == WeightFormat.Fp8Block ? 1 : 0 }));
         GateUpByFormat.Add(format, new(ListedGateUp.Run<TFormat>, listed));
         DownByFormat.Add(format, new(ListedDown.Run<TFormat>, listed));
     }

@@ -45,8 +45,7 @@ internal static class FusedKernels
         where TFormat : struct, IWeightFormat
         where TEpilogue : struct, IGemmEpilogue
     {
-        var traits = new KernelTraits(MostThreads);
-        kernels.Add(new Key(format, false, epilogue), new(GemvFused.Run<TFormat, WarpLanes, TEpilogue>, traits));
-        kernels.Add(new Key(format, true, epilogue), new(GemvFused.Run<TFormat, SingleLane, TEpilogue>, traits));
+        kernels.Add(new Key(format, false, epilogue), new(GemvFused.Run<TFormat, WarpLanes, TEpilogue>, LinearKernels.WarpTraits<TFormat>(elements: true)));
+        kernels.Add(new Key(format, true, epilogue), new(GemvFused.Run<TFormat, SingleLane, TEpilogue>, new KernelTraits(MostThreads)));
     }
 }

@@ -78,7 +78,10 @@ internal static class LinearKernels
         where TRows : struct, IRowMap => key.Path switch
         {
             LinearPath.Scalar => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, SingleLane>, new KernelTraits(MostThreads)),
-            LinearPath.Gemv => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, WarpLanes>, new KernelTraits(MostThreads)),
+            LinearPath.Gemv => new(Gemv.Run<TFormat, TAccess, TOutput, TRows, WarpLanes>, WarpTraits<TFormat>(elements: typeof(TAccess) == typeof(ElementAccess))),
             _ => new(GemmUnaligned.Run<TFormat, TAccess, TOutput, TRows>, new KernelTraits(GemmUnaligned.Threads, NeedsWarp32: true)),
         };
+
+    /// <summary>Of a kernel whose warps have a row each. Six blocks leave 40 registers; for eight the compiler spills four to six words where NVFP4 is read by elements (docs/decisions/0003).</summary>
+    internal static KernelTraits WarpTraits<TFormat>(bool elements) => new(MostThreads, BlocksPerMultiprocessor: elements && typeof(TFormat) == typeof(Nvfp4) ? 6 : 0);
 }

@@ -85,7 +85,7 @@ internal sealed class KernelDefinition<TArgs>(Action<TArgs> kernel, KernelTraits
 /// Whether it may overlap a neighbour of this kind in a graph: until it has waited (<c>GridDependency</c>) it reads only weights, what is
 /// certainly older than the launch before it, and words that say themselves whether they are there (docs/decisions/0008), and it writes no weights.
 /// </param>
-/// <param name="BlocksPerMultiprocessor">Blocks that must fit on a multiprocessor at once; 0 leaves it to the compiler.</param>
+/// <param name="BlocksPerMultiprocessor">Blocks that must fit on a multiprocessor at once; 0 leaves it to the compiler, which may spill words for a block more (docs/decisions/0003).</param>
 /// <param name="ClusterBlocks">Neighbouring blocks along x that run together and share what they load.</param>
 /// <param name="HasPlainArguments">Whether its arguments are plain bytes with tensor maps among them, which the driver places instead of ILGPU.</param>
 /// <param name="HopperSharedPercent">

@@ -26,12 +26,18 @@ public sealed class EveryKernelTests
         GpuDevice shared = TestDevices.Get(TestDevice.Cuda);
         // One of its own: a filter sees all launches of a device.
         using GpuDevice device = TestDevices.Open(TestDevice.Cuda);
-        HashSet<string> launched = Run(device, launches: true);
+        var spilling = new HashSet<string>();
+        HashSet<string> launched = Run(device, launches: true, spilling);
         // A part that no kernel has would leave all of them out.
         Assert.Contains(launched, HasPart);
+        // What is known to have local memory on Hopper: parts of layers with all registers in use, and attention for other cards. No product of a matrix is among them. A sanitizer adds its own.
+        if (device.Target is { Number: 90 } && !NamesCases)
+            Assert.Equal([], spilling.Where(name => !SpillsOnHopper.Any(name.StartsWith)));
         IEnumerable<KernelDefinition> tooLarge = GemmKernels.All.Where(k => !Fits(k, device));
         Assert.Equal([], KernelCatalog.For(shared.Target!.Value).Except(tooLarge).Select(k => k.Name).Except(launched));
     }
+
+    private static readonly string[] SpillsOnHopper = ["ExpertDown.Run<StreamedInt4", "ExpertDown.Run<StreamedNvfp4", "TileRows.Run<StreamedInt4", "TileRows.Run<StreamedNvfp4", "FlashAttention.Run"];
 
     private static bool HasPart(string name) => name.Contains(Part, StringComparison.OrdinalIgnoreCase);
 
@@ -40,7 +46,7 @@ public sealed class EveryKernelTests
             .Where(t => GemmKernels.Exists(t.Format, t.Tile) && !GemmKernels.Info(t.Format, t.Tile).Fits(LinearDevice.Of(device)))
             .All(t => Enum.GetValues<GemmEpilogue>().All(e => !GemmKernels.Exists(t.Format, t.Tile, e) || kernel != GemmKernels.Get(t.Format, t.Tile, e)));
 
-    private static HashSet<string> Run(GpuDevice device, bool launches)
+    private static HashSet<string> Run(GpuDevice device, bool launches, HashSet<string>? spilling = null)
     {
         var names = new HashSet<string>();
         foreach (SmallCase small in OperatorCases.All().Concat(KernelCases.All(device)))
@@ -54,7 +60,7 @@ public sealed class EveryKernelTests
                 // The sanitizer calls every kernel by the name of ILGPU's entry point: what it reports belongs to the case above.
                 if (NamesCases)
                     Console.Error.WriteLine($"case {small.Name}: {string.Join(' ', own)}");
-                Names(device, run, launches: true);
+                Names(device, run, launches: true, spilling);
             }
             names.UnionWith(own);
             try
@@ -69,15 +75,18 @@ public sealed class EveryKernelTests
         return names;
     }
 
-    private static HashSet<string> Names(GpuDevice device, Action<GpuStream> run, bool launches)
+    private static HashSet<string> Names(GpuDevice device, Action<GpuStream> run, bool launches, HashSet<string>? spilling = null)
     {
         var names = new HashSet<string>();
+        var kernels = new List<KernelDefinition>();
         device.LaunchFilter = kernel =>
         {
-            names.Add(kernel.Name);
+            if (names.Add(kernel.Name))
+                kernels.Add(kernel);
             return launches;
         };
         run(device.DefaultStream);
+        spilling?.UnionWith(kernels.Where(k => device.Kernels.ResourcesOfLoaded(k) is { LocalBytes: > 0 }).Select(k => k.Name));
         return names;
     }
 }
