@@ -45,40 +45,47 @@ internal static class SkinnySums
             float inputScale = TInput.HasRowScales ? Interop.IntAsFloat(WarpOps.Shuffle(Interop.FloatAsInt(inputScales), row)) : 1f;
             // Where halves of a chunk are scaled apart a tile has four rows of x (SkinnyGemm.TileRows), then the same rows' second halves.
             int first = lane + (TInput.ScaleColumns == 32 ? ((row >> 2) * TileSums) + ((row & 3) * ColumnStep) : row * ColumnStep);
-            ArrayView<float> own = partials.SubView(first, partials.Length - first);
-            // Of a number that the compiler knows all are on their way at once: with few weights a block has most warps, and waits for little else.
-            float sum = warps == SkinnyGemm.MostWarps
-                ? Sum<TInput>(own, TTiles.Count * TileSums, SkinnyGemm.MostWarps)
-                : Sum<TInput>(own, TTiles.Count * TileSums, warps);
+            float sum = Sum<TInput>(partials.SubView(first, partials.Length - first), TTiles.Count * TileSums, warps);
             sum = Finish<TFormat, TInput>(sum, scale);
             if (n < a.N)
                 TOutput.Store(a.Y, to, TInput.HasRowScales ? Fast.Mul(sum, inputScale) : sum);
         }
     }
 
-    // The warps' sums at one place; where halves of a chunk are scaled apart the row's second ones, too, which are added at the end.
+    // The warps' sums at one place, in their order. Of a number that the compiler knows all are on their way at once: with few weights a block has most warps, and waits for little else; with many a lane has several rows.
     private static float Sum<TInput>(ArrayView<float> partials, int step, int warps)
         where TInput : struct, IStreamedInputs
     {
-        if (TInput.AreIntegers)
-            return SumIntegers(partials.Cast<int>(), step, warps);
         float sum = 0, seconds = 0;
-        for (int warp = 0; warp < warps; warp++)
+        if (warps == SkinnyGemm.MostWarps)
         {
-            sum += partials[warp * step];
-            if (TInput.ScaleColumns == 32)
-                seconds += partials[(warp * step) + (SkinnyGemm.TileRows(true) * ColumnStep)];
+            Add<TInput>(partials, step, SkinnyGemm.MostWarps, ref sum, ref seconds);
         }
+        else
+        {
+            int warp = 0;
+            for (; warp + 4 <= warps; warp += 4)
+                Add<TInput>(partials.SubView(warp * step, partials.Length - (warp * step)), step, 4, ref sum, ref seconds);
+            Add<TInput>(partials.SubView(warp * step, partials.Length - (warp * step)), step, warps - warp, ref sum, ref seconds);
+        }
+        if (TInput.AreIntegers)
+            return (int)Interop.FloatAsInt(sum);
         return TInput.ScaleColumns == 32 ? sum + seconds : sum;
     }
 
-    // Whole when divided by what products are multiplied by; a warp's fills 32 bits.
-    private static float SumIntegers(ArrayView<int> partials, int step, int warps)
+    // Where halves of a chunk are scaled apart the row's second ones are added apart. Integers' bits are whole numbers when divided by what products are multiplied by; a warp's fills 32 bits.
+    private static void Add<TInput>(ArrayView<float> partials, int step, int warps, ref float sum, ref float seconds)
+        where TInput : struct, IStreamedInputs
     {
-        int sum = 0;
         for (int warp = 0; warp < warps; warp++)
-            sum += partials[warp * step] >> StreamedInt4Bytes.ProductShift;
-        return sum;
+        {
+            float part = partials[warp * step];
+            sum = TInput.AreIntegers
+                ? Interop.IntAsFloat((uint)((int)Interop.FloatAsInt(sum) + ((int)Interop.FloatAsInt(part) >> StreamedInt4Bytes.ProductShift)))
+                : sum + part;
+            if (TInput.ScaleColumns == 32)
+                seconds += partials[(warp * step) + (SkinnyGemm.TileRows(true) * ColumnStep)];
+        }
     }
 
     /// <summary>What multiplies whole sums of row <paramref name="n"/> of W, with what undoes powers of two.</summary>
