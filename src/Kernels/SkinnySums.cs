@@ -59,14 +59,16 @@ internal static class SkinnySums
         float sum = 0, seconds = 0;
         if (warps == SkinnyGemm.MostWarps)
         {
-            Add<TInput>(partials, step, SkinnyGemm.MostWarps, ref sum, ref seconds);
+            AddWarps<TInput>(partials, step, SkinnyGemm.MostWarps, ref sum, ref seconds);
         }
         else
         {
             int warp = 0;
             for (; warp + 4 <= warps; warp += 4)
-                Add<TInput>(partials.SubView(warp * step, partials.Length - (warp * step)), step, 4, ref sum, ref seconds);
-            Add<TInput>(partials.SubView(warp * step, partials.Length - (warp * step)), step, warps - warp, ref sum, ref seconds);
+                AddWarps<TInput>(partials.SubView(warp * step, partials.Length - (warp * step)), step, 4, ref sum, ref seconds);
+            // Behind the last warp's sums there is nothing to see.
+            if (warp < warps)
+                AddWarps<TInput>(partials.SubView(warp * step, partials.Length - (warp * step)), step, warps - warp, ref sum, ref seconds);
         }
         if (TInput.AreIntegers)
             return (int)Interop.FloatAsInt(sum);
@@ -74,10 +76,10 @@ internal static class SkinnySums
     }
 
     // Where halves of a chunk are scaled apart the row's second ones are added apart. Integers' bits are whole numbers when divided by what products are multiplied by; a warp's fills 32 bits.
-    private static void Add<TInput>(ArrayView<float> partials, int step, int warps, ref float sum, ref float seconds)
+    private static void AddWarps<TInput>(ArrayView<float> partials, int step, int count, ref float sum, ref float seconds)
         where TInput : struct, IStreamedInputs
     {
-        for (int warp = 0; warp < warps; warp++)
+        for (int warp = 0; warp < count; warp++)
         {
             float part = partials[warp * step];
             sum = TInput.AreIntegers

@@ -43,24 +43,24 @@ internal static class CodeKernels
     private static Dictionary<(Fp8Decoding Decoding, GemmTile Tile), KernelDefinition<LinearArgs>> Create()
     {
         var kernels = new Dictionary<(Fp8Decoding Decoding, GemmTile Tile), KernelDefinition<LinearArgs>>();
-        // So many blocks have room; for more the compiler would spill where the products are emulated (docs/decisions/0003).
-        AddFp8<Tile32x64x64, SixStages, W16x32>(kernels, GemmTile.M32N64K128, blocks: 3);
-        AddFp8<Tile64x128x64, FourStages, W64x32>(kernels, GemmTile.M64N128K128, blocks: 2);
+        // So many native blocks have room on Hopper, by shared memory or (128 × 128) by registers; for more the compiler would spill where the products are emulated (docs/decisions/0003).
+        AddFp8<Tile32x64x64, SixStages, W16x32>(kernels, GemmTile.M32N64K128, nativeBlocks: 3);
+        AddFp8<Tile64x128x64, FourStages, W64x32>(kernels, GemmTile.M64N128K128, nativeBlocks: 2);
         // Eight warps, two a scheduler: one of four would wait for its own loads.
-        AddFp8<Tile128x128x64, ThreeStages, W64x32>(kernels, GemmTile.M128N128K128, blocks: 1);
+        AddFp8<Tile128x128x64, ThreeStages, W64x32>(kernels, GemmTile.M128N128K128, nativeBlocks: 1);
         AddNvfp4<Tile32x64x64, SixStages, W16x32>(kernels, GemmTile.M32N64K256);
         AddNvfp4<Tile64x128x64, ThreeStages, W64x32>(kernels, GemmTile.M64N128K256);
         AddNvfp4<Tile128x128x64, TwoStages, W64x32>(kernels, GemmTile.M128N128K256);
         return kernels;
     }
 
-    private static void AddFp8<TTile, TStages, TWarp>(Dictionary<(Fp8Decoding Decoding, GemmTile Tile), KernelDefinition<LinearArgs>> kernels, GemmTile tile, int blocks)
+    private static void AddFp8<TTile, TStages, TWarp>(Dictionary<(Fp8Decoding Decoding, GemmTile Tile), KernelDefinition<LinearArgs>> kernels, GemmTile tile, int nativeBlocks)
         where TTile : struct, IGemmTile
         where TStages : struct, IGemmStages
         where TWarp : struct, IGemmWarp<TWarp>
     {
         KernelTraits traits = Traits<TiledFp8Native, TTile, TStages, TWarp>(tile, WeightFormat.Fp8Block);
-        kernels.Add((Fp8Decoding.Native, tile), new(Gemm.Run<TiledFp8Native, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits with { MinArch = 89, BlocksPerMultiprocessor = blocks }));
+        kernels.Add((Fp8Decoding.Native, tile), new(Gemm.Run<TiledFp8Native, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits with { MinArch = 89, BlocksPerMultiprocessor = nativeBlocks }));
         kernels.Add((Fp8Decoding.NativeScaled, tile), new(Gemm.Run<TiledFp8Scaled, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, Scaled(traits)));
         kernels.Add((Fp8Decoding.BitMove, tile), new(Gemm.Run<TiledFp8Decoded, TTile, TStages, TWarp, OneMatrix, PlainEpilogue>, traits));
     }

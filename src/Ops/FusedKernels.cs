@@ -7,8 +7,6 @@ namespace GpuKit.Ilgpu;
 /// <summary>The one place where run-time choices become type arguments of <see cref="GemvFused"/>.</summary>
 internal static class FusedKernels
 {
-    private const int MostThreads = 256;
-
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 
     /// <summary>All instances, for the catalog.</summary>
@@ -46,6 +44,6 @@ internal static class FusedKernels
         where TEpilogue : struct, IGemmEpilogue
     {
         kernels.Add(new Key(format, false, epilogue), new(GemvFused.Run<TFormat, WarpLanes, TEpilogue>, LinearKernels.WarpTraits<TFormat>(elements: true)));
-        kernels.Add(new Key(format, true, epilogue), new(GemvFused.Run<TFormat, SingleLane, TEpilogue>, new KernelTraits(MostThreads)));
+        kernels.Add(new Key(format, true, epilogue), new(GemvFused.Run<TFormat, SingleLane, TEpilogue>, new KernelTraits(LinearKernels.MostThreads)));
     }
 }

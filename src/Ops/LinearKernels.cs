@@ -9,7 +9,7 @@ namespace GpuKit.Ilgpu;
 /// </summary>
 internal static class LinearKernels
 {
-    private const int MostThreads = 256;
+    internal const int MostThreads = 256;
 
     private static readonly Dictionary<Key, KernelDefinition<LinearArgs>> ByKey = Create();
 

@@ -26,18 +26,22 @@ public sealed class EveryKernelTests
         GpuDevice shared = TestDevices.Get(TestDevice.Cuda);
         // One of its own: a filter sees all launches of a device.
         using GpuDevice device = TestDevices.Open(TestDevice.Cuda);
-        var spilling = new HashSet<string>();
+        var spilling = new Dictionary<string, int>();
         HashSet<string> launched = Run(device, launches: true, spilling);
         // A part that no kernel has would leave all of them out.
         Assert.Contains(launched, HasPart);
-        // What is known to have local memory on Hopper: parts of layers with all registers in use, and attention for other cards. No product of a matrix is among them. A sanitizer adds its own.
+        // What is known to have local memory on Hopper: parts of four-bit layers of few tokens with all registers in use, and attention for other cards; nothing of Linear and GroupedLinear. A sanitizer adds its own.
         if (device.Target is { Number: 90 } && !NamesCases)
-            Assert.Equal([], spilling.Where(name => !SpillsOnHopper.Any(name.StartsWith)));
+            Assert.Equal([], spilling.Where(s => !SpillsOnHopper.Any(known => s.Key.StartsWith(known.Kernels, StringComparison.Ordinal) && s.Value <= known.Bytes)));
         IEnumerable<KernelDefinition> tooLarge = GemmKernels.All.Where(k => !Fits(k, device));
         Assert.Equal([], KernelCatalog.For(shared.Target!.Value).Except(tooLarge).Select(k => k.Name).Except(launched));
     }
 
-    private static readonly string[] SpillsOnHopper = ["ExpertDown.Run<StreamedInt4", "ExpertDown.Run<StreamedNvfp4", "TileRows.Run<StreamedInt4", "TileRows.Run<StreamedNvfp4", "FlashAttention.Run"];
+    // Bytes a thread; drivers differ a little.
+    private static readonly (string Kernels, int Bytes)[] SpillsOnHopper =
+    [
+        ("ExpertDown.Run<StreamedInt4", 160), ("ExpertDown.Run<StreamedNvfp4", 64), ("TileRows.Run<StreamedInt4", 160), ("TileRows.Run<StreamedNvfp4", 64), ("FlashAttention.Run", 80),
+    ];
 
     private static bool HasPart(string name) => name.Contains(Part, StringComparison.OrdinalIgnoreCase);
 
@@ -46,7 +50,7 @@ public sealed class EveryKernelTests
             .Where(t => GemmKernels.Exists(t.Format, t.Tile) && !GemmKernels.Info(t.Format, t.Tile).Fits(LinearDevice.Of(device)))
             .All(t => Enum.GetValues<GemmEpilogue>().All(e => !GemmKernels.Exists(t.Format, t.Tile, e) || kernel != GemmKernels.Get(t.Format, t.Tile, e)));
 
-    private static HashSet<string> Run(GpuDevice device, bool launches, HashSet<string>? spilling = null)
+    private static HashSet<string> Run(GpuDevice device, bool launches, Dictionary<string, int>? spilling = null)
     {
         var names = new HashSet<string>();
         foreach (SmallCase small in OperatorCases.All().Concat(KernelCases.All(device)))
@@ -75,7 +79,7 @@ public sealed class EveryKernelTests
         return names;
     }
 
-    private static HashSet<string> Names(GpuDevice device, Action<GpuStream> run, bool launches, HashSet<string>? spilling = null)
+    private static HashSet<string> Names(GpuDevice device, Action<GpuStream> run, bool launches, Dictionary<string, int>? spilling = null)
     {
         var names = new HashSet<string>();
         var kernels = new List<KernelDefinition>();
@@ -86,7 +90,11 @@ public sealed class EveryKernelTests
             return launches;
         };
         run(device.DefaultStream);
-        spilling?.UnionWith(kernels.Where(k => device.Kernels.ResourcesOfLoaded(k) is { LocalBytes: > 0 }).Select(k => k.Name));
+        foreach (KernelDefinition kernel in kernels)
+        {
+            if (spilling is not null && device.Kernels.ResourcesOfLoaded(kernel) is { LocalBytes: > 0 and int bytes })
+                spilling[kernel.Name] = bytes;
+        }
         return names;
     }
 }

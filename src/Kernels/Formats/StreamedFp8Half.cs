@@ -2,7 +2,7 @@ using GpuKit.Ilgpu.Kernels.Isa;
 
 namespace GpuKit.Ilgpu.Kernels.Formats;
 
-/// <summary>E4M3 codes for E4M3 inputs, as F16 pairs of neighbours: two instructions for four codes on cards with the conversion, half of what moving bits takes.</summary>
+/// <summary>E4M3 codes for E4M3 inputs, as F16 pairs of neighbours: two instructions for four codes on cards with the conversion, ten on others.</summary>
 internal readonly struct StreamedFp8Half : IStreamedFormat
 {
     public static int CodesPerWordShift => 2;

@@ -61,7 +61,7 @@ internal readonly struct TiledFp8Scaled : ITiledFormat
 }
 
 /// <summary>
-/// E4M3 on both sides, decoded to F16 pairs by bit moves as <see cref="StreamedFp8Half"/> does, on every architecture: values times 2⁻⁸, so
+/// E4M3 on both sides, decoded to F16 pairs by bit moves on every architecture: values times 2⁻⁸, so
 /// that whole sums are multiplied by 2¹⁶.
 /// </summary>
 internal readonly struct TiledFp8Decoded : ITiledFormat
@@ -69,7 +69,7 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
     private const uint Magnitudes = 0x7F7F7F7F, Ones = 0x01010101, Upper = 0x40004000;
 
     // Where the magnitude bits of a code stand in both halves of a pair.
-    private const uint Magnitude = 0x3F803F80;
+    private const uint PairMagnitudes = 0x3F803F80;
 
     // (a and b) or c.
     private const int AndOr = 0xEA;
@@ -98,7 +98,7 @@ internal readonly struct TiledFp8Decoded : ITiledFormat
     public static U2 DecodeInput(uint codes)
     {
         uint nan = (codes & Magnitudes) + Ones;
-        U2 pairs = Fp8Pairs.Decode(codes, left: 7, right: 1, Magnitude);
+        U2 pairs = Fp8Pairs.Decode(codes, left: 7, right: 1, PairMagnitudes);
         pairs.X = Bits.Lop3(nan << 7, Upper, pairs.X, AndOr);
         pairs.Y = Bits.Lop3(nan >> 1, Upper, pairs.Y, AndOr);
         return pairs;
