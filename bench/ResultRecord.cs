@@ -108,6 +108,8 @@ internal sealed record ResultRecord
 
     public int? LocalBytes { get; init; }
 
+    public int? SharedBytes { get; init; }
+
     public long? AllocatedBytes { get; init; }
 
     public double? TokensPerS { get; init; }

@@ -167,6 +167,7 @@ internal sealed class GemmBench
             RelError = operands.Error(() => Multiply(last), weights.Check),
             Registers = resources?.Registers,
             LocalBytes = resources?.LocalBytes,
+            SharedBytes = resources is { } used ? used.StaticSharedBytes + LaunchedShared.Most(stream.Device, () => Multiply(last)) : null,
             Device = stream.Device.Name,
             Driver = ResultRecord.DriverOf(stream.Device),
         });
@@ -209,7 +210,7 @@ internal sealed class GemmBench
 
     private void Add(ResultRecord r)
     {
-        Console.Error.WriteLine($"{r.Format + (r.Activation is null ? "" : "+" + r.Activation),-20} {r.Path,-22}{(r.Name == ReportGemm.Quantising ? " and quantising" : "")} M={r.M,-4} {r.K,6}×{r.N,-6} {r.Us,9:F2} µs {r.Tflops,6:F1} TFLOPS {r.Gbps,6:F0} GB/s, cuBLAS BF16 {r.CublasUs,9:F2} µs ({r.CublasRatio:F2}×), error {r.RelError:E1}, {r.Registers} registers, {r.LocalBytes} local");
+        Console.Error.WriteLine($"{r.Format + (r.Activation is null ? "" : "+" + r.Activation),-20} {r.Path,-22}{(r.Name == ReportGemm.Quantising ? " and quantising" : "")} M={r.M,-4} {r.K,6}×{r.N,-6} {r.Us,9:F2} µs {r.Tflops,6:F1} TFLOPS {r.Gbps,6:F0} GB/s, cuBLAS BF16 {r.CublasUs,9:F2} µs ({r.CublasRatio:F2}×), error {r.RelError:E1}, {r.Registers} registers, {r.LocalBytes} local, {r.SharedBytes} shared");
         if (GemvOperands.IsRight(r))
         {
             results.Add(r);

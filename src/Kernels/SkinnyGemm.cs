@@ -55,7 +55,7 @@ internal static class SkinnyGemm
     /// <summary>Blocks that have the same rows of W and each other rows of x: neighbours, so that one finds in L2 what the other has read.</summary>
     public static int RowParts(int m, bool halves) => 1 << RowPartsShift(m, halves);
 
-    // Not a division by their number: three of them, before the first load and behind the last barrier, took a tenth of a product of few weights.
+    // Not a division by their number: it was waited for before the first load, behind the last barrier and before the store.
     private static int RowPartsShift(int m, bool halves) => m > 2 * TileRows(halves) ? 1 : 0;
 
     /// <summary>The block's first row of W.</summary>

@@ -137,7 +137,6 @@ internal static class GemmKernels
         new(1 << GemmSizes<TFormat, TTile, TStages, TWarp>.ThreadsShift, NeedsWarp32: true, BlocksPerMultiprocessor: Blocks<TFormat, TTile>());
 
     // Left to itself the compiler spills two to four words of these for a block more than shared memory has room for, on some architectures (docs/decisions/0003).
-    private static int Blocks<TFormat, TTile>() =>
-        (typeof(TFormat), typeof(TTile)) is var (format, tile)
-        && ((tile == typeof(Tile64x64x64) && (format == typeof(TiledBf16) || format == typeof(TiledInt4))) || (tile == typeof(Tile32x64x128) && format == typeof(TiledInt4Zero))) ? 3 : 0;
+    private static int Blocks<TFormat, TTile>() => (typeof(TFormat).Name, typeof(TTile).Name) is
+        (nameof(TiledBf16) or nameof(TiledInt4), nameof(Tile64x64x64)) or (nameof(TiledInt4Zero), nameof(Tile32x64x128)) ? 3 : 0;
 }

@@ -101,7 +101,7 @@ public sealed partial class GpuDevice
     // Apart from the launch itself, whose closure would else be allocated every time.
     private void Observe<TArgs>(KernelDefinition<TArgs> definition, GpuStream stream, (int X, int Y, int Z) grid, int threads, int dynamicShared, TArgs args)
         where TArgs : struct =>
-        LaunchObserver!(new LaunchRecord(definition, grid.X * grid.Y * grid.Z, threads, args, () => Launch(definition, stream, grid, threads, dynamicShared, args)));
+        LaunchObserver!(new LaunchRecord(definition, grid.X * grid.Y * grid.Z, threads, dynamicShared, args, () => Launch(definition, stream, grid, threads, dynamicShared, args)));
 
     internal DeviceMemory Allocate(BufferSize size)
     {

@@ -4,6 +4,7 @@ namespace GpuKit.Ilgpu.Runtime;
 /// <param name="Kernel">What ran.</param>
 /// <param name="Blocks">Blocks of the grid.</param>
 /// <param name="Threads">Threads a block.</param>
+/// <param name="DynamicShared">Bytes of dynamic shared memory a block.</param>
 /// <param name="Arguments">The argument struct.</param>
 /// <param name="Repeat">Makes the same launch again, on the same stream.</param>
-internal sealed record LaunchRecord(KernelDefinition Kernel, int Blocks, int Threads, object Arguments, Action Repeat);
+internal sealed record LaunchRecord(KernelDefinition Kernel, int Blocks, int Threads, int DynamicShared, object Arguments, Action Repeat);
